@@ -1,9 +1,11 @@
 """The parameters of both operators, in torch_npu 2.13's order, with defaults and the contract that introduced them.
 
-One table per operator. The schema that is registered with torch, the Python signature in ``api.py`` (a test compares
-them) and the refusal of parameters that a contract does not know are all made from it.
+One table per operator. The schema that is registered with torch, the Python signature in
+``api.py`` (a test compares them) and the refusal of parameters that a contract does not know are
+all made from it.
 
-Source: op-plugin ``op_plugin/config/op_plugin_functions.yaml`` (2025-07-10 `24023a4a` to 2025-11-26 `2036fae6`).
+Source: op-plugin ``op_plugin/config/op_plugin_functions.yaml`` (2025-07-10 `24023a4a` to
+2025-11-26 `2036fae6`).
 """
 
 from __future__ import annotations
@@ -48,9 +50,13 @@ def _tensors(*names: str, required: bool = False, since: str = CANN_8_2) -> tupl
     return tuple(Parameter(name, kind, required=required, since=since) for name in names)
 
 
-def _ints(*names: str, required: bool = False, since: str = CANN_8_2, **defaults: int) -> tuple[Parameter, ...]:
+def _ints(
+    *names: str, required: bool = False, since: str = CANN_8_2, **defaults: int
+) -> tuple[Parameter, ...]:
     without = tuple(Parameter(name, "int", 0, required, since) for name in names)
-    return without + tuple(Parameter(name, "int", value, since=since) for name, value in defaults.items())
+    return without + tuple(
+        Parameter(name, "int", value, since=since) for name, value in defaults.items()
+    )
 
 
 _GROUP = (
@@ -119,14 +125,22 @@ def schema(op: str) -> str:
 def with_defaults(op: str, arguments: Mapping[str, object]) -> dict[str, object]:
     """``arguments`` plus the default of every optional parameter that is not among them.
 
-    Raises TypeError, naming the parameter, for an unknown keyword or a missing required one (``group_ep`` may be
-    missing: a call that is only described needs no communicator).
+    Raises TypeError, naming the parameter, for an unknown keyword or a missing required one
+    (``group_ep`` may be missing: a call that is only described needs no communicator).
     """
     table = {p.name: p for p in PARAMETERS[op]}
     for name in arguments:
         if name not in table:
-            raise TypeError(f"npu_moe_distribute_{op}_v2() got an unexpected keyword argument '{name}'")
-    missing = [p.name for p in table.values() if p.required and p.name not in arguments and p.name != "group_ep"]
+            raise TypeError(
+                f"npu_moe_distribute_{op}_v2() got an unexpected keyword argument '{name}'"
+            )
+    missing = [
+        p.name
+        for p in table.values()
+        if p.required and p.name not in arguments and p.name != "group_ep"
+    ]
     if missing:
-        raise TypeError(f"npu_moe_distribute_{op}_v2() misses required arguments: {', '.join(missing)}")
+        raise TypeError(
+            f"npu_moe_distribute_{op}_v2() misses required arguments: {', '.join(missing)}"
+        )
     return {p.name: p.default for p in table.values()} | dict(arguments)
