@@ -11,8 +11,9 @@ must be ready to receive. Every number may also be a ``torch.SymInt``; nothing h
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ASSIST_WORDS_PER_ROW = 128
 """int32 words of ``assist_info_for_combine`` per row of A (the kernels use the first three)."""
@@ -45,12 +46,11 @@ class World:
     shared_expert_rank_num: int
 
     @classmethod
-    def of(
-        cls, *, ep_world_size: int, moe_expert_num: int, shared_expert_num: int, shared_expert_rank_num: int
-    ) -> World:
+    def of(cls, call: Mapping[str, Any]) -> World:
         """The world of a call's attributes; turns the default ``(1, 0)`` into no shared expert."""
-        effective = shared_expert_num if shared_expert_rank_num > 0 else 0
-        return cls(ep_world_size, moe_expert_num, effective, shared_expert_rank_num)
+        shared_ranks = call["shared_expert_rank_num"]
+        shared_experts = call["shared_expert_num"] if shared_ranks > 0 else 0
+        return cls(call["ep_world_size"], call["moe_expert_num"], shared_experts, shared_ranks)
 
     @property
     def moe_rank_num(self) -> int:
@@ -65,7 +65,9 @@ class World:
     @property
     def replicas_per_shared_expert(self) -> int:
         """Ranks that hold a copy of the same shared expert; 0 without shared experts."""
-        return self.shared_expert_rank_num // self.shared_expert_num if self.shared_expert_num else 0
+        return (
+            self.shared_expert_rank_num // self.shared_expert_num if self.shared_expert_num else 0
+        )
 
     def is_shared_rank(self, rank: int) -> bool:
         """Whether ``rank`` holds a shared expert instead of MoE experts."""

@@ -48,9 +48,13 @@ def _tensors(*names: str, required: bool = False, since: str = CANN_8_2) -> tupl
     return tuple(Parameter(name, kind, required=required, since=since) for name in names)
 
 
-def _ints(*names: str, required: bool = False, since: str = CANN_8_2, **defaults: int) -> tuple[Parameter, ...]:
+def _ints(
+    *names: str, required: bool = False, since: str = CANN_8_2, **defaults: int
+) -> tuple[Parameter, ...]:
     without = tuple(Parameter(name, "int", 0, required, since) for name in names)
-    return without + tuple(Parameter(name, "int", value, since=since) for name, value in defaults.items())
+    return without + tuple(
+        Parameter(name, "int", value, since=since) for name, value in defaults.items()
+    )
 
 
 _GROUP = (
@@ -125,8 +129,16 @@ def with_defaults(op: str, arguments: Mapping[str, object]) -> dict[str, object]
     table = {p.name: p for p in PARAMETERS[op]}
     for name in arguments:
         if name not in table:
-            raise TypeError(f"npu_moe_distribute_{op}_v2() got an unexpected keyword argument '{name}'")
-    missing = [p.name for p in table.values() if p.required and p.name not in arguments and p.name != "group_ep"]
+            raise TypeError(
+                f"npu_moe_distribute_{op}_v2() got an unexpected keyword argument '{name}'"
+            )
+    missing = [
+        p.name
+        for p in table.values()
+        if p.required and p.name not in arguments and p.name != "group_ep"
+    ]
     if missing:
-        raise TypeError(f"npu_moe_distribute_{op}_v2() misses required arguments: {', '.join(missing)}")
+        raise TypeError(
+            f"npu_moe_distribute_{op}_v2() misses required arguments: {', '.join(missing)}"
+        )
     return {p.name: p.default for p in table.values()} | dict(arguments)
