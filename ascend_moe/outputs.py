@@ -19,5 +19,5 @@ from ascend_moe.contract.shapes import TensorSpec
 def zero_output(spec: TensorSpec) -> Tensor:
     """A CPU tensor of ``spec`` that reads as zero everywhere."""
     dtype: torch.dtype = getattr(torch, spec.dtype)
-    memory = np.zeros(math.prod(spec.shape) * dtype.itemsize, dtype=np.uint8)
+    memory = np.zeros(math.prod(spec.shape), dtype=f"i{dtype.itemsize}")
     return torch.from_numpy(memory).view(dtype).view(spec.shape)

@@ -22,6 +22,9 @@ RANKS_PER_SERVER_IN_COUNTS = 8
 """Divisor in the length of the long ``ep_recv_counts``: the wrapper uses it on A2 and A3 alike."""
 
 
+_ATTRIBUTES = ("ep_world_size", "moe_expert_num", "shared_expert_num", "shared_expert_rank_num")
+
+
 class TensorSpec(NamedTuple):
     """Shape and dtype name (``"bfloat16"``) of a tensor that need not exist."""
 
@@ -46,11 +49,22 @@ class World:
     shared_expert_rank_num: int
 
     @classmethod
-    def of(cls, call: Mapping[str, Any]) -> World:
-        """The world of a call's attributes; turns the default ``(1, 0)`` into no shared expert."""
-        shared_ranks = call["shared_expert_rank_num"]
-        shared_experts = call["shared_expert_num"] if shared_ranks > 0 else 0
-        return cls(call["ep_world_size"], call["moe_expert_num"], shared_experts, shared_ranks)
+    def of(
+        cls,
+        *,
+        ep_world_size: int,
+        moe_expert_num: int,
+        shared_expert_num: int,
+        shared_expert_rank_num: int,
+    ) -> World:
+        """The world of these attributes; turns the default ``(1, 0)`` into no shared expert."""
+        effective = shared_expert_num if shared_expert_rank_num > 0 else 0
+        return cls(ep_world_size, moe_expert_num, effective, shared_expert_rank_num)
+
+    @classmethod
+    def of_call(cls, call: Mapping[str, Any]) -> World:
+        """The same from all arguments of a call."""
+        return cls.of(**{name: call[name] for name in _ATTRIBUTES})
 
     @property
     def moe_rank_num(self) -> int:

@@ -95,8 +95,8 @@ def find_rows(
         row_of[place] = known
         doubled = (torch.bincount(place) > 1).nonzero()
         if len(doubled):
-            where = divmod(int(doubled[0]), slots)
-            violations.append(doubled_row(call["ep_rank_id"], *where, len(doubled)))
+            where, at = divmod(int(doubled[0]), slots)
+            violations.append(doubled_row(call["ep_rank_id"], where, at, len(doubled)))
         row_of = row_of.view(bs, slots)
     missing = (travelled & (row_of < 0)).nonzero()
     if len(missing):
@@ -114,9 +114,10 @@ def _rows_by_count(
     expert = owner * world.local_expert_num + rows.place[:, 2].long()
     per_expert = torch.bincount(expert, minlength=world.moe_expert_num)
     first = per_expert.cumsum(0) - per_expert
-    ordinal = call["assist_info_for_combine"][: ids.numel()].view(ids.shape).long()
+    ordinal: Tensor = call["assist_info_for_combine"][: ids.numel()].view(ids.shape).long()
     wanted = ids.where(travelled, 0)
-    return (first[wanted] + ordinal).where(travelled & (ordinal < per_expert[wanted]), -1)
+    row = first[wanted] + ordinal
+    return row.where(travelled & (ordinal < per_expert[wanted]), -1)
 
 
 def weighted_sum(world: World, call: Mapping[str, Any], elements: Tensor, home: Home) -> Tensor:

@@ -77,15 +77,8 @@ def arrange(
     return Arrived(rows, source[order], counts.view(experts, world.ep_world_size))
 
 
-class TpPeer(NamedTuple):
-    """What the TP peer received: its rows in its order, and its counts."""
-
-    rows: Rows
-    counts: Tensor
-
-
 def lay_out(
-    world: World, call: Mapping[str, Any], product: str, own: Arrived, peer: TpPeer | None
+    world: World, call: Mapping[str, Any], product: str, own: Arrived, peer: Arrived | None
 ) -> tuple[Tensor, ...]:
     """The seven outputs; rows that nobody sent, and whatever the mode does not define, are zero."""
     bs, hidden = call["x"].shape
@@ -124,11 +117,11 @@ def lay_out(
     if len(tp_counts):
         tp_counts[call["tp_rank_id"]] = n_own
     if peer is not None:
-        n_peer = len(peer.rows.elements)
+        n_peer = len(peer.source)
         expand_x[n_own : n_own + n_peer] = peer.rows.elements
         if call["quant_mode"]:
             dynamic_scales[n_own : n_own + n_peer] = peer.rows.scales
-        ep_counts[slots : 2 * slots] = peer.counts.cumsum(0)
+        ep_counts[slots : 2 * slots] = peer.counts.reshape(-1).cumsum(0)
         received = received + n_peer
         tp_counts[1 - call["tp_rank_id"]] = n_peer
     token_nums[:] = received if call["expert_token_nums_type"] else received.cumsum(0)

@@ -6,8 +6,8 @@ cannot be stopped.) Per call and pair of ranks there is one statement and, if an
 
 What can go wrong, and who learns it:
 
-* a rank refuses its call (its arguments are illegal): its statement says so, with the reason. It does not wait for its
-  peers; what they send is received at the start of its next call. Peers raise the same reason and its rank.
+* a rank refuses its call (its arguments are illegal): its statement says so, with the reason, and its peers raise
+  that reason and its rank. It waits for them only briefly; what comes later is received at the start of its next call.
 * ranks disagree: everybody holds all statements, so everybody finds the same disagreement. The group stays usable.
 * a rank dies, or does not call within ``ASCEND_MOE_TIMEOUT_S`` seconds: the others raise PeerError with its rank, and
   the group cannot be used any more (messages of this call may still be on the way): later calls say so at once.
@@ -15,6 +15,7 @@ What can go wrong, and who learns it:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import weakref
@@ -32,8 +33,12 @@ DEFAULT_TIMEOUT_S: Final = 120.0
 FAREWELL_S: Final = 5.0
 """How long a failing rank helps its healthy peers to receive its statement, so that they name the culprit, not it."""
 
+REFUSAL_S: Final = 2.0
+"""How long a rank that refuses a call waits for its peers' statements, to tell all that is wrong at once."""
+
 REASON_BYTES: Final = 256
 _TAG: Final = 0x0E9
+_ARRIVED: Final = 1
 
 
 class PeerError(RuntimeError):
@@ -106,22 +111,33 @@ class Exchange:
         received = self._post_statements(numbers, rows, "")
         self._receive_owed()
         self._wait(received)
-        own = Statement(list(numbers), rows[self._rank], "")
-        by_rank = {peer: _read(message, len(numbers)) for peer, _, message in received}
-        return [by_rank.get(rank, own) for rank in range(self._group.size())]
+        return self._in_rank_order(numbers, rows[self._rank], received)
 
-    def refuse(self, numbers: Sequence[int], reason: str) -> None:
-        """Tells every peer that this rank does not take part in the call, without waiting for them."""
+    def refuse(self, numbers: Sequence[int], reason: str) -> list[Statement] | None:
+        """Tells every peer that this rank does not take part in the call.
+
+        Returns everybody's statement when they come within `REFUSAL_S`, else None: a rank that alone made a call
+        must not wait long to learn that the call is illegal.
+        """
         owed = self._post_statements(numbers, [0] * self._group.size(), reason)
-        self._state.owed += owed + self._sends
+        deadline = time.monotonic() + min(REFUSAL_S, self._seconds)
+        while not all(_arrived(message) for _, _, message in owed):
+            if time.monotonic() > deadline:
+                self._state.owed += owed + self._sends
+                return None
+            time.sleep(0.001)
+        self._receive_owed()
+        self._wait(owed)
+        self.finish()
+        return self._in_rank_order(numbers, 0, owed)
 
     def rows(
         self, outgoing: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int]
     ) -> Tensor:
         """Moves rows: ``outgoing`` (n, pitch) uint8 grouped by destination, returns (m, pitch) grouped by source."""
         incoming = outgoing.new_empty(sum(receive_counts), outgoing.shape[1])
-        sources = incoming.split(list(receive_counts))
-        destinations = outgoing.split(list(send_counts))
+        sources = torch.split(incoming, list(receive_counts))
+        destinations = torch.split(outgoing, list(send_counts))
         received = [
             (peer, self._start(dist.irecv, sources[peer], peer), sources[peer])
             for peer in self._peers
@@ -144,11 +160,18 @@ class Exchange:
     ) -> list[tuple[int, dist.Work, Tensor]]:
         received = []
         for peer in self._peers:
-            message = torch.empty(len(numbers) + 1 + REASON_BYTES // 8, dtype=torch.int64)
+            message = torch.zeros(len(numbers) + 2 + REASON_BYTES // 8, dtype=torch.int64)
             received.append((peer, self._start(dist.irecv, message, peer), message))
         for peer in self._peers:
             self._send(_written(numbers, rows[peer], reason), peer)
         return received
+
+    def _in_rank_order(
+        self, numbers: Sequence[int], rows: int, received: Sequence[tuple[int, dist.Work, Tensor]]
+    ) -> list[Statement]:
+        by_rank = {peer: _read(message, len(numbers)) for peer, _, message in received}
+        by_rank[self._rank] = Statement(list(numbers), rows, "")
+        return [by_rank[rank] for rank in range(self._group.size())]
 
     def _send(self, message: Tensor, peer: int) -> None:
         self._sends.append((peer, self._start(dist.isend, message, peer), message))
@@ -174,7 +197,7 @@ class Exchange:
         failures: dict[int, RuntimeError] = {}
         for peer, work, _ in pending:
             try:
-                work.wait(timedelta(seconds=max(self._deadline - time.monotonic(), 0.001)))
+                work.wait(_until(self._deadline))
             except RuntimeError as error:
                 failures.setdefault(peer, error)
         if failures:
@@ -182,15 +205,13 @@ class Exchange:
 
     def _fail(self, failures: dict[int, RuntimeError]) -> None:
         """Raises PeerError for the peers that failed, after the healthy ones got this rank's messages."""
-        late = [peer for peer, error in failures.items() if "imed out" in str(error)]
+        late = [peer for peer, error in failures.items() if _timed_out(error)]
         gone = [peer for peer in failures if peer not in late]
         farewell = time.monotonic() + FAREWELL_S
         for peer, work, _ in self._sends:
             if peer not in failures:
-                try:
-                    work.wait(timedelta(seconds=max(farewell - time.monotonic(), 0.001)))
-                except RuntimeError:
-                    pass  # that peer has its own reason to fail
+                with contextlib.suppress(RuntimeError):  # that peer has its own reason to fail
+                    work.wait(_until(farewell))
         parts = []
         if late:
             parts.append(
@@ -204,6 +225,16 @@ class Exchange:
         raise PeerError(f"{self._what}: {self._state.broken}", sorted(failures))
 
 
+def _until(moment: float) -> timedelta:
+    return timedelta(seconds=max(moment - time.monotonic(), 0.001))
+
+
+def _timed_out(error: RuntimeError) -> bool:
+    """Gloo says "Timed out" for the first late peer, and "Application timeout" for the others that are late too."""
+    text = str(error).lower()
+    return "timed out" in text or "timeout" in text
+
+
 def _named(ranks: Sequence[int]) -> str:
     return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, sorted(ranks)))}"
 
@@ -211,9 +242,15 @@ def _named(ranks: Sequence[int]) -> str:
 def _written(numbers: Sequence[int], rows: int, reason: str) -> Tensor:
     text = reason.encode("ascii", "replace")[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
     words = torch.frombuffer(bytearray(text), dtype=torch.int64)
-    return torch.cat([torch.tensor([*numbers, rows], dtype=torch.int64), words])
+    head, tail = torch.tensor([*numbers, rows]), torch.tensor([_ARRIVED])
+    return torch.cat([head, words, tail])
+
+
+def _arrived(message: Tensor) -> bool:
+    """Whether a statement is here. Bytes come in order and the last word of a statement is never zero."""
+    return int(message[-1]) == _ARRIVED
 
 
 def _read(message: Tensor, length: int) -> Statement:
-    text = message[length + 1 :].numpy().tobytes().rstrip(b"\0")
+    text = message[length + 1 : -1].numpy().tobytes().rstrip(b"\0")
     return Statement(message[:length].tolist(), int(message[length]), text.decode("ascii"))

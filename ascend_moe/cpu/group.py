@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
+import torch.distributed.distributed_c10d as c10d
 
 from ascend_moe.contract.errors import Violation
 
@@ -29,7 +32,8 @@ def hccl_comm_name(group: dist.ProcessGroup | None, rank: int) -> str:
             f"rank {rank} is not in the group of ranks {dist.get_process_group_ranks(members)}"
         )
     if "hccl" in dist.get_backend_config(members):
-        return str(members._get_backend(torch.device("npu")).get_hccl_comm_name(rank))
+        backend: Any = members._get_backend(torch.device("npu"))
+        return str(backend.get_hccl_comm_name(rank))
     return str(members.group_name)
 
 
@@ -37,10 +41,12 @@ def resolve(name: str) -> dist.ProcessGroup | None:
     """The process group of that name, or None when this process has none."""
     if not dist.is_available() or not dist.is_initialized():
         return None
+    lookup: Any = c10d
     try:
-        return dist.distributed_c10d._resolve_process_group(name)
+        found: dist.ProcessGroup = lookup._resolve_process_group(name)
     except (LookupError, RuntimeError, ValueError):
         return None
+    return found
 
 
 def membership_violations(

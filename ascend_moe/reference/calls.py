@@ -10,10 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from ascend_moe.contract.agreement import disagreements, statement
-from ascend_moe.contract.check import require, resolve_contract, resolve_product
+from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError
+from ascend_moe.contract.executable import executor_violations
 from ascend_moe.contract.handle import handle_violations
+from ascend_moe.contract.resolve import resolve_contract, resolve_product
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
 
@@ -44,13 +48,20 @@ def normalise(
     """
     if not calls:
         raise ValueError(f"{op}_world() needs one call per rank, got none")
-    arguments: list[dict[str, Any]] = [with_defaults(op, call) for call in calls]
+    arguments = [_completed(op, call) for call in calls]
     first = arguments[0]
     chosen_product = resolve_product(product)
     chosen_contract = resolve_contract(op, first, contract)
     if check:
         for call in arguments:
-            require(op, call, product=chosen_product, contract=chosen_contract, safety=True)
+            found = executor_violations(
+                op, call, product=chosen_product.name, contract=chosen_contract.name, safety=True
+            )
+            errors = [violation for violation in found if violation.level == "error"]
+            if errors:
+                raise constraint_error(
+                    op, call, errors, chosen_product, chosen_contract, values=True
+                )
     tp = 2 if first["tp_world_size"] == 2 else 1
     if len(calls) != first["ep_world_size"] * tp:
         raise ValueError(
@@ -69,12 +80,23 @@ def normalise(
             raise ConstraintError(
                 found, f"npu_moe_distribute_{op}_v2: the ranks do not fit together"
             )
-    world = World.of(first)
+    world = World.of_call(first)
     if check and op == "combine":
         for call in arguments:
-            found = handle_violations(world, call, product=chosen_product)
+            found = handle_violations(world, call, product=chosen_product.name)
             if found:
                 raise ConstraintError(
                     found, f"npu_moe_distribute_combine_v2 on rank {call['ep_rank_id']}"
                 )
     return WorldCalls(world, arguments, tp, chosen_product.name)
+
+
+def _completed(op: str, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of the call; the reference needs no communicator, so any name will do for an absent one."""
+    arguments = with_defaults(op, {"group_ep": "ep", **call})
+    if arguments["tp_world_size"] == 2 and not arguments["group_tp"]:
+        arguments["group_tp"] = "tp"
+    return {
+        name: value.contiguous() if isinstance(value, Tensor) else value
+        for name, value in arguments.items()
+    }

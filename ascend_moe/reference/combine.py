@@ -104,7 +104,7 @@ def _combine_group(
                 world, calls, ids[:, slot], active[:, slot], weights[:, slot], total
             )
     _add_shared_expert_x(calls, active.any(dim=1), total)
-    return list(total.to(rows.dtype).split(batch_sizes))
+    return list(torch.split(total.to(rows.dtype), batch_sizes))
 
 
 def _weights(call: Mapping[str, Any]) -> Tensor:

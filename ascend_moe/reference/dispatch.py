@@ -139,7 +139,7 @@ def _travelling_rows(
     scales = torch.empty(len(in_world))
     by_source = torch.argsort(pairs.source, stable=True)
     per_source = torch.bincount(pairs.source, minlength=len(calls)).tolist()
-    for call, mine in zip(calls, by_source.split(per_source), strict=True):
+    for call, mine in zip(calls, torch.split(by_source, per_source), strict=True):
         smooth = None if call["scales"] is None else call["scales"][pairs.scale_row[mine]]
         rows[mine], scales[mine] = quantise_rows(x[in_world[mine]], smooth)
     return rows, scales, torch.arange(len(in_world))
