@@ -33,7 +33,11 @@ class GoldenCase:
     def load(cls, path: Path) -> GoldenCase:
         attributes = json.loads(path.read_text())
         contract = "cann-8.2"
-        if attributes.get("zero_expert_num") or attributes.get("copy_expert_num") or attributes.get("const_expert_num"):
+        if (
+            attributes.get("zero_expert_num")
+            or attributes.get("copy_expert_num")
+            or attributes.get("const_expert_num")
+        ):
             contract = "cann-9.1"
         if path.parent.name == "a2" and attributes["ep_world_size"] < 16:
             contract = "cann-9.1"
@@ -57,7 +61,9 @@ class GoldenCase:
                 array = self.arrays[key]
                 found = torch.from_numpy(array)
                 if array.dtype == np.uint16:
-                    found = torch.from_numpy(array.view(np.int16)).view(getattr(torch, self.attributes["dtype"]))
+                    found = torch.from_numpy(array.view(np.int16)).view(
+                        getattr(torch, self.attributes["dtype"])
+                    )
                 return found
         return None
 
@@ -98,7 +104,13 @@ class GoldenCase:
         expand_x = self.tensor(rank, "combine_in")
         rows = torch.zeros(len(dispatched[0]), expand_x.shape[1], dtype=expand_x.dtype)
         rows[: len(expand_x)] = expand_x
-        special = ("ori_x", "const_expert_alpha_1", "const_expert_alpha_2", "const_expert_v", "shared_expert_x")
+        special = (
+            "ori_x",
+            "const_expert_alpha_1",
+            "const_expert_alpha_2",
+            "const_expert_v",
+            "shared_expert_x",
+        )
         return (
             self.common(rank)
             | {
@@ -119,19 +131,27 @@ class GoldenCase:
         assert torch.equal(expand_x[: len(rows)], rows), f"{self.name} rank {rank}: expand_x"
         if self.attributes["quant_mode"]:
             scales = self.tensor(rank, "dynamic_scales").reshape(-1)
-            assert torch.equal(dynamic_scales[: len(scales)].view(torch.int32), scales.view(torch.int32)), (
-                f"{self.name} rank {rank}: dynamic_scales"
-            )
+            assert torch.equal(
+                dynamic_scales[: len(scales)].view(torch.int32), scales.view(torch.int32)
+            ), f"{self.name} rank {rank}: dynamic_scales"
         assist = self.tensor(rank, "assist_info_for_combine")
         if self.product == "A2":
             self._check_ordinals(rank, assist_info, assist)
         else:
-            assert torch.equal(assist_info[: assist.numel()], assist.reshape(-1)), f"{self.name} rank {rank}: assist"
-        assert torch.equal(token_nums, self.tensor(rank, "expert_token_nums").long()), f"{self.name} rank {rank}: nums"
+            assert torch.equal(assist_info[: assist.numel()], assist.reshape(-1)), (
+                f"{self.name} rank {rank}: assist"
+            )
+        assert torch.equal(token_nums, self.tensor(rank, "expert_token_nums").long()), (
+            f"{self.name} rank {rank}: nums"
+        )
         counts = self.tensor(rank, "ep_recv_counts")
-        assert torch.equal(ep_counts[: len(counts)], counts), f"{self.name} rank {rank}: ep_recv_counts"
+        assert torch.equal(ep_counts[: len(counts)], counts), (
+            f"{self.name} rank {rank}: ep_recv_counts"
+        )
         if self.tp == 2:
-            assert torch.equal(tp_counts, self.tensor(rank, "tp_recv_counts")), f"{self.name} rank {rank}: tp counts"
+            assert torch.equal(tp_counts, self.tensor(rank, "tp_recv_counts")), (
+                f"{self.name} rank {rank}: tp counts"
+            )
 
     def _check_ordinals(self, rank: int, assist_info: Tensor, stored: Tensor) -> None:
         """A2 stores the sender's table; rows of inactive tokens are not written by the kernel."""
@@ -146,7 +166,9 @@ class GoldenCase:
         assert torch.equal(output[written].view(torch.int16), wanted[written].view(torch.int16)), (
             f"{self.name} rank {rank}: combine"
         )
-        assert not output[~written].any(), f"{self.name} rank {rank}: rows of inactive tokens must be zero"
+        assert not output[~written].any(), (
+            f"{self.name} rank {rank}: rows of inactive tokens must be zero"
+        )
 
 
 golden_cases = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
