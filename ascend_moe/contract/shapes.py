@@ -13,14 +13,18 @@ here converts to ``int``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ASSIST_WORDS_PER_ROW = 128
 """int32 words of ``assist_info_for_combine`` per row of A (the kernels use the first three)."""
 
 RANKS_PER_SERVER_IN_COUNTS = 8
 """Divisor in the length of the long ``ep_recv_counts``: the wrapper uses it on A2 and A3 alike."""
+
+
+_ATTRIBUTES = ("ep_world_size", "moe_expert_num", "shared_expert_num", "shared_expert_rank_num")
 
 
 class TensorSpec(NamedTuple):
@@ -55,9 +59,14 @@ class World:
         shared_expert_num: int,
         shared_expert_rank_num: int,
     ) -> World:
-        """The world of a call's attributes; turns the default ``(1, 0)`` into no shared expert."""
+        """The world of these attributes; turns the default ``(1, 0)`` into no shared expert."""
         effective = shared_expert_num if shared_expert_rank_num > 0 else 0
         return cls(ep_world_size, moe_expert_num, effective, shared_expert_rank_num)
+
+    @classmethod
+    def of_call(cls, call: Mapping[str, Any]) -> World:
+        """The same from all arguments of a call."""
+        return cls.of(**{name: call[name] for name in _ATTRIBUTES})
 
     @property
     def moe_rank_num(self) -> int:

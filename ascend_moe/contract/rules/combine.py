@@ -300,7 +300,6 @@ COMBINE_RULES: tuple[Rule, ...] = (
         check=_expand_scales,
         operators=COMBINE,
         products=("A2", "A3"),
-        safety=True,
         breaks={"expand_scales": ("A-1", "float32")},
         excluding=({"product": "A3", "path": FULLMESH},),
         holds={"expand_scales": ("A", "float32")},
