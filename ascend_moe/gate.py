@@ -20,6 +20,7 @@ from ascend_moe.contract.call import TENSOR_NAMES
 from ascend_moe.contract.check import constraint_error, on_cpu, violations
 from ascend_moe.contract.description import describe_call
 from ascend_moe.contract.errors import ConstraintWarning, Violation
+from ascend_moe.contract.executable import CHECK_LEVELS, CHECK_VARIABLE
 from ascend_moe.contract.path import PCIE, ROCE
 from ascend_moe.contract.resolve import (
     CONTRACT_VARIABLE,
@@ -31,9 +32,7 @@ from ascend_moe.contract.resolve import (
 from ascend_moe.contract.signature import PARAMETERS
 from ascend_moe.contract.window import VARIABLE as WINDOW_VARIABLE
 
-CHECK_VARIABLE = "ASCEND_MOE_CHECK"
 DUMP_VARIABLE = "ASCEND_MOE_DUMP"
-CHECK_LEVELS = ("full", "fast", "off")
 RULE_VARIABLES = (
     CHECK_VARIABLE,
     PRODUCT_VARIABLE,

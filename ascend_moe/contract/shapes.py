@@ -1,14 +1,12 @@
 """How large everything is: A, the experts of a rank, and every output's shape and dtype.
 
-The rules below follow what op-plugin allocates and what its meta registration returns (op-plugin
-`517f2e7d`, `MoeDistributeDispatchV2KernelOpApi.cpp`, `_meta_registrations.py`; the August-2025
-wrapper `d1c6186d` agrees). They are the same on Atlas A2 and A3 and in both contracts: a mode
-that a product or contract lacks (TP, shared experts) is refused by the rules before any size
-matters.
+The rules below follow what op-plugin allocates and what its meta registration returns (op-plugin `517f2e7d`,
+`MoeDistributeDispatchV2KernelOpApi.cpp`, `_meta_registrations.py`; the August-2025 wrapper `d1c6186d` agrees). They
+are the same on Atlas A2 and A3 and in both contracts: a mode that a product or contract lacks (TP, shared experts)
+is refused by the rules before any size matters.
 
-Symbols as in the documents: BS, H, K are the sizes of ``x`` and ``expert_ids``; *A* is the number
-of rows that a rank must be ready to receive. Every number may also be a ``torch.SymInt``; nothing
-here converts to ``int``.
+Symbols as in the documents: BS, H, K are the sizes of ``x`` and ``expert_ids``; *A* is the number of rows that a rank
+must be ready to receive. Every number may also be a ``torch.SymInt``; nothing here converts to ``int``.
 """
 
 from __future__ import annotations
@@ -38,11 +36,11 @@ class TensorSpec(NamedTuple):
 class World:
     """Who is where in one EP group: which ranks hold which experts.
 
-    Ranks ``0 .. shared_expert_rank_num - 1`` are *shared ranks* (expert_shard_type 0: shared
-    experts first), the others hold ``local_expert_num`` MoE experts each, in ascending order.
+    Ranks ``0 .. shared_expert_rank_num - 1`` are *shared ranks* (expert_shard_type 0: shared experts first), the
+    others hold ``local_expert_num`` MoE experts each, in ascending order.
 
-    ``shared_expert_num`` is the *effective* number: 0 when ``shared_expert_rank_num`` is 0,
-    because the default ``(1, 0)`` means "no shared expert" in every implementation.
+    ``shared_expert_num`` is the *effective* number: 0 when ``shared_expert_rank_num`` is 0, because the default
+    ``(1, 0)`` means "no shared expert" in every implementation.
     """
 
     ep_world_size: int
@@ -96,9 +94,9 @@ class World:
     def rows_received_at_most(self, rank: int, *, max_bs: int, topk: int) -> int:
         """A: the rows that ``rank`` must be ready to receive.
 
-        A MoE rank: ``max_bs * ep * min(local_expert_num, K)``. A shared rank serves every
-        replica-count-th source rank: ``max_bs * ceil(ep / replicas)``, as every implementation
-        computes it (the August-2025 text lacks the factor ep and the ceiling).
+        A MoE rank: ``max_bs * ep * min(local_expert_num, K)``. A shared rank serves every replica-count-th source
+        rank: ``max_bs * ceil(ep / replicas)``, as every implementation computes it (the August-2025 text lacks the
+        factor ep and the ceiling).
         """
         if self.is_shared_rank(rank):
             return max_bs * -(-self.ep_world_size // self.replicas_per_shared_expert)
@@ -137,9 +135,8 @@ def dispatch_specs(
 ) -> DispatchSpecs:
     """Shapes and dtypes of everything dispatch returns on ``rank``.
 
-    ``tp_world_size`` 0 and 1 mean "no TP". Where the eager wrapper and the meta registration of
-    torch_npu differ the meta registration decides: ``expand_scales`` is empty unless
-    ``expert_scales`` is given.
+    ``tp_world_size`` 0 and 1 mean "no TP". Where the eager wrapper and the meta registration of torch_npu differ the
+    meta registration decides: ``expand_scales`` is empty unless ``expert_scales`` is given.
     """
     ep = world.ep_world_size
     max_bs = max_bs_of(bs, ep_world_size=ep, global_bs=global_bs)

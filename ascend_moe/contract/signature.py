@@ -1,11 +1,9 @@
 """The parameters of both operators, in torch_npu 2.13's order, with defaults and the contract that introduced them.
 
-One table per operator. The schema that is registered with torch, the Python signature in
-``api.py`` (a test compares them) and the refusal of parameters that a contract does not know are
-all made from it.
+One table per operator. The schema that is registered with torch, the Python signature in ``api.py`` (a test compares
+them) and the refusal of parameters that a contract does not know are all made from it.
 
-Source: op-plugin ``op_plugin/config/op_plugin_functions.yaml`` (2025-07-10 `24023a4a` to
-2025-11-26 `2036fae6`).
+Source: op-plugin ``op_plugin/config/op_plugin_functions.yaml`` (2025-07-10 `24023a4a` to 2025-11-26 `2036fae6`).
 """
 
 from __future__ import annotations
@@ -125,8 +123,8 @@ def schema(op: str) -> str:
 def with_defaults(op: str, arguments: Mapping[str, object]) -> dict[str, object]:
     """``arguments`` plus the default of every optional parameter that is not among them.
 
-    Raises TypeError, naming the parameter, for an unknown keyword or a missing required one
-    (``group_ep`` may be missing: a call that is only described needs no communicator).
+    Raises TypeError, naming the parameter, for an unknown keyword or a missing required one (``group_ep`` may be
+    missing: a call that is only described needs no communicator).
     """
     table = {p.name: p for p in PARAMETERS[op]}
     for name in arguments:

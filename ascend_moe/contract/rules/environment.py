@@ -155,7 +155,7 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         statement="tp_rank_id is distinct in the TP group, ep_rank_id in the EP group.",
         source=SEED_DOC,
         checked=RANKS,
-        note="Needs all ranks: see across_ranks.py.",
+        note="Needs all ranks: see agreement.py.",
     ),
     Rule(
         id="E-11",

@@ -175,7 +175,7 @@ RANK_RULES: tuple[Rule, ...] = (
         ),
         source=DOCS,
         checked=RANKS,
-        note="Needs all ranks: see across_ranks.py.",
+        note="Needs all ranks: see agreement.py.",
     ),
     Rule(
         id="X-13",
@@ -218,7 +218,7 @@ RANK_RULES: tuple[Rule, ...] = (
         ),
         source=f"{DOCS}; {ACLNN_DOC}",
         checked=RANKS,
-        note="Needs all ranks: see across_ranks.py.",
+        note="Needs all ranks: see agreement.py.",
     ),
     Rule(
         id="X-42",

@@ -327,6 +327,6 @@ TOKEN_RULES: tuple[Rule, ...] = (
         ),
         source=DOCS,
         checked=RANKS,
-        note="Needs all ranks: see across_ranks.py.",
+        note="Needs all ranks: see agreement.py.",
     ),
 )
