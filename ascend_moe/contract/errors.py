@@ -1,4 +1,4 @@
-"""What a broken rule looks like: one Violation per rule and parameter, all of them in one ConstraintError."""
+"""A broken rule is a Violation; all of them together are one ConstraintError."""
 
 from __future__ import annotations
 
@@ -52,3 +52,7 @@ class ConstraintError(ValueError, RuntimeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.violations, self.header, self.hint))
+
+
+class ConstraintWarning(UserWarning):
+    """A rule of level "warning" was broken: the call runs."""

@@ -1,9 +1,9 @@
-"""Every limit of the two operators, by contract and product. No other file of the project holds one.
+"""Every limit of the two operators, by contract and product; no other file holds one.
 
 A contract is the state of the public documents at one time:
 
-    cann-8.2   op-plugin d1c6186d (2025-08-15): the first release of the _v2 pair, with TP, without comm_alg
-    cann-9.1   op-plugin 517f2e7d (2026-08-21): comm_alg, special experts, hierarchy on A3, without TP
+    cann-8.2   op-plugin d1c6186d (2025-08-15): the first release of the pair, with TP, no comm_alg
+    cann-9.1   op-plugin 517f2e7d (2026-08-21): comm_alg, special experts, A3 hierarchy, no TP
 
 A path is how the tokens travel; limits differ between paths, so they are kept per path:
 
@@ -46,7 +46,7 @@ WINDOW_MB_MIN = 2
 
 @dataclass(frozen=True)
 class EpSizes:
-    """The legal ep_world_size values: a listed set, or every multiple of `multiple` in [low, high]."""
+    """The legal ep_world_size values: a list, or every multiple of `multiple` in [low, high]."""
 
     listed: tuple[int, ...] = ()
     low: int = 0
@@ -63,10 +63,6 @@ class EpSizes:
             return "{" + ", ".join(map(str, self.listed)) + "}"
         step = f", multiples of {self.multiple}" if self.multiple > 1 else ""
         return f"{self.low}..{self.high}{step}"
-
-    @property
-    def largest(self) -> int:
-        return max(self.listed) if self.listed else self.high
 
 
 @dataclass(frozen=True)

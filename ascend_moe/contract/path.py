@@ -1,4 +1,4 @@
-"""Which way the tokens travel: full mesh, fullmesh_v2 or hierarchy. Limits and buffer sizes depend on it."""
+"""Which way the tokens travel; limits and buffer sizes depend on it."""
 
 from __future__ import annotations
 

@@ -19,6 +19,8 @@ PRODUCT_OF_CHIP = {"Ascend910B": "A2", "Ascend910_93": "A3"}
 
 
 class Present(NamedTuple):
+    """The chip that was found and the product it is."""
+
     product: str
     chip: str
 
@@ -42,7 +44,7 @@ def present_product() -> Present | None:
 
 
 def product_of_chip(chip: str) -> str | None:
-    """ "A3" for a full chip name such as Ascend910_9382, None for chips without the operators."""
+    """A3 for a full chip name such as Ascend910_9382, None for chips without the operators."""
     for prefix, product in PRODUCT_OF_CHIP.items():
         if chip.startswith(prefix):
             return product
@@ -64,12 +66,14 @@ def chip_on_pci_bus(devices: Path) -> str | None:
         entries = sorted(devices.iterdir())
     except OSError:
         return None
-    for entry in entries:
-        try:
-            if (entry / "vendor").read_text().strip() == HUAWEI:
-                chip = CHIP_OF_PCI_DEVICE.get((entry / "device").read_text().strip())
-                if chip is not None:
-                    return chip
-        except OSError:
-            continue
-    return None
+    chips = (_chip_of_pci_device(entry) for entry in entries)
+    return next((chip for chip in chips if chip is not None), None)
+
+
+def _chip_of_pci_device(entry: Path) -> str | None:
+    try:
+        if (entry / "vendor").read_text().strip() != HUAWEI:
+            return None
+        return CHIP_OF_PCI_DEVICE.get((entry / "device").read_text().strip())
+    except OSError:
+        return None

@@ -194,7 +194,9 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     Rule(
         id="D-04",
         param="scales",
-        statement="scales is None with quant_mode = 0 (int32 x: D-14) and optional with quant_mode = 2.",
+        statement=(
+            "scales is None with quant_mode = 0 (int32 x: D-14) and optional with quant_mode = 2."
+        ),
         source=f"{DOCS}; {TILING}",
         message="is {value}, needed: {limit}",
         check=_scales_need_quant,
@@ -218,8 +220,10 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     Rule(
         id="D-06",
         param="scales",
-        statement="scales has shape (SN + moe_expert_num, H), shared experts first; SN is 0 without shared experts "
-        "and on A2.",
+        statement=(
+            "scales has shape (SN + moe_expert_num, H), shared experts first; SN is 0 without "
+            "shared experts and on A2."
+        ),
         source=f"{DOCS}; {TILING}",
         check=_scales_shape,
         operators=DISPATCH,
@@ -311,8 +315,10 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     Rule(
         id="D-14",
         param="x",
-        statement="int32 x (eight int4 in a word) needs A2 full mesh, quant_mode = 0, scales float32 (BS,), and H in "
-        "words a multiple of 32 up to 5120.",
+        statement=(
+            "int32 x (eight int4 in a word) needs A2 full mesh, quant_mode = 0, scales "
+            "float32 (BS,), and H in words a multiple of 32 up to 5120."
+        ),
         source=CURRENT_DOC,
         check=_packed_x,
         operators=DISPATCH,
@@ -342,7 +348,7 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     _output(
         "D-19",
         "ep_recv_counts",
-        "Output ep_recv_counts is 1-D int32 of ep * local_expert_num * max(tp, 1), longer in hierarchy.",
+        "Output ep_recv_counts is 1-D int32, ep * local_expert_num * max(tp, 1), longer in hierarchy.",
     ),
     _output("D-20", "tp_recv_counts", "Output tp_recv_counts is 1-D int32 (tp,)."),
     _output(
