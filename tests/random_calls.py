@@ -62,7 +62,11 @@ def plans(draw: st.DrawFn, ranks: int, *, tp: int = 1) -> Plan:
     experts = local * (ep - shared_ranks)
     special = (0, 0, 0)
     if contract == "cann-9.1":
-        special = (draw(st.integers(0, 2)), draw(st.integers(0, 2)), draw(st.integers(0, 2)) * (product == "A3"))
+        special = (
+            draw(st.integers(0, 2)),
+            draw(st.integers(0, 2)),
+            draw(st.integers(0, 2)) * (product == "A3"),
+        )
     topk = draw(st.integers(1, min(8, experts + sum(special))))
     max_bs = draw(st.integers(1, 9))
     uneven = draw(st.booleans())
@@ -103,7 +107,9 @@ def dispatch_calls(plan: Plan) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(plan.seed)
     scales = None
     if plan.smooth:
-        scales = torch.rand(plan.shared_experts + plan.experts, plan.hidden, generator=generator) + 0.5
+        scales = (
+            torch.rand(plan.shared_experts + plan.experts, plan.hidden, generator=generator) + 0.5
+        )
     calls = []
     for rank, bs in enumerate(plan.batch_sizes):
         x = torch.randn(bs, plan.hidden, generator=generator).to(getattr(torch, plan.dtype))
@@ -112,7 +118,9 @@ def dispatch_calls(plan: Plan) -> list[dict[str, Any]]:
         call = common(plan, rank, generator) | {
             "x": x,
             "scales": scales,
-            "expert_scales": torch.rand(bs, plan.topk, generator=generator) if plan.expert_scales else None,
+            "expert_scales": torch.rand(bs, plan.topk, generator=generator)
+            if plan.expert_scales
+            else None,
             "quant_mode": plan.quant_mode,
             "expert_token_nums_type": plan.token_nums_type,
         }
@@ -154,7 +162,9 @@ def common(plan: Plan, rank: int, generator: torch.Generator) -> dict[str, Any]:
     return call
 
 
-def combine_calls(plan: Plan, dispatched: list[Any], given: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def combine_calls(
+    plan: Plan, dispatched: list[Any], given: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
     """The calls that bring random expert outputs back on the handles of ``dispatched``."""
     generator = torch.Generator().manual_seed(plan.seed + 1)
     dtype = getattr(torch, plan.dtype)
@@ -193,7 +203,10 @@ def _ordered(mask: Tensor) -> Tensor:
 
 def _strided(call: dict[str, Any]) -> dict[str, Any]:
     """The same values, every tensor with holes between its elements and an offset in front."""
-    return {name: _with_holes(value) if isinstance(value, Tensor) else value for name, value in call.items()}
+    return {
+        name: _with_holes(value) if isinstance(value, Tensor) else value
+        for name, value in call.items()
+    }
 
 
 def _with_holes(tensor: Tensor) -> Tensor:

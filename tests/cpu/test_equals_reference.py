@@ -23,7 +23,9 @@ def world(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
         yield opened
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(data=st.data())
 def test_equals_reference(world: worlds.World, data: st.DataObject):
     plan = data.draw(plans(world.size, tp=world.tp))
@@ -34,7 +36,9 @@ def test_equals_reference(world: worlds.World, data: st.DataObject):
     wanted_combined = combine_world(homeward, **options)
     dispatched, combined = zip(*world.run(_round_trip, plan), strict=True)
     for rank in range(world.size):
-        for name, ours, oracle in zip(wanted[0]._fields, dispatched[rank], wanted[rank], strict=True):
+        for name, ours, oracle in zip(
+            wanted[0]._fields, dispatched[rank], wanted[rank], strict=True
+        ):
             assert ours.shape == oracle.shape, f"rank {rank} {name}"
             assert _same_bits(ours, oracle), f"rank {rank} {name}"
         assert _same_bits(combined[rank], wanted_combined[rank]), f"rank {rank} combine"

@@ -51,7 +51,14 @@ def make_calls(**changes: Any) -> list[dict[str, Any]]:
 
 
 def homeward(calls: list[dict[str, Any]], dispatched: list[Any]) -> list[dict[str, Any]]:
-    kept = ("expert_ids", "ep_world_size", "ep_rank_id", "moe_expert_num", "x_active_mask", "global_bs")
+    kept = (
+        "expert_ids",
+        "ep_world_size",
+        "ep_rank_id",
+        "moe_expert_num",
+        "x_active_mask",
+        "global_bs",
+    )
     return [
         {name: call[name] for name in kept if name in call}
         | {
@@ -86,7 +93,9 @@ def works(world: worlds.World) -> None:
         ("shared_expert_num", 0, "X-40"),
     ],
 )
-def test_disagreement_is_named_on_every_rank(healthy: worlds.World, attribute: str, odd: int, rule: str):
+def test_disagreement_is_named_on_every_rank(
+    healthy: worlds.World, attribute: str, odd: int, rule: str
+):
     calls = make_calls()
     usual = {"quant_mode": 0, "global_bs": 0, "shared_expert_num": 1} | calls[0]
     calls[1][attribute] = odd
@@ -164,7 +173,9 @@ def test_a_wrong_rank_id(healthy: worlds.World):
     calls[1]["ep_rank_id"] = 0
     outcomes = healthy.outcomes(worlds.dispatch, calls)
     assert outcomes[1].violations[0].rule == "X-08"
-    assert all(isinstance(outcome, ConstraintError) and "X-08" in str(outcome) for outcome in outcomes)
+    assert all(
+        isinstance(outcome, ConstraintError) and "X-08" in str(outcome) for outcome in outcomes
+    )
     works(healthy)
 
 
@@ -290,7 +301,10 @@ def test_repeated_calls_on_one_handle(healthy: worlds.World):
 
 def test_handle_of_another_layer_on_a3(healthy: worlds.World):
     """On A3 the triples decide: with another layer's expert_ids the result is that of the handle."""
-    calls, other = make_calls(), make_calls(expert_ids=torch.tensor([[0, 3]] * 4, dtype=torch.int32))
+    calls, other = (
+        make_calls(),
+        make_calls(expert_ids=torch.tensor([[0, 3]] * 4, dtype=torch.int32)),
+    )
     back = homeward(calls, healthy.run(worlds.dispatch, calls))
     wanted = combine_world(back)
     for call, foreign in zip(back, other, strict=True):
