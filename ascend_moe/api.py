@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from ascend_moe.bootstrap import import_torch_npu
-from ascend_moe.contract.check import constraint_error, violations
-from ascend_moe.contract.resolve import resolve_contract, resolve_product
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS
 from ascend_moe.cpu.registration import register
+from ascend_moe.gate import require_legal
 
 __all__ = [
     "install",
@@ -295,16 +294,9 @@ def uninstall() -> None:
 def _run(op: str, **arguments: Any) -> Any:
     """Checks the call where the kernel behind the operator does not, and makes it."""
     if not torch.compiler.is_compiling() and arguments["expert_ids"].device.type != "cpu":
-        _require_legal(op, arguments)
+        require_legal(op, arguments)
     operator = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2")
     return operator(**_that_old_schemas_know(op, arguments))
-
-
-def _require_legal(op: str, arguments: dict[str, Any]) -> None:
-    product, contract = resolve_product(), resolve_contract(op, arguments)
-    found = violations(op, arguments, product=product.name, contract=contract.name)
-    if any(violation.level == "error" for violation in found):
-        raise constraint_error(op, arguments, found, product, contract)
 
 
 def _that_old_schemas_know(op: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -38,8 +38,18 @@ def executor_violations(
     """
     found = violations(op, call, product=product, contract=contract, values=True, safety=safety)
     found = [_window_as_warning(violation) for violation in found]
+    experts = call["moe_expert_num"]
+    if safety and isinstance(experts, int) and experts < 1:
+        found.append(
+            Violation("X-09", "error", "moe_expert_num", f"is {experts}, needed: >= 1", experts, 1)
+        )
     known = CANN_9_1 if contract == BETWEEN else contract
-    return found + _not_built(Call(op, call, product=product, contract=known))
+    broken = {violation.rule for violation in found}
+    return found + [
+        violation
+        for violation in _not_built(Call(op, call, product=product, contract=known))
+        if violation.rule not in broken
+    ]
 
 
 def _window_as_warning(violation: Violation) -> Violation:
@@ -56,6 +66,7 @@ def _window_as_warning(violation: Violation) -> Violation:
 
 
 def _not_built(call: Call) -> list[Violation]:
+    """Legal or tolerated on hardware, not runnable here: missing modes, and what only the kernels can ignore."""
     found = []
     if call.path == HIERARCHY:
         message = f"the hierarchy path of {call.product} is not in this release; use full mesh"
@@ -63,6 +74,12 @@ def _not_built(call: Call) -> list[Violation]:
     if call.performance_info is not None:
         message = "performance_info is not in this release; pass None"
         found.append(Violation("X-31", "error", "performance_info", message, "a tensor", None))
+    weights = call.expert_scales
+    if call.op == "dispatch" and weights is not None:
+        shape, wanted = tuple(weights.shape), (call.batch, call.topk)
+        if shape != wanted or dtype_name(weights) != "float32":
+            message = f"is {dtype_name(weights)} {shape}, needed: float32 {wanted}"
+            found.append(Violation("D-09", "error", "expert_scales", message, shape, wanted))
     if call.op == "dispatch" and dtype_name(call.tokens) == "int32":
         message = "int32 x (packed int4) is not in this release; pass bfloat16 or float16"
         found.append(Violation("D-14", "error", "x", message, "int32", "bfloat16 or float16"))

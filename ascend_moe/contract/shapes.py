@@ -136,7 +136,8 @@ def dispatch_specs(
     """Shapes and dtypes of everything dispatch returns on ``rank``.
 
     ``tp_world_size`` 0 and 1 mean "no TP". Where the eager wrapper and the meta registration of torch_npu differ the
-    meta registration decides: ``expand_scales`` is empty unless ``expert_scales`` is given.
+    meta registration decides: ``expand_scales`` is empty unless ``expert_scales`` is given. With ``expert_scales``
+    and TP on fewer than 8 ranks both forget the peer's half of ``ep_recv_counts``; it is kept here.
     """
     ep = world.ep_world_size
     max_bs = max_bs_of(bs, ep_world_size=ep, global_bs=global_bs)
@@ -146,7 +147,8 @@ def dispatch_specs(
     counts = ep * experts * tp_copies
     if has_expert_scales:
         global_rows = global_bs if global_bs else bs * ep
-        counts = ep * experts + global_rows * 2 * topk * (ep // RANKS_PER_SERVER_IN_COUNTS)
+        tables = global_rows * 2 * topk * (ep // RANKS_PER_SERVER_IN_COUNTS)
+        counts = max(counts, ep * experts + tables)
     return DispatchSpecs(
         expand_x=TensorSpec((rows * tp_copies, hidden), "int8" if quant_mode else x_dtype),
         dynamic_scales=TensorSpec((rows * tp_copies,), "float32"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch.distributed as dist
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ascend_moe.contract.agreement import FIELDS, disagreements, statement
 from ascend_moe.contract.check import constraint_error
-from ascend_moe.contract.errors import ConstraintError, Violation
+from ascend_moe.contract.errors import ConstraintError, ConstraintWarning, Violation
 from ascend_moe.contract.executable import check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
@@ -53,7 +53,7 @@ class Session:
         if any(violation.level == "error" for violation in found):
             self._refuse(found, lines)
         for violation in found:
-            warnings.warn(str(violation), RuntimeWarning, stacklevel=4)
+            warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
         self.ep = lines["ep"]
         self.tp = lines.get("tp")
 
@@ -127,7 +127,9 @@ class Session:
         """Tells the peers why, and raises; what the peers say meanwhile completes the error."""
         reason = str(next(violation for violation in found if violation.level == "error"))
         for name, line in lines.items():
-            statements = line.refuse(self._numbers, reason)
+            statements = None
+            with suppress(PeerError):  # what is wrong here counts more than who is gone
+                statements = line.refuse(self._numbers, reason)
             if statements and name == "ep":
                 known = {(violation.rule, violation.param) for violation in found}
                 found += [

@@ -45,7 +45,7 @@ class Received:
     scales: Tensor
     """fp32 (n,) dynamic scales; empty without quantisation."""
     weights: Tensor
-    """fp32 (n,) the ``expert_scales`` of each row; empty when dispatch got none."""
+    """fp32 (n,) the ``expert_scales`` of each row; 0 where its source gave none."""
     pairs: Routes
     """Where each row comes from."""
     counts: Tensor
@@ -96,9 +96,7 @@ def _receive_all(world: World, calls: Sequence[Mapping[str, Any]]) -> list[Recei
 
     in_world = first_token[pairs.source] + pairs.token
     rows, scales, row_of_pair = _travelling_rows(calls, pairs, in_world)
-    weights = (
-        _weights(calls, pairs, in_world) if first["expert_scales"] is not None else torch.empty(0)
-    )
+    weights = _weights(calls, pairs, in_world)
 
     experts = max(world.local_expert_num, 1)
     slot = (pairs.destination * experts + pairs.local_expert) * world.ep_world_size + pairs.source
@@ -147,7 +145,14 @@ def _travelling_rows(
 
 def _weights(calls: Sequence[Mapping[str, Any]], pairs: Routes, in_world: Tensor) -> Tensor:
     """The expert_scales of every pair; 0 for a shared expert, whose rows carry no weight."""
-    expert_scales = torch.cat([call["expert_scales"] for call in calls])
+    expert_scales = torch.cat(
+        [
+            torch.zeros(call["expert_ids"].shape)
+            if call["expert_scales"] is None
+            else call["expert_scales"]
+            for call in calls
+        ]
+    )
     topk = expert_scales.shape[1]
     weights = expert_scales[in_world, pairs.slot.clamp(max=topk - 1)]
     return torch.where(pairs.slot < topk, weights, 0.0)
@@ -162,7 +167,8 @@ def _lay_out(
 
     output.expand_x[:n_own] = own.rows
     output.dynamic_scales[: len(own.scales)] = own.scales
-    output.expand_scales[: len(own.weights)] = own.weights
+    if call["expert_scales"] is not None:
+        output.expand_scales[:n_own] = own.weights
     prefix = own.counts.reshape(-1).cumsum(0)
     output.ep_recv_counts[: len(prefix)] = prefix
     token_nums = own.counts.sum(dim=1)

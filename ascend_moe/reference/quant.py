@@ -46,7 +46,7 @@ def through_comm_quant(rows: Tensor) -> Tensor:
     count, hidden = rows.shape
     padding = -hidden % COMM_QUANT_BLOCK
     padded = torch.nn.functional.pad(rows.float(), (0, padding))
-    blocks = padded.view(count, -1, COMM_QUANT_BLOCK)
+    blocks = padded.view(count, (hidden + padding) // COMM_QUANT_BLOCK, COMM_QUANT_BLOCK)
     scale = blocks.abs().amax(dim=2, keepdim=True) * torch.tensor(
         1.0 / INT8_MAX, dtype=torch.float32
     )

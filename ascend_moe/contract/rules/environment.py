@@ -160,6 +160,7 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
     Rule(
         id="E-11",
         param="x",
+        safety=True,
         statement=(
             "Inference only: no input requires grad while gradients are recorded. Graphs are "
             "static."
