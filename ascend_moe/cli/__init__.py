@@ -13,6 +13,10 @@ from collections.abc import Sequence
 
 COMMANDS = {
     "demo": "dispatch, expert and combine over CPU ranks, compared with the reference",
+    "buffsize": "the HCCL_BUFFSIZE that a deployment needs",
+    "check": "a call described in a JSON file, against the rules",
+    "explain": "a rule, or the log of a failed run: what it means and what to do",
+    "doctor": "what is here, and which known problems wait",
 }
 PROLOGUE = """MoE dispatch and combine for Ascend NPUs: checks, sizes and a CPU executor."""
 

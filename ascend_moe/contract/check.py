@@ -149,14 +149,17 @@ def constraint_error(
     env: Mapping[str, str] | None = None,
 ) -> ConstraintError:
     """The error for these violations; its first line says by what the call was judged."""
-    count = f"{len(found)} rule{'s' if len(found) > 1 else ''}"
+    errors = sum(violation.level == "error" for violation in found)
+    warnings = len(found) - errors
+    counts = [f"{errors} error{'s' * (errors > 1)}"] if errors else []
+    counts += [f"{warnings} warning{'s' * (warnings > 1)}"] if warnings else []
     header = (
-        f"{STOCK_NAME[op]} breaks {count} of contract {contract.name} ({contract.how}) "
+        f"{STOCK_NAME[op]}: {', '.join(counts)} under contract {contract.name} ({contract.how}) "
         f"on product {product.name} ({product.how})"
     )
     hint = ""
-    for other in CONTRACTS:
-        if other == contract.name or contract.name == BETWEEN:
+    for other in () if contract.name == BETWEEN or not errors else CONTRACTS:
+        if other == contract.name:
             continue
         again = violations(
             op,

@@ -88,14 +88,14 @@ def ids_distinct(call: Call) -> Finding:
     if ids.shape[0] == 0:
         return None
     if pairs is not None:
-        # Give every inactive pair a negative id of its own, so that it equals nothing.
-        columns = ids.new_zeros(ids.shape).add(-1).cumsum(dim=1).to(ids.dtype)
-        ids = ids.where(pairs, columns)
+        # An inactive pair gets a number of its own, beyond 32 bits, so that it equals nothing.
+        ids = ids.long()
+        ids = ids.where(pairs, ids.new_ones(ids.shape).cumsum(dim=1) + 2**32)
     ordered = ids.sort(dim=1).values
     repeated = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
     if not bool(repeated.any()):
         return None
-    token = int(repeated.to(ids.dtype).argmax())
+    token = repeated.tolist().index(True)
     row = ids[token].tolist()
     twice = next(expert for expert in row if row.count(expert) > 1)
     return Breach(f"token {token} names expert {twice} twice", "distinct experts per token")
