@@ -1,4 +1,4 @@
-"""python -m ascend_moe is ascend-moe."""
+"""``python -m ascend_moe`` is the ``ascend-moe`` command."""
 
 import sys
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS = {
+    "demo": "dispatch, expert and combine over CPU ranks, compared with the reference",
     "buffsize": "the HCCL_BUFFSIZE that a deployment needs",
     "check": "a call described in a JSON file, against the rules",
     "explain": "a rule, or the log of a failed run: what it means and what to do",

@@ -27,7 +27,8 @@ from ascend_moe.contract.signature import OPERATORS, PARAMETERS, schema, with_de
 from ascend_moe.cpu import kernels
 
 _NAMESPACE = "npu"
-_library: Any = None  # a torch.library.Library, whose methods carry no types
+_Library: Any = torch.library.Library  # its methods carry no types
+_library: Any = None
 
 
 def register() -> None:
@@ -45,7 +46,7 @@ def register() -> None:
 
 def _register() -> None:
     global _library
-    library: Any = torch.library.Library(_NAMESPACE, "FRAGMENT")
+    library = _Library(_NAMESPACE, "FRAGMENT")
     for op in OPERATORS:
         name = f"npu_moe_distribute_{op}_v2"
         kernel = kernels.dispatch if op == "dispatch" else kernels.combine
