@@ -281,27 +281,27 @@ _REQUIRED = {
     op: frozenset(p.name for p in table if p.required and p.name != "group_ep")
     for op, table in PARAMETERS.items()
 }
-_ACCEPTED: set[tuple[str, type]] = set()  # (schema type, Python type) pairs met before
+_ACCEPTED: set[tuple[object, ...]] = set()  # keywords and their Python types, as met before
 
 
 def require_types(op: str, args: Mapping[str, object]) -> None:
     """Raises TypeError, naming the keyword, where a Python call of the operator would."""
+    kinds = (op, *args, *map(type, args.values()))
+    if kinds in _ACCEPTED:
+        return
     parameters = _PARAMETERS[op]
     for name, value in args.items():
         parameter = parameters.get(name)
         if parameter is None:
             raise TypeError(f"{STOCK_NAME[op]}() got an unexpected keyword argument {name!a}")
-        kind = (parameter.type, type(value))
-        if kind not in _ACCEPTED:
-            if not _accepts(parameter, value):
-                wanted = _KIND[parameter.type[0]]
-                got = type(value).__name__
-                raise TypeError(f"{STOCK_NAME[op]}(): {name} must be {wanted}, not {got}")
-            _ACCEPTED.add(kind)
+        if not _accepts(parameter, value):
+            wanted, got = _KIND[parameter.type[0]], type(value).__name__
+            raise TypeError(f"{STOCK_NAME[op]}(): {name} must be {wanted}, not {got}")
     missing = _REQUIRED[op].difference(args)
     if missing:
         names = ", ".join(sorted(missing))
         raise TypeError(f"{STOCK_NAME[op]}() misses required arguments: {names}")
+    _ACCEPTED.add(kinds)
 
 
 def _accepts(parameter: Parameter, value: object) -> bool:

@@ -110,3 +110,20 @@ def test_header_compiles_and_holds_the_limits(tmp_path):
         check=True,
         timeout=60,
     )
+
+
+def test_plot_stays_inside_and_clear_of_its_legend():
+    svg = (ROOT / "docs/buffer-size.svg").read_text()
+    lines = [
+        [tuple(map(float, point.split(","))) for point in points.split()]
+        for points in re.findall(r'<polyline points="([^"]*)"', svg)
+    ]
+    assert len(lines) == 6
+    legend_x = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="[\d.]+">A[23]', svg)]
+    legend_y = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)">A[23]', svg)]
+    right, bottom = max(legend_x) + 170, max(legend_y) + 6  # the longest label, generously
+    for points in lines:
+        assert all(64 <= x <= 704 and 40 <= y <= 372 for x, y in points)
+        assert not any(x < right and y < bottom for x, y in points)
+        heights = [y for _, y in points]
+        assert heights == sorted(heights, reverse=True), "more tokens never need less"
