@@ -15,7 +15,7 @@ from worlds import RankDied
 
 import ascend_moe
 from ascend_moe import ConstraintError
-from ascend_moe.cpu.exchange import PeerError
+from ascend_moe.contract.errors import PeerError
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS = 3
