@@ -23,6 +23,7 @@ from ascend_moe.contract.errors import (
 )
 from ascend_moe.contract.executable import check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
+from ascend_moe.contract.layers import SEEN
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
@@ -57,7 +58,7 @@ class Session:
         }
         if any(violation.level == "error" for violation in found):
             self._refuse(found, lines)
-        for violation in found:
+        for violation in [*found, *SEEN.warnings(self.call)]:
             warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
         self.ep = lines["ep"]
         self.tp = lines.get("tp")
