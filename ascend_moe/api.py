@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from ascend_moe.bootstrap import import_torch_npu
+from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS
 from ascend_moe.cpu.registration import register
 from ascend_moe.gate import require_legal
+from ascend_moe.ranks import meet_once, window_mb_of
 
 __all__ = [
     "install",
@@ -293,10 +295,23 @@ def uninstall() -> None:
 
 def _run(op: str, **arguments: Any) -> Any:
     """Checks the call where the kernel behind the operator does not, and makes it."""
-    if not torch.compiler.is_compiling() and arguments["expert_ids"].device.type != "cpu":
-        require_legal(op, arguments)
+    if not torch.compiler.is_compiling():
+        device = arguments["expert_ids"].device.type
+        if device == "npu":
+            _require_legal_on_all_ranks(op, arguments)
+        elif device != "cpu":
+            require_legal(op, arguments)
     operator = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2")
     return operator(**_that_old_schemas_know(op, arguments))
+
+
+def _require_legal_on_all_ranks(op: str, arguments: dict[str, Any]) -> None:
+    try:
+        require_legal(op, arguments, window_mb=window_mb_of(arguments["group_ep"]))
+    except ConstraintError as refusal:
+        meet_once(op, arguments, refusal)
+        raise
+    meet_once(op, arguments, None)
 
 
 def _that_old_schemas_know(op: str, arguments: dict[str, Any]) -> dict[str, Any]:

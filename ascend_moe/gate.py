@@ -21,6 +21,7 @@ from ascend_moe.contract.check import constraint_error, on_cpu, violations
 from ascend_moe.contract.description import describe_call
 from ascend_moe.contract.errors import ConstraintWarning, Violation
 from ascend_moe.contract.executable import CHECK_LEVELS, CHECK_VARIABLE
+from ascend_moe.contract.layers import SEEN
 from ascend_moe.contract.path import PCIE, ROCE
 from ascend_moe.contract.resolve import (
     CONTRACT_VARIABLE,
@@ -70,6 +71,9 @@ def require_legal(op: str, args: Mapping[str, object], *, window_mb: int | None 
     if judged is None:
         judged = _Judgement.of(args, op)
         judged.require(op, args, window_mb)
+        if judged.level != "off":
+            for violation in SEEN.warnings(args):
+                warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
         if len(_legal) >= REMEMBERED_MAX:
             _legal.clear()
         _legal[key] = judged

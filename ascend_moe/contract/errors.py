@@ -56,3 +56,14 @@ class ConstraintError(ValueError, RuntimeError):
 
 class ConstraintWarning(UserWarning):
     """A rule of level "warning" was broken: the call runs."""
+
+
+class PeerError(RuntimeError):
+    """A peer died, closed its connection or did not arrive in time; `.ranks` are its ranks in the group."""
+
+    def __init__(self, message: str, ranks: Sequence[int]) -> None:
+        super().__init__(message, tuple(ranks))
+        self.ranks = tuple(ranks)
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -15,7 +15,6 @@ What can go wrong, and who learns it:
 
 from __future__ import annotations
 
-import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -27,8 +26,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TIMEOUT_VARIABLE: Final = "ASCEND_MOE_TIMEOUT_S"
-DEFAULT_TIMEOUT_S: Final = 120.0
+from ascend_moe.contract.errors import PeerError
+from ascend_moe.patience import TIMEOUT_VARIABLE, timeout_seconds
+
 FAREWELL_S: Final = 5.0
 """How long a failing rank helps its healthy peers to receive its statement, so that they name the culprit, not it."""
 
@@ -38,17 +38,6 @@ REFUSAL_S: Final = 2.0
 REASON_BYTES: Final = 256
 _TAG: Final = 0x0E9
 _ARRIVED: Final = 1
-
-
-class PeerError(RuntimeError):
-    """A peer died, closed its connection or did not arrive in time; `.ranks` are its ranks in the group."""
-
-    def __init__(self, message: str, ranks: Sequence[int]) -> None:
-        super().__init__(message, tuple(ranks))
-        self.ranks = tuple(ranks)
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 @dataclass(frozen=True)
@@ -80,20 +69,6 @@ class _State:
 
 
 _states: weakref.WeakKeyDictionary[dist.ProcessGroup, _State] = weakref.WeakKeyDictionary()
-
-
-def timeout_seconds() -> float:
-    """``ASCEND_MOE_TIMEOUT_S``, or 120. Raises ValueError for anything but a positive number."""
-    text = os.environ.get(TIMEOUT_VARIABLE)
-    if text is None:
-        return DEFAULT_TIMEOUT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.0 < seconds < float("inf"):
-        raise ValueError(f"{TIMEOUT_VARIABLE} must be a positive number of seconds, got {text!r}")
-    return seconds
 
 
 class Exchange:

@@ -15,13 +15,19 @@ from torch import Tensor
 
 from ascend_moe.contract.agreement import FIELDS, disagreements, statement
 from ascend_moe.contract.check import constraint_error
-from ascend_moe.contract.errors import ConstraintError, ConstraintWarning, Violation
+from ascend_moe.contract.errors import (
+    ConstraintError,
+    ConstraintWarning,
+    PeerError,
+    Violation,
+)
 from ascend_moe.contract.executable import check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
+from ascend_moe.contract.layers import SEEN
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
-from ascend_moe.cpu.exchange import Exchange, PeerError, Statement
+from ascend_moe.cpu.exchange import Exchange, Statement
 from ascend_moe.cpu.group import membership_violations, resolve
 
 
@@ -52,7 +58,7 @@ class Session:
         }
         if any(violation.level == "error" for violation in found):
             self._refuse(found, lines)
-        for violation in found:
+        for violation in [*found, *SEEN.warnings(self.call)]:
             warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
         self.ep = lines["ep"]
         self.tp = lines.get("tp")
@@ -63,14 +69,14 @@ class Session:
         Raises ConstraintError on every rank when one of them refuses or when they disagree.
         """
         statements = self.ep.statements(self._numbers, leaving)
-        self.require(_found_in(statements, "rank"))
+        self.require(_found_in(statements, "ep_rank_id"))
         return [one.rows for one in statements]
 
     def agree_with_tp_peer(self, rows: int) -> int:
         """The same for the two ranks of a TP pair; returns how many own rows the peer has."""
         assert self.tp is not None
         statements = self.tp.statements(self._numbers, [rows, rows])
-        self.require(_found_in(statements, "tp rank"))
+        self.require(_found_in(statements, "tp_rank_id"))
         peer_rows = statements[1 - int(self.call["tp_rank_id"])].rows
         self.require(self._tp_count_violations(peer_rows))
         return peer_rows
@@ -134,7 +140,7 @@ class Session:
                 known = {(violation.rule, violation.param) for violation in found}
                 found += [
                     violation
-                    for violation in _found_in(statements, "rank", refusals=False)
+                    for violation in _found_in(statements, "ep_rank_id", refusals=False)
                     if (violation.rule, violation.param) not in known
                 ]
         raise self._error(found)
@@ -175,10 +181,13 @@ def _reason(error: Exception) -> str:
 
 
 def _found_in(
-    statements: Sequence[Statement], who: str, *, refusals: bool = True
+    statements: Sequence[Statement], rank_param: str, *, refusals: bool = True
 ) -> list[Violation]:
     """What the statements of a group say against the call: disagreements, and ranks that refuse it."""
-    found = disagreements([dict(zip(FIELDS, one.numbers, strict=True)) for one in statements])
+    found = disagreements(
+        [dict(zip(FIELDS, one.numbers, strict=True)) for one in statements], rank_param=rank_param
+    )
+    who = "rank" if rank_param == "ep_rank_id" else "tp rank"
     if refusals:
         for rank, one in enumerate(statements):
             if one.refusal:

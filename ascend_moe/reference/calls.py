@@ -75,7 +75,10 @@ def normalise(
                 f"but has ep_rank_id={call['ep_rank_id']}, tp_rank_id={call['tp_rank_id']}"
             )
     if check:
-        found = disagreements([statement(op, call) for call in arguments])
+        found = disagreements(
+            [statement(op, call) for call in arguments],
+            rank_param="ep_rank_id" if tp == 1 else None,
+        )
         if found:
             raise ConstraintError(
                 found, f"npu_moe_distribute_{op}_v2: the ranks do not fit together"

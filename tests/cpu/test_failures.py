@@ -15,7 +15,7 @@ from worlds import RankDied
 
 import ascend_moe
 from ascend_moe import ConstraintError
-from ascend_moe.cpu.exchange import PeerError
+from ascend_moe.contract.errors import PeerError
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS = 3
@@ -159,6 +159,22 @@ def test_a_refusal_reaches_the_peers(healthy: worlds.World):
     works(healthy)
 
 
+def _rank_1_refuses_early(rank: int, calls: Any) -> Any:
+    time.sleep(0 if rank == 1 else 3)
+    return worlds.dispatch(rank, calls)
+
+
+def test_a_refusal_does_not_wait_for_late_peers(healthy: worlds.World):
+    """What the peers say later belongs to the refused call and must not be taken for the next one."""
+    calls = make_calls()
+    calls[1]["quant_mode"] = 1
+    for rank, outcome in enumerate(healthy.outcomes(_rank_1_refuses_early, calls)):
+        assert isinstance(outcome, ConstraintError)
+        assert ("rank 1 refuses" in str(outcome)) == (rank != 1)
+    works(healthy)
+    works(healthy)
+
+
 def test_every_rank_refuses(healthy: worlds.World):
     calls = make_calls(quant_mode=1)
     for _ in range(3):
@@ -203,6 +219,26 @@ def test_a_dead_rank_is_named(doomed: worlds.World, victim: int):
     for outcome in doomed.outcomes(worlds.dispatch, make_calls(), ranks=others):
         assert isinstance(outcome, PeerError)
         assert f"cannot be used any more: rank {victim}" in str(outcome)
+
+
+def _die_then_wait(rank: int, victim: int, calls: Any) -> Any:
+    if rank == victim:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(
+        0.5 + rank / 2
+    )  # by now the connections are known to be gone, and ranks come one by one
+    return worlds.dispatch(rank, calls)
+
+
+def test_a_rank_that_fails_at_once_still_answers_the_others(doomed: worlds.World):
+    """Rank 1 cannot even start a message to rank 0; rank 2, which comes later, must not wait for rank 1."""
+    works(doomed)
+    started = time.monotonic()
+    outcomes = doomed.outcomes(_die_then_wait, 0, make_calls())
+    assert time.monotonic() - started < 20
+    for outcome in outcomes[1:]:
+        assert isinstance(outcome, PeerError)
+        assert outcome.ranks == (0,)
 
 
 def _sleep_instead(rank: int, sleeper: int, calls: Any) -> Any:
