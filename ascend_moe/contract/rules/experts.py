@@ -235,9 +235,9 @@ EXPERT_RULES: tuple[Rule, ...] = (
         source=f"{DOCS}; {TILING}",
         check=_shared_expert_count,
         products=("A3",),
-        paths=MESHES,
         safety=True,
         breaks={"shared_expert_num": 5, "shared_expert_rank_num": 5, "moe_expert_num": 22},
+        only={"path": MESHES},
         holds={"shared_expert_num": 4, "shared_expert_rank_num": 4, "moe_expert_num": 24},
     ),
     Rule(
@@ -262,7 +262,6 @@ EXPERT_RULES: tuple[Rule, ...] = (
         message="is {value}, needed: {limit}",
         check=_shared_both_or_none,
         products=("A3",),
-        paths=MESHES,
         safety=True,
         breaks={"shared_expert_num": 2, "shared_expert_rank_num": 0},
         holds={"shared_expert_num": 1, "shared_expert_rank_num": 0},
