@@ -1,0 +1,256 @@
+"""The exchange of one call between the ranks of a group: statements first, then rows.
+
+Point-to-point messages instead of collectives, for one reason: each wait is for one known peer, so a peer that died or
+never calls is named. (A collective that fails says that it failed, and one that waits holds a worker thread that
+cannot be stopped.) Per call and pair of ranks there is one statement and, if any row travels, one block of rows.
+
+What can go wrong, and who learns it:
+
+* a rank refuses its call (its arguments are illegal): its statement says so, with the reason, and its peers raise
+  that reason and its rank. It waits for them only briefly; what comes later is received at the start of its next call.
+* ranks disagree: everybody holds all statements, so everybody finds the same disagreement. The group stays usable.
+* a rank dies, or does not call within ``ASCEND_MOE_TIMEOUT_S`` seconds: the others raise PeerError with its rank, and
+  the group cannot be used any more (messages of this call may still be on the way): later calls say so at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+TIMEOUT_VARIABLE: Final = "ASCEND_MOE_TIMEOUT_S"
+DEFAULT_TIMEOUT_S: Final = 120.0
+FAREWELL_S: Final = 5.0
+"""How long a failing rank helps its healthy peers to receive its statement, so that they name the culprit, not it."""
+
+REFUSAL_S: Final = 2.0
+"""How long a rank that refuses a call waits for its peers' statements, to tell all that is wrong at once."""
+
+REASON_BYTES: Final = 256
+_TAG: Final = 0x0E9
+_ARRIVED: Final = 1
+
+
+class PeerError(RuntimeError):
+    """A peer died, closed its connection or did not arrive in time; `.ranks` are its ranks in the group."""
+
+    def __init__(self, message: str, ranks: Sequence[int]) -> None:
+        super().__init__(message, tuple(ranks))
+        self.ranks = tuple(ranks)
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What one rank says before its rows: numbers, rows for the reader, and why it refuses (empty if it does not)."""
+
+    numbers: list[int]
+    rows: int
+    refusal: str
+
+
+@dataclass
+class _State:
+    """What a group remembers between calls."""
+
+    broken: str = ""
+    owed: list[tuple[int, dist.Work, Tensor]] = field(default_factory=list)
+
+
+_states: weakref.WeakKeyDictionary[dist.ProcessGroup, _State] = weakref.WeakKeyDictionary()
+
+
+def timeout_seconds() -> float:
+    """``ASCEND_MOE_TIMEOUT_S``, or 120. Raises ValueError for anything but a positive number."""
+    text = os.environ.get(TIMEOUT_VARIABLE)
+    if text is None:
+        return DEFAULT_TIMEOUT_S
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 < seconds < float("inf"):
+        raise ValueError(f"{TIMEOUT_VARIABLE} must be a positive number of seconds, got {text!r}")
+    return seconds
+
+
+class Exchange:
+    """One call's messages with the peers of a group."""
+
+    def __init__(self, group: dist.ProcessGroup, *, what: str) -> None:
+        """what: names the call in errors, for example ``npu_moe_distribute_dispatch_v2 on rank 3``."""
+        self._group = group
+        self._what = what
+        self._rank = group.rank()
+        self._global_ranks = dist.get_process_group_ranks(group)
+        self._peers = [rank for rank in range(group.size()) if rank != self._rank]
+        self._seconds = timeout_seconds()
+        self._deadline = time.monotonic() + self._seconds
+        self._sends: list[tuple[int, dist.Work, Tensor]] = []
+        self._state = _states.setdefault(group, _State())
+        if self._state.broken:
+            raise PeerError(f"{what}: the group cannot be used any more: {self._state.broken}", ())
+
+    def statements(self, numbers: Sequence[int], rows: Sequence[int]) -> list[Statement]:
+        """Sends this rank's statement to every peer and returns everybody's, by rank.
+
+        rows: how many rows this rank will send to each rank.
+        """
+        received = self._post_statements(numbers, rows, "")
+        self._receive_owed()
+        self._wait(received)
+        return self._in_rank_order(numbers, rows[self._rank], received)
+
+    def refuse(self, numbers: Sequence[int], reason: str) -> list[Statement] | None:
+        """Tells every peer that this rank does not take part in the call.
+
+        Returns everybody's statement when they come within `REFUSAL_S`, else None: a rank that alone made a call
+        must not wait long to learn that the call is illegal.
+        """
+        owed = self._post_statements(numbers, [0] * self._group.size(), reason)
+        deadline = time.monotonic() + min(REFUSAL_S, self._seconds)
+        while not all(_arrived(message) for _, _, message in owed):
+            if time.monotonic() > deadline:
+                self._state.owed += owed + self._sends
+                return None
+            time.sleep(0.001)
+        self._receive_owed()
+        self._wait(owed)
+        self.finish()
+        return self._in_rank_order(numbers, 0, owed)
+
+    def rows(
+        self, outgoing: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int]
+    ) -> Tensor:
+        """Moves rows: ``outgoing`` (n, pitch) uint8 grouped by destination, returns (m, pitch) grouped by source."""
+        incoming = outgoing.new_empty(sum(receive_counts), outgoing.shape[1])
+        sources = torch.split(incoming, list(receive_counts))
+        destinations = torch.split(outgoing, list(send_counts))
+        received = [
+            (peer, self._start(dist.irecv, sources[peer], peer), sources[peer])
+            for peer in self._peers
+            if receive_counts[peer]
+        ]
+        for peer in self._peers:
+            if send_counts[peer]:
+                self._send(destinations[peer], peer)
+        sources[self._rank].copy_(destinations[self._rank])
+        self._wait(received)
+        return incoming
+
+    def finish(self) -> None:
+        """Waits until the peers have taken everything this rank sent; its buffers are free afterwards."""
+        self._wait(self._sends)
+        self._sends = []
+
+    def _post_statements(
+        self, numbers: Sequence[int], rows: Sequence[int], reason: str
+    ) -> list[tuple[int, dist.Work, Tensor]]:
+        received = []
+        for peer in self._peers:
+            message = torch.zeros(len(numbers) + 2 + REASON_BYTES // 8, dtype=torch.int64)
+            received.append((peer, self._start(dist.irecv, message, peer), message))
+        for peer in self._peers:
+            self._send(_written(numbers, rows[peer], reason), peer)
+        return received
+
+    def _in_rank_order(
+        self, numbers: Sequence[int], rows: int, received: Sequence[tuple[int, dist.Work, Tensor]]
+    ) -> list[Statement]:
+        by_rank = {peer: _read(message, len(numbers)) for peer, _, message in received}
+        by_rank[self._rank] = Statement(list(numbers), rows, "")
+        return [by_rank[rank] for rank in range(self._group.size())]
+
+    def _send(self, message: Tensor, peer: int) -> None:
+        self._sends.append((peer, self._start(dist.isend, message, peer), message))
+
+    def _start(
+        self, operation: Callable[..., dist.Work | None], message: Tensor, peer: int
+    ) -> dist.Work:
+        try:
+            work = operation(message, self._global_ranks[peer], group=self._group, tag=_TAG)
+        except RuntimeError as error:
+            self._fail({peer: error})
+        assert (
+            work is not None
+        )  # None only for a process outside the group, which group.resolve() excludes
+        return work
+
+    def _receive_owed(self) -> None:
+        """Takes what peers sent for calls that this rank refused."""
+        owed, self._state.owed = self._state.owed, []
+        self._wait(owed)
+
+    def _wait(self, pending: Sequence[tuple[int, dist.Work, Tensor]]) -> None:
+        failures: dict[int, RuntimeError] = {}
+        for peer, work, _ in pending:
+            try:
+                work.wait(_until(self._deadline))
+            except RuntimeError as error:
+                failures.setdefault(peer, error)
+        if failures:
+            self._fail(failures)
+
+    def _fail(self, failures: dict[int, RuntimeError]) -> None:
+        """Raises PeerError for the peers that failed, after the healthy ones got this rank's messages."""
+        late = [peer for peer, error in failures.items() if _timed_out(error)]
+        gone = [peer for peer in failures if peer not in late]
+        farewell = time.monotonic() + FAREWELL_S
+        for peer, work, _ in self._sends:
+            if peer not in failures:
+                with contextlib.suppress(RuntimeError):  # that peer has its own reason to fail
+                    work.wait(_until(farewell))
+        parts = []
+        if late:
+            parts.append(
+                f"{_named(late)} did not arrive within {self._seconds:g} s ({TIMEOUT_VARIABLE})"
+            )
+        if gone:
+            parts.append(
+                f"{_named(gone)} closed the connection: the process died or gave up on this call"
+            )
+        self._state.broken = "; ".join(parts)
+        raise PeerError(f"{self._what}: {self._state.broken}", sorted(failures))
+
+
+def _until(moment: float) -> timedelta:
+    return timedelta(seconds=max(moment - time.monotonic(), 0.001))
+
+
+def _timed_out(error: RuntimeError) -> bool:
+    """Gloo says "Timed out" for the first late peer, and "Application timeout" for the others that are late too."""
+    text = str(error).lower()
+    return "timed out" in text or "timeout" in text
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, sorted(ranks)))}"
+
+
+def _written(numbers: Sequence[int], rows: int, reason: str) -> Tensor:
+    text = reason.encode("ascii", "replace")[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
+    words = torch.frombuffer(bytearray(text), dtype=torch.int64)
+    head, tail = torch.tensor([*numbers, rows]), torch.tensor([_ARRIVED])
+    return torch.cat([head, words, tail])
+
+
+def _arrived(message: Tensor) -> bool:
+    """Whether a statement is here. Bytes come in order and the last word of a statement is never zero."""
+    return int(message[-1]) == _ARRIVED
+
+
+def _read(message: Tensor, length: int) -> Statement:
+    text = message[length + 1 : -1].numpy().tobytes().rstrip(b"\0")
+    return Statement(message[:length].tolist(), int(message[length]), text.decode("ascii"))

@@ -1,0 +1,69 @@
+"""The process group that a ``group_ep`` string names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.distributed.distributed_c10d as c10d
+
+from ascend_moe.contract.errors import Violation
+
+
+def hccl_comm_name(group: dist.ProcessGroup | None, rank: int) -> str:
+    """The string to pass as ``group_ep`` (or ``group_tp``) for a torch.distributed group.
+
+    group: the EP group, or None for the default group
+    rank:  this process's global rank, as ``get_hccl_comm_name`` of torch_npu takes it
+
+    On an NPU group it is the name of the HCCL communicator; on any other group the name under which
+    torch.distributed knows the group. Raises ValueError when ``rank`` is not a member of the group.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        raise ValueError("hccl_comm_name needs torch.distributed.init_process_group() first")
+    members = group if group is not None else dist.group.WORLD
+    if not isinstance(members, dist.ProcessGroup):
+        raise ValueError(
+            "this process is not a member of the group (new_group() returned no group for it)"
+        )
+    if rank not in dist.get_process_group_ranks(members):
+        raise ValueError(
+            f"rank {rank} is not in the group of ranks {dist.get_process_group_ranks(members)}"
+        )
+    if "hccl" in dist.get_backend_config(members):
+        backend: Any = members._get_backend(torch.device("npu"))
+        return str(backend.get_hccl_comm_name(rank))
+    return str(members.group_name)
+
+
+def resolve(name: str) -> dist.ProcessGroup | None:
+    """The process group of that name, or None when this process has none."""
+    if not dist.is_available() or not dist.is_initialized():
+        return None
+    lookup: Any = c10d
+    try:
+        found: dist.ProcessGroup = lookup._resolve_process_group(name)
+    except (LookupError, RuntimeError, ValueError):
+        return None
+    return found
+
+
+def membership_violations(
+    param: str, name: str, group: dist.ProcessGroup | None, size: int, rank: int, rank_param: str
+) -> list[Violation]:
+    """Whether the group exists and this process is the member that the call says it is."""
+    if group is None:
+        text = (
+            f"{name!r} names no torch.distributed group of this process; "
+            "pass ascend_moe.hccl_comm_name(group, rank) after init_process_group()"
+        )
+        return [Violation("E-05", "error", param, text, name, "the name of a process group")]
+    found = []
+    if group.size() != size:
+        text = f"the group {name!r} has {group.size()} ranks, the call says {size}"
+        found.append(Violation("E-05", "error", param, text, group.size(), size))
+    if group.rank() != rank:
+        text = f"{rank_param}={rank}, but this process is rank {group.rank()} of the group {name!r}"
+        found.append(Violation("X-08", "error", rank_param, text, rank, group.rank()))
+    return found

@@ -1,0 +1,69 @@
+"""The two operators on this rank's CPU tensors: check, agree, exchange, lay out.
+
+The dispatcher calls these for CPU tensors whatever the caller went through (``ascend_moe``, ``torch_npu`` with
+``install()``, ``torch.ops.npu``, a compiled graph), so every check that must never be skipped is here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascend_moe.cpu import combine as combining
+from ascend_moe.cpu import dispatch as dispatching
+from ascend_moe.cpu.session import Session
+from ascend_moe.cpu.wire import unpack
+
+
+def dispatch(**arguments: Any) -> tuple[Tensor, ...]:
+    """``npu_moe_distribute_dispatch_v2`` on CPU tensors: the operator's keywords, its seven results."""
+    session = Session("dispatch", arguments)
+    with session.failures_reach_the_tp_peer():
+        world, call = session.world, session.call
+        pairs = dispatching.leaving(world, call)
+        leaving = torch.bincount(pairs.destination, minlength=world.ep_world_size).tolist()
+        arriving = session.agree(leaving)
+        incoming = session.ep.rows(dispatching.outgoing(call, pairs), leaving, arriving)
+        own = dispatching.arrange(world, call, incoming, arriving)
+        session.ep.finish()
+    peer = _allgather(session, own) if session.tp else None
+    return dispatching.lay_out(world, call, session.product, own, peer)
+
+
+def combine(**arguments: Any) -> Tensor:
+    """``npu_moe_distribute_combine_v2`` on CPU tensors: the operator's keywords, its one result."""
+    session = Session("combine", arguments)
+    world, call = session.world, session.call
+    rows = combining.own_rows(world, call)
+    if session.tp:
+        rows = _reduce_scatter(session, rows)
+    with session.failures_reach_the_tp_peer():
+        homeward = combining.homeward(world, call, session.product, rows)
+        arriving = session.agree(homeward.counts)
+        incoming = session.ep.rows(homeward.buffer, homeward.counts, arriving)
+        arrived = unpack(incoming, rows.shape[1], rows.dtype)
+        home = combining.find_rows(world, call, session.product, arrived, arriving)
+        session.ep.finish()
+    session.require(home.violations)
+    return combining.weighted_sum(world, call, arrived.elements, home)
+
+
+def _allgather(session: Session, own: dispatching.Arrived) -> dispatching.Arrived:
+    """The TP peer's rows, in the peer's own order. With TP a rank has one expert, so that word carries the source."""
+    own.rows.place[:, 2] = own.source.int()
+    count, peer_count = len(own.source), session.agree_with_tp_peer(len(own.source))
+    incoming = session.to_tp_peer(own.rows.buffer, count, peer_count)
+    rows = unpack(incoming, own.rows.elements.shape[1], own.rows.elements.dtype)
+    source = rows.place[:, 2].long()
+    counts = torch.bincount(source, minlength=session.world.ep_world_size)
+    return dispatching.Arrived(rows, source, counts[None])
+
+
+def _reduce_scatter(session: Session, rows: Tensor) -> Tensor:
+    """Adds the TP peer's copy of every own row; the copies of the peer's rows lie behind the own ones."""
+    count, peer_count = len(rows), session.agree_with_tp_peer(len(rows))
+    copies = session.call["expand_x"][count : count + peer_count].contiguous().view(torch.uint8)
+    incoming = session.to_tp_peer(copies, peer_count, count)
+    return combining.add_tp_copy(rows, incoming.view(rows.dtype))

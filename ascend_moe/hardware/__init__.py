@@ -1,0 +1,1 @@
+"""Which product and CANN is here. Nothing in this package opens a device."""

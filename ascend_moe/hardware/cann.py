@@ -1,0 +1,56 @@
+"""Which CANN is installed: read from its version files, without loading anything of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+HOME_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
+DEFAULT_HOMES = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann")
+VERSION_FILES = (
+    "*/ascend_toolkit_install.info",
+    "ascend_toolkit_install.info",
+    "compiler/version.info",
+    "runtime/version.info",
+    "opp/version.info",
+    "version.cfg",
+)
+
+
+def cann_home(env: Mapping[str, str] | None = None) -> Path | None:
+    """The CANN directory that the environment names, else an installed default."""
+    variables = os.environ if env is None else env
+    named = [variables[name] for name in HOME_VARIABLES if variables.get(name)]
+    for candidate in (*named, *DEFAULT_HOMES):
+        if Path(candidate).is_dir():
+            return Path(candidate)
+    return None
+
+
+def cann_version_text(home: Path | None = None) -> str | None:
+    """The version as CANN writes it, such as 8.2.RC1, or None if it cannot be read."""
+    home = cann_home() if home is None else home
+    if home is None:
+        return None
+    for pattern in VERSION_FILES:
+        for path in sorted(home.glob(pattern)):
+            try:
+                text = path.read_text(errors="replace")
+            except OSError:
+                continue
+            found = re.search(
+                r"(?im)^\s*(?:version|toolkit_running_version)\s*=\s*\[?\s*(\d+\.\d+\S*?)\]?\s*$",
+                text,
+            )
+            if found:
+                return found[1]
+    return None
+
+
+def cann_version(home: Path | None = None) -> tuple[int, int] | None:
+    """(8, 2) for 8.2.RC1, or None."""
+    text = cann_version_text(home)
+    found = re.match(r"(\d+)\.(\d+)", text or "")
+    return (int(found[1]), int(found[2])) if found else None

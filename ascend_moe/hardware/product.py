@@ -1,0 +1,75 @@
+"""Which Ascend chip is here: from torch_npu if the process has it loaded, else from the PCI bus."""
+
+from __future__ import annotations
+
+import sys
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+HUAWEI = "0x19e5"
+CHIP_OF_PCI_DEVICE = {
+    "0xd500": "Ascend310P",
+    "0xd801": "Ascend910",
+    "0xd802": "Ascend910B",
+    "0xd803": "Ascend910_93",
+    "0xd806": "Ascend950",
+}
+PRODUCT_OF_CHIP = {"Ascend910B": "A2", "Ascend910_93": "A3"}
+
+
+class Present(NamedTuple):
+    product: str
+    chip: str
+
+
+@lru_cache(maxsize=1)
+def present_product() -> Present | None:
+    """The product of the NPU here, or None without one.
+
+    Raises ValueError for an Ascend chip that these operators do not run on.
+    """
+    chip = _chip_of_torch_npu() or chip_on_pci_bus(Path("/sys/bus/pci/devices"))
+    if chip is None:
+        return None
+    product = product_of_chip(chip)
+    if product is None:
+        raise ValueError(
+            f"{chip} is neither A2 (Ascend910B) nor A3 (Ascend910_93); "
+            "set ASCEND_MOE_PRODUCT to judge calls for one of them"
+        )
+    return Present(product, chip)
+
+
+def product_of_chip(chip: str) -> str | None:
+    """ "A3" for a full chip name such as Ascend910_9382, None for chips without the operators."""
+    for prefix, product in PRODUCT_OF_CHIP.items():
+        if chip.startswith(prefix):
+            return product
+    return None
+
+
+def _chip_of_torch_npu() -> str | None:
+    torch_npu = sys.modules.get("torch_npu")
+    npu = getattr(torch_npu, "npu", None)
+    if npu is None or not npu.is_available():
+        return None
+    name = str(npu.get_device_name())
+    return name if name.startswith("Ascend") else None
+
+
+def chip_on_pci_bus(devices: Path) -> str | None:
+    """The first Ascend chip among the PCI devices, by vendor and device id."""
+    try:
+        entries = sorted(devices.iterdir())
+    except OSError:
+        return None
+    for entry in entries:
+        try:
+            if (entry / "vendor").read_text().strip() == HUAWEI:
+                chip = CHIP_OF_PCI_DEVICE.get((entry / "device").read_text().strip())
+                if chip is not None:
+                    return chip
+        except OSError:
+            continue
+    return None

@@ -1,0 +1,102 @@
+"""The calls of all ranks as one checked world.
+
+`normalise` fills in the defaults, refuses what the executors cannot run and makes sure that the ranks agree, so that
+``dispatch`` and ``combine`` beside this file are nothing but the semantics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ascend_moe.contract.agreement import disagreements, statement
+from ascend_moe.contract.check import constraint_error
+from ascend_moe.contract.errors import ConstraintError
+from ascend_moe.contract.executable import executor_violations
+from ascend_moe.contract.handle import handle_violations
+from ascend_moe.contract.resolve import resolve_contract, resolve_product
+from ascend_moe.contract.shapes import World
+from ascend_moe.contract.signature import with_defaults
+
+
+@dataclass(frozen=True)
+class WorldCalls:
+    """The normalised arguments of every rank (defaults filled in, tensors contiguous) and what they share."""
+
+    world: World
+    arguments: list[dict[str, Any]]
+    tp_world_size: int
+    """Ranks of a TP pair: 2, or 1 without TP. The calls are ordered ``ep_rank * tp_world_size + tp_rank``."""
+    product: str
+
+
+def normalise(
+    op: str,
+    calls: Sequence[Mapping[str, Any]],
+    *,
+    product: str | None,
+    contract: str | None,
+    check: bool,
+) -> WorldCalls:
+    """Checks and completes one call per rank.
+
+    Raises ValueError when the number or the order of the calls does not fit their attributes, ConstraintError when a
+    call or their combination breaks a rule.
+    """
+    if not calls:
+        raise ValueError(f"{op}_world() needs one call per rank, got none")
+    arguments = [_completed(op, call) for call in calls]
+    first = arguments[0]
+    chosen_product = resolve_product(product)
+    chosen_contract = resolve_contract(op, first, contract)
+    if check:
+        for call in arguments:
+            found = executor_violations(
+                op, call, product=chosen_product.name, contract=chosen_contract.name, safety=True
+            )
+            errors = [violation for violation in found if violation.level == "error"]
+            if errors:
+                raise constraint_error(
+                    op, call, errors, chosen_product, chosen_contract, values=True
+                )
+    tp = 2 if first["tp_world_size"] == 2 else 1
+    if len(calls) != first["ep_world_size"] * tp:
+        raise ValueError(
+            f"{op}_world() needs ep_world_size * tp = {first['ep_world_size']} * {tp} calls, got {len(calls)}"
+        )
+    for index, call in enumerate(arguments):
+        expected = divmod(index, tp)
+        if (call["ep_rank_id"], call["tp_rank_id"] if tp == 2 else 0) != expected:
+            raise ValueError(
+                f"calls must be ordered by (ep_rank_id, tp_rank_id): call {index} should be {expected}, "
+                f"but has ep_rank_id={call['ep_rank_id']}, tp_rank_id={call['tp_rank_id']}"
+            )
+    if check:
+        found = disagreements([statement(op, call) for call in arguments])
+        if found:
+            raise ConstraintError(
+                found, f"npu_moe_distribute_{op}_v2: the ranks do not fit together"
+            )
+    world = World.of_call(first)
+    if check and op == "combine":
+        for call in arguments:
+            found = handle_violations(world, call, product=chosen_product.name)
+            if found:
+                raise ConstraintError(
+                    found, f"npu_moe_distribute_combine_v2 on rank {call['ep_rank_id']}"
+                )
+    return WorldCalls(world, arguments, tp, chosen_product.name)
+
+
+def _completed(op: str, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Every parameter of the call; the reference needs no communicator, so any name will do for an absent one."""
+    arguments = with_defaults(op, {"group_ep": "ep", **call})
+    if arguments["tp_world_size"] == 2 and not arguments["group_tp"]:
+        arguments["group_tp"] = "tp"
+    return {
+        name: value.contiguous() if isinstance(value, Tensor) else value
+        for name, value in arguments.items()
+    }
