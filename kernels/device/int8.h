@@ -36,7 +36,6 @@ class RowQuantizer {
         AscendC::Cast(halves, integers, RoundMode::CAST_NONE, hidden_);
         MOE_VBARRIER();
         AscendC::Cast(out, halves, RoundMode::CAST_TRUNC, hidden_);
-        MOE_VBARRIER();
         return 1.0f / factor;
     }
 
@@ -54,7 +53,6 @@ class GroupQuantizer {
         hidden_ = p.hidden;
         padded_ = AlignUp(p.hidden, 64);
         scale_words_ = CommScaleOffset(p) / 2;
-        pipe->InitBuffer(wide_, 4 * padded_);
         pipe->InitBuffer(work_, 4 * padded_);
         pipe->InitBuffer(scale_, 4 * AlignUp(padded_ / 8, kBlockWords));
         pipe->InitBuffer(half_, 2 * padded_);
@@ -63,8 +61,11 @@ class GroupQuantizer {
     // Bytes of UB for one stored row.
     __aicore__ inline static uint32_t StoredBytes(const Parameters& p) { return CommScaleOffset(p) + AlignUp(AlignUp(p.hidden, 64) / 4, kBlockBytes); }
 
-    __aicore__ inline void Quantize(const LocalTensor<int8_t>& out, const LocalTensor<X>& row) {
-        LocalTensor<float> wide = wide_.Get<float>(), work = work_.Get<float>(), scale = scale_.Get<float>();
+    // `wide` is scratch for WideBytes.
+    __aicore__ inline static uint32_t WideBytes(const Parameters& p) { return 4 * AlignUp(p.hidden, 64); }
+
+    __aicore__ inline void Quantize(const LocalTensor<int8_t>& out, const LocalTensor<X>& row, const LocalTensor<float>& wide) {
+        LocalTensor<float> work = work_.Get<float>(), scale = scale_.Get<float>();
         LocalTensor<half> halves = half_.Get<half>();
         if (padded_ != hidden_) {
             AscendC::Duplicate(wide, 0.0f, padded_);
@@ -86,7 +87,6 @@ class GroupQuantizer {
         AscendC::Cast(halves, wide, RoundMode::CAST_RINT, hidden_);
         MOE_VBARRIER();
         AscendC::Cast(out, halves, RoundMode::CAST_RINT, hidden_);
-        MOE_VBARRIER();
     }
 
     // fp32(X(q * scale)) into `values`.
@@ -113,7 +113,7 @@ class GroupQuantizer {
 
   private:
     uint32_t hidden_, padded_, scale_words_;
-    Buffer wide_, work_, scale_, half_;
+    Buffer work_, scale_, half_;
 };
 
 }  // namespace ascend_moe

@@ -63,9 +63,9 @@ class Publisher {
         AscendC::Muls(tokens, tokens, static_cast<int32_t>((1 << kSlotBits) - p_.topk), padded_);
         MOE_VBARRIER();
         AscendC::Add(pairs, pairs, tokens, padded_);
-        MOE_VBARRIER();
     }
 
+    // The buffers are free again once the copies to the last peer are done; every pipe learns that from MTE3.
     __aicore__ inline void Publish(uint32_t peer) {
         MOE_SYNC(MTE3_V);
         MOE_SYNC(MTE3_S);
@@ -84,8 +84,8 @@ class Publisher {
         }
         counts.SetValue(CountsLayout::Word(0), rows);
         if (peer < routing_.shared_ranks) counts.SetValue(CountsLayout::Word(1), rows);
-        if (rows > 0) SendList(peer, rows);
         MOE_SYNC(S_MTE3);
+        if (rows > 0) SendList(peer, rows);
         AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
         Store(At<uint32_t>(window_.Of(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts, layout_.blocks * kBlockWords);
     }
@@ -95,7 +95,6 @@ class Publisher {
         LocalTensor<float> ids = ids_.Get<float>(), chosen = chosen_ids_.Get<float>();
         LocalTensor<int32_t> raw = chosen_ids_.Get<int32_t>(), local = raw, pairs = chosen_pairs_.Get<int32_t>();
         MOE_SYNC(V_MTE2);
-        MOE_SYNC(S_MTE2);
         Load(raw, At<int32_t>(t_.expert_ids), pairs_);
         AscendC::Duplicate(ids, -1.0f, padded_);
         MOE_VBARRIER();
@@ -170,11 +169,10 @@ class Publisher {
         bool pairs = p_.mask == Mask::kPairs;
         if (pairs) {
             MOE_SYNC(V_MTE2);
-            MOE_SYNC(S_MTE2);
             Load(mask, At<uint8_t>(t_.mask), pairs_);
             MOE_SYNC(MTE2_S);
         }
-        MOE_SYNC(V_S);
+        MOE_SYNC(V_S);  // the list of a peer that got nothing ends with vector work
         uint32_t rows = 0;
         for (uint32_t token = 0; token < active_; ++token) {
             bool any = !pairs;
@@ -187,7 +185,6 @@ class Publisher {
     __aicore__ inline void SendList(uint32_t peer, uint32_t rows) {
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
         uint64_t list = window_.Of(peer, lists_offset_ + window_.rank * ListPitch(p_));
-        MOE_SYNC(S_MTE3);
         Store(At<int32_t>(list), sorted, rows);
         if (!p_.quant) return;
         // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a token is staged once.

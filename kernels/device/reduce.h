@@ -145,7 +145,6 @@ class Reducer {
         }
         LocalTensor<X> out = outputs_.template AllocTensor<X>();
         AscendC::Cast(out, sum, RoundMode::CAST_RINT, p_.hidden);
-        MOE_VBARRIER();
         outputs_.EnQue(out);
         out = outputs_.template DeQue<X>();
         Store(At<X>(t_.out + 2ull * token * p_.hidden), out, p_.hidden);

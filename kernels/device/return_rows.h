@@ -32,6 +32,7 @@ class RowReturner {
         if (p.comm_quant) {
             pipe->InitBuffer(inputs_, 2, 2 * p.hidden);
             pipe->InitBuffer(outputs_, 2, GroupQuantizer<X>::StoredBytes(p));
+            pipe->InitBuffer(wide_, GroupQuantizer<X>::WideBytes(p));
             quantizer_.InitBuffers(pipe, p);
         } else {
             pipe->InitBuffer(rows_, 4, 2 * p.hidden);
@@ -89,7 +90,7 @@ class RowReturner {
         inputs_.EnQue(input);
         input = inputs_.template DeQue<X>();
         LocalTensor<int8_t> stored = outputs_.template AllocTensor<int8_t>();
-        quantizer_.Quantize(stored, input);
+        quantizer_.Quantize(stored, input, wide_.Get<float>());
         inputs_.FreeTensor(input);
         outputs_.EnQue(stored);
         stored = outputs_.template DeQue<int8_t>();
@@ -102,7 +103,7 @@ class RowReturner {
     const Parameters& p_;
     const CombineTensors& t_;
     uint64_t rows_offset_;
-    Buffer triples_, own_, count_;
+    Buffer triples_, own_, count_, wide_;
     AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows_;
     AscendC::TQue<TPosition::VECIN, 1> inputs_;
     AscendC::TQue<TPosition::VECOUT, 1> outputs_;

@@ -32,7 +32,6 @@ __aicore__ inline uint32_t CountActive(TPipe* pipe, const Parameters& p, GM_ADDR
     MOE_SYNC(MTE2_S);
     uint32_t active = 0;
     for (uint32_t i = 0; i < p.batch; ++i) active += flags.GetValue(i) != 0;
-    MOE_SYNC(S_MTE2);
     return active;
 }
 

@@ -143,7 +143,8 @@ class KernelGroup:
         offset: int = 0,
         timeout_ticks: int = 0,
     ) -> None:
-        """``old_data`` is what somebody left at the start of every window; ``offset`` shifts every tensor, as views are."""
+        """``old_data`` is what somebody left at the start of every window; ``offset`` shifts every tensor by so many elements,
+        as views are."""
         self.simulator, self.ranks, self.cores, self.offset = simulator, ranks, cores, offset
         self.timeout_ticks = timeout_ticks
         self.windows = [simulator.alloc(rank, window_bytes, "window") for rank in range(ranks)]
@@ -164,7 +165,7 @@ class KernelGroup:
 
     def _tensor(self, rank: int, call: Mapping[str, Any], name: str) -> int:
         tensor = call[name]
-        return 0 if tensor is None else self.simulator.put(rank, tensor, name, self.offset)
+        return 0 if tensor is None else self.simulator.put(rank, tensor, name, self.offset * tensor.element_size())
 
     def _workspace(self, rank: int, size: int) -> int:
         return self.simulator.alloc(rank, max(size, 1), "workspace")
@@ -228,20 +229,9 @@ class KernelGroup:
         ]
         return Combined(address, out, self.simulator.launch(rank, "ascend_moe_combine", arguments, self.cores))
 
-    def dispatched(self, result: Dispatched) -> list[Tensor]:
-        """The seven outputs, in the operator's order; what no kernel wrote is zero."""
-        return [self._read(result.addresses[name], like) for name, like in result.shapes.items()]
-
-    def combined(self, result: Combined) -> Tensor:
-        """The output; raises if a row was left unwritten."""
-        content, written = self.simulator.get(result.address, result.shape)
-        if not written.all():
-            raise AssertionError(f"combine left {int((~written).sum())} elements of its output unwritten")
-        return content
-
-    def _read(self, address: int, like: Tensor) -> Tensor:
-        content, written = self.simulator.get(address, like)
-        return content.where(written, torch.zeros_like(content))
+    def read(self, result: Dispatched) -> dict[str, tuple[Tensor, Tensor]]:
+        """Content of every output, and which elements a kernel wrote."""
+        return {name: self.simulator.get(result.addresses[name], like) for name, like in result.shapes.items()}
 
 
 def window_bytes(calls: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
