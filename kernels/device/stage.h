@@ -78,6 +78,7 @@ class Stager {
                 if (p_.smooth) {
                     int32_t scale_row = ScaleRow(slot, id_buffer, mask_buffer);
                     if (scale_row < 0) continue;
+                    // One buffer: the quantiser's V_S wait already keeps the next load behind its use.
                     LocalTensor<float> smooth = smooth_rows.AllocTensor<float>();
                     Load(smooth, At<float>(t_.scales + 4ull * scale_row * p_.hidden), p_.hidden);
                     smooth_rows.EnQue(smooth);
