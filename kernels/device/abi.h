@@ -47,6 +47,7 @@ struct Parameters {
     uint32_t capacity;           // dispatch: rows of expand_x
     uint32_t comm_quant;         // combine: 1 for comm_quant_mode 2
     uint32_t shared_x;           // combine: shared_expert_x given
+    uint32_t tp;                 // 1 for tp_world_size 2
     uint32_t timeout_ticks;      // of GetSystemCycle in units of 1024; 0 is no limit
 };
 
@@ -61,7 +62,7 @@ constexpr uint64_t kCountsBytes = 64 << 10;
 constexpr uint64_t kControlBytes = 256 << 10;
 
 // Words of the state block.
-enum StateWord : uint32_t { kStateNonce = 0, kStateDispatch, kStateCombine, kStateLastOp };
+enum StateWord : uint32_t { kStateNonce = 0, kStateDispatch, kStateCombine, kStateLastOp, kStateTp };
 enum LastOp : uint32_t { kLastNone = 0, kLastDispatch, kLastCombine };
 
 constexpr uint32_t kTagWords = 2;                                   // nonce, epoch
@@ -104,6 +105,20 @@ constexpr uint64_t WindowBytes(uint64_t dispatch_bytes, uint64_t combine_bytes) 
     uint64_t area = (dispatch_bytes > half_rows ? dispatch_bytes : half_rows);
     return kControlBytes + 4 * ((area + kPitchBytes - 1) / kPitchBytes * kPitchBytes);
 }
+
+// The TP window: blocks {tp_nonce, TP epoch, number}, the peer's prefix sums, then one ring of rows per core. The rank writes all of it
+// into the window of the other.
+constexpr uint64_t kTpHeaderOffset = 0;            // number: rows of the peer
+constexpr uint64_t kTpPrefixOffset = 512;          // the peer's ep_recv_counts
+constexpr uint64_t kTpProducedOffset = 8 << 10;    // one block per core; number: rows put into the ring
+constexpr uint64_t kTpConsumedOffset = 12 << 10;   // one block per core; number: rows taken out of the ring of the peer
+constexpr uint64_t kTpRingsOffset = 16 << 10;
+constexpr uint64_t TpSlotPitch(uint32_t row_bytes) { return AlignUp(AlignUp(row_bytes, kBlockBytes) + kBlockBytes, kPitchBytes); }
+constexpr uint64_t TpRingBytes(uint64_t tp_window_bytes, uint32_t cores) {
+    return (tp_window_bytes - kTpRingsOffset) / cores / kPitchBytes * kPitchBytes;
+}
+// The smallest sufficient TP window: one row per core.
+constexpr uint64_t TpWindowBytes(uint32_t hidden, uint32_t cores) { return kTpRingsOffset + cores * TpSlotPitch(2 * hidden); }
 
 // Private scratch of a launch. Dispatch: the scales of staged rows. Combine: where this rank's own rows are.
 constexpr uint32_t ScalePitchWords(const Parameters& p) { return AlignUp(StageRowsPerToken(p), kBlockWords); }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "reduce.h"
+#include "tp_return.h"
 
 namespace ascend_moe {
 
@@ -35,7 +36,13 @@ class CombineKernel {
             MOE_SYNC_ALL();
         }
 
-        if (!window.failed) RowReturner<X>(pipe, window, p, tensors).Run();
+        if (!window.failed) {
+            if (p.tp) {
+                TpReturner<X>(pipe, window, p, tensors).Run();
+            } else {
+                RowReturner<X>(pipe, window, p, tensors).Run();
+            }
+        }
         MOE_SYNC_ALL();
         pipe->Reset();
         window.InitBuffers(pipe, polled);
@@ -43,7 +50,7 @@ class CombineKernel {
             window.PostToAll(kDoneOffset, epoch);
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
         }
-        if (window.core == 0) window.WriteState(window.dispatch_epoch, epoch, kLastCombine);
+        if (window.core == 0) window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
     }
 };
 

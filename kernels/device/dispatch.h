@@ -2,6 +2,7 @@
 #pragma once
 
 #include "receive.h"
+#include "tp_gather.h"
 
 namespace ascend_moe {
 
@@ -31,7 +32,13 @@ class DispatchKernel {
         receiver.WaitForCounts();
         MOE_SYNC_ALL();
         receiver.Run();
-        if (window.core == 0) window.WriteState(epoch, window.combine_epoch, kLastDispatch);
+        if (p.tp) {
+            MOE_SYNC_ALL();
+            pipe->Reset();
+            window.InitBuffers(pipe, 1);
+            TpGather(pipe, window, p, tensors).Run();
+        }
+        if (window.core == 0) window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);
     }
 };
 

@@ -24,7 +24,7 @@ class OpenKernel {
             if (offset < kHelloOffset || offset >= kReadyOffset) Store(At<uint32_t>(window.Of(window.rank, offset)), zero, kClearBytes / 4);
         }
         MOE_SYNC_ALL();
-        if (window.core == 0) window.WriteState(0, 0, kLastNone);
+        if (window.core == 0) window.WriteState(0, 0, 0, kLastNone);
         window.PostToAll(kHelloOffset, 0);
         Share peers = ShareOf(window.ranks, window.core, window.cores);
         window.Wait("hello", kHelloOffset + peers.begin * kBlockBytes, peers.end - peers.begin, 1, peers.begin, 0);

@@ -73,7 +73,7 @@ class Reducer {
 
     // A row that `from` has returned: waits until it has.
     __aicore__ inline void AddRow(uint32_t from, uint32_t token, uint32_t slot, float weight, bool weighted) {
-        if (from == window_.rank && !p_.comm_quant) {
+        if (from == window_.rank && !OwnRowsTravel(p_)) {
             Load(own_.Get<uint32_t>()[terms_ * kBlockWords], At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)), 1);
             Append(0, weight, weighted, false);
             return;

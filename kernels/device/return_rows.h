@@ -21,6 +21,14 @@ __aicore__ inline uint64_t SlotOffset(const Parameters& p, uint32_t token, uint3
     return (token * (p.topk + p.shared_experts) + slot) * SlotPitch(p);
 }
 
+// Rows received by this rank: the last prefix sum of dispatch.
+__aicore__ inline uint64_t LastCountAddress(const Parameters& p, const Window& window, uint64_t ep_send_counts) {
+    return ep_send_counts + 4ull * (window.ranks * Routing(p, window.rank).ExpertsOn(window.rank) - 1);
+}
+
+// Whether own rows travel like all others: the row that is summed is not the row in expand_x.
+__aicore__ inline bool OwnRowsTravel(const Parameters& p) { return p.comm_quant || p.tp; }
+
 template <typename X>
 class RowReturner {
   public:
@@ -40,10 +48,8 @@ class RowReturner {
     }
 
     __aicore__ inline void Run() {
-        // How many rows there are: the last prefix sum of dispatch.
-        uint32_t slots = window_.ranks * Routing(p_, window_.rank).ExpertsOn(window_.rank);
         LocalTensor<uint32_t> count = count_.Get<uint32_t>();
-        Load(count, At<uint32_t>(t_.ep_send_counts + 4ull * (slots - 1)), 1);
+        Load(count, At<uint32_t>(LastCountAddress(p_, window_, t_.ep_send_counts)), 1);
         MOE_SYNC(MTE2_S);
         uint32_t rows = count.GetValue(0) < p_.capacity ? count.GetValue(0) : p_.capacity;
         Share share = ShareOf(rows, window_.core, window_.cores);
@@ -67,7 +73,7 @@ class RowReturner {
             uint32_t source = triples.GetValue(3 * i), token = triples.GetValue(3 * i + 1), slot = triples.GetValue(3 * i + 2);
             if (source >= window_.ranks || token >= p_.max_batch || slot >= p_.topk + p_.shared_experts) continue;
             uint64_t row = t_.expand_x + 2ull * (first + i) * p_.hidden;
-            if (source == window_.rank && !p_.comm_quant) {
+            if (source == window_.rank && !OwnRowsTravel(p_)) {
                 Store(At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)), own[i * kBlockWords], 1);
             } else {
                 Send(window_.Of(source, rows_offset_ + SlotOffset(p_, token, slot)), row);

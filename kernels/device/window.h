@@ -50,6 +50,7 @@ __aicore__ inline Share RowShare(uint32_t rows, uint32_t group, uint32_t core, u
 class Window {
   public:
     uint32_t rank, ranks, nonce;
+    uint32_t tp_rank, tp_nonce;
     uint32_t core, cores;
     uint64_t bytes;
 
@@ -59,6 +60,8 @@ class Window {
         rank = words.GetValue(offsetof(Context, ep_rank) / 4);
         ranks = words.GetValue(offsetof(Context, ep_size) / 4);
         nonce = words.GetValue(offsetof(Context, nonce) / 4);
+        tp_rank = words.GetValue(offsetof(Context, tp_rank) / 4);
+        tp_nonce = words.GetValue(offsetof(Context, tp_nonce) / 4);
         bytes = At<uint64_t>(context_).GetValue(offsetof(Context, window_bytes) / 8);
         core = static_cast<uint32_t>(AscendC::GetBlockIdx());
         cores = static_cast<uint32_t>(AscendC::GetBlockNum());
@@ -70,6 +73,12 @@ class Window {
     __aicore__ inline uint64_t Of(uint32_t peer, uint64_t offset) const {
         return At<uint64_t>(context_).GetValue(offsetof(Context, window) / 8 + peer) + offset;
     }
+
+    // The same for the window of a TP rank.
+    __aicore__ inline uint64_t OfTp(uint32_t peer, uint64_t offset) const {
+        return At<uint64_t>(context_).GetValue(offsetof(Context, tp_window) / 8 + peer) + offset;
+    }
+    __aicore__ inline uint64_t TpBytes() const { return At<uint64_t>(context_).GetValue(offsetof(Context, tp_window_bytes) / 8); }
 
     // UB for control blocks, at most `blocks` polled at once. Call after every reset of the pipe.
     __aicore__ inline void InitBuffers(TPipe* pipe, uint32_t blocks) {
@@ -86,19 +95,21 @@ class Window {
         dispatch_epoch = block.GetValue(kStateDispatch);
         combine_epoch = block.GetValue(kStateCombine);
         last_op = block.GetValue(kStateLastOp);
+        tp_epoch = block.GetValue(kStateTp);
         MOE_SYNC(S_MTE2);
     }
     // By core 0 after the last SyncAll.
-    __aicore__ inline void WriteState(uint32_t dispatch, uint32_t combine, LastOp op) {
+    __aicore__ inline void WriteState(uint32_t dispatch, uint32_t combine, uint32_t tp, LastOp op) {
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, dispatch);
         block.SetValue(kStateCombine, combine);
         block.SetValue(kStateLastOp, op);
+        block.SetValue(kStateTp, tp);
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(Of(rank, kStateOffset)), block, kBlockWords);
         MOE_SYNC(MTE3_S);
     }
-    uint32_t dispatch_epoch, combine_epoch, last_op;
+    uint32_t dispatch_epoch, combine_epoch, last_op, tp_epoch;
 
     // The same tagged block to this core's share of the ranks, at `offset` + own rank. Ranks start with the next one, so that not all
     // write to the same peer at once.
@@ -133,15 +144,7 @@ class Window {
 
     bool failed = false;  // a peer did not come in time
 
-  private:
-    __aicore__ inline void Fill(const LocalTensor<uint32_t>& block, uint32_t first, uint32_t second) {
-        block.SetValue(0, first);
-        block.SetValue(1, second);
-        for (uint32_t i = kTagWords; i < kBlockWords; ++i) block.SetValue(i, 0);
-    }
-    __aicore__ inline bool Tagged(const LocalTensor<uint32_t>& block, uint32_t epoch) const {
-        return block.GetValue(0) == nonce && static_cast<int32_t>(block.GetValue(1) - epoch) >= 0;
-    }
+    // What a poll does when it saw nothing new.
     __aicore__ inline void Pause(const char* what, uint32_t peer, uint32_t epoch) {
         PollPause(what, peer, epoch);
         if (timeout_ == 0 || AscendC::GetSystemCycle() - start_ < timeout_) return;
@@ -152,6 +155,16 @@ class Window {
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(Of(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
         MOE_SYNC(MTE3_S);
+    }
+
+  private:
+    __aicore__ inline void Fill(const LocalTensor<uint32_t>& block, uint32_t first, uint32_t second) {
+        block.SetValue(0, first);
+        block.SetValue(1, second);
+        for (uint32_t i = kTagWords; i < kBlockWords; ++i) block.SetValue(i, 0);
+    }
+    __aicore__ inline bool Tagged(const LocalTensor<uint32_t>& block, uint32_t epoch) const {
+        return block.GetValue(0) == nonce && static_cast<int32_t>(block.GetValue(1) - epoch) >= 0;
     }
 
     uint64_t context_;

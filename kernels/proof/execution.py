@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .group import NONCE, KernelGroup, window_bytes
-from .programs import Program, Step
+from .group import NONCE, TP_NONCE, KernelGroup, tp_window_bytes, window_bytes
+from .programs import Program, Step, received_rows
 from .simulator import Schedule, Simulator
 
 CONTROL_BYTES = 256 << 10
@@ -45,7 +45,7 @@ def old_window(seed: int) -> bytes:
     random = Random(seed)
     blocks = []
     for _ in range(CONTROL_BYTES // 32):
-        nonce = NONCE ^ (1 << random.randrange(32))
+        nonce = random.choice((NONCE, TP_NONCE)) ^ (1 << random.randrange(32))
         blocks.append(struct.pack("<8I", nonce, random.randrange(6), *(random.randrange(64) for _ in range(6))))
     return b"".join(blocks)
 
@@ -64,10 +64,18 @@ def execute(
 
     ``offset`` shifts every tensor by so many elements; ``mutate`` drops one synchronisation site.
     """
+    random = Random(schedule.seed)
     calls = [(step.op, call) for step in program.steps for call in step.calls]
     with Simulator(schedule, mutate) as simulator:
         group = KernelGroup(
-            simulator, program.ranks, window_bytes(calls), cores=cores, offset=offset, old_data=old_data
+            simulator,
+            program.ranks,
+            window_bytes(calls),
+            tp=program.tp,
+            tp_window_bytes=tp_window_bytes(program.hidden, cores) * random.randint(1, 3),
+            cores=cores,
+            offset=offset,
+            old_data=old_data,
         )
         results: list[Sequence[Any]] = []
         for step in program.steps:
@@ -102,13 +110,14 @@ def dispatch_difference(
     found: Mapping[str, tuple[Tensor, Tensor]], expected: Any, call: Mapping[str, Any]
 ) -> str:
     """Compares (content, written) of every output with the oracle; rows beyond the received ones must stay untouched."""
-    rows = int(expected.ep_recv_counts[-1])
+    own, rows = received_rows(expected, call)
     lengths = {
         "expand_x": rows,
-        "assist_info_for_combine": 3 * rows,
+        "assist_info_for_combine": 3 * own,
         "dynamic_scales": rows if call.get("quant_mode") else 0,
         "expert_token_nums": len(expected.expert_token_nums),
         "ep_recv_counts": len(expected.ep_recv_counts),
+        "tp_recv_counts": len(expected.tp_recv_counts) if call.get("tp_world_size") == 2 else 0,
     }
     for name, length in lengths.items():
         content, written = found[name]

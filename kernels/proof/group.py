@@ -21,7 +21,7 @@ from ascend_moe.contract.signature import with_defaults
 from .simulator import Simulator, library
 
 MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 1, 768
-NONCE = 0x5EED0001
+NONCE, TP_NONCE = 0x5EED0001, 0x5EED1002
 
 
 OUTPUTS = (
@@ -44,7 +44,7 @@ class Parameters(ctypes.Structure):
             "batch", "max_batch", "hidden", "topk", "moe_experts", "local_experts",
             "shared_experts", "shared_ranks", "zero_experts", "copy_experts", "const_experts",
             "element", "mask", "quant", "smooth", "cumulative_counts", "capacity", "comm_quant",
-            "shared_x", "timeout_ticks",
+            "shared_x", "tp", "timeout_ticks",
         )
     ]  # fmt: skip
 
@@ -69,6 +69,7 @@ def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
         const_experts=call["const_expert_num"],
         element=int(rows.dtype == torch.float16),
         mask=0 if mask is None else mask.dim(),
+        tp=call["tp_world_size"] == 2,
     )
     if op == "dispatch":
         given.quant = call["quant_mode"] == 2
@@ -83,8 +84,6 @@ def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
 
 def refuse_unsupported(call: Mapping[str, Any]) -> None:
     """What these kernels do not do yet is refused by name."""
-    if call["tp_world_size"] == 2:
-        raise NotImplementedError("the kernels do not do tp_world_size=2")
     if call["const_expert_num"]:
         raise NotImplementedError("the kernels do not do const_expert_num > 0")
 
@@ -137,27 +136,44 @@ class KernelGroup:
         ranks: int,
         window_bytes: int,
         *,
+        tp: int = 1,
+        tp_window_bytes: int = 0,
         cores: int = 4,
         nonce: int = NONCE,
         old_data: bytes = b"",
         offset: int = 0,
         timeout_ticks: int = 0,
     ) -> None:
-        """``old_data`` is what somebody left at the start of every window; ``offset`` shifts every tensor by so many elements,
-        as views are."""
+        """``ranks`` counts all of them: rank ``r`` is EP rank ``r // tp`` of plane ``r % tp``, and pairs are TP pairs.
+
+        ``old_data`` is what somebody left at the start of every window; ``offset`` shifts every tensor by so many elements,
+        as views are.
+        """
         self.simulator, self.ranks, self.cores, self.offset = simulator, ranks, cores, offset
         self.timeout_ticks = timeout_ticks
-        self.windows = [simulator.alloc(rank, window_bytes, "window") for rank in range(ranks)]
+        self.windows = [self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)]
+        tp_windows = [
+            self._window(rank, tp_window_bytes, "TP window", old_data) if tp == 2 else 0 for rank in range(ranks)
+        ]
         self.contexts = []
-        for rank, window in enumerate(self.windows):
-            if old_data:
-                simulator.write(window, old_data[:window_bytes], written=False)
-            addresses = self.windows + [0] * (MAX_RANKS - ranks)
+        for rank in range(ranks):
+            ep_rank, tp_rank = divmod(rank, tp)
+            plane = self.windows[tp_rank::tp]
+            pair = tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
             raw = struct.pack(
-                "<8I4Q768Q", MAGIC, VERSION, rank, ranks, nonce, 0, 1, 0, window_bytes, 0, 0, 0, *addresses
+                "<8I4Q768Q",
+                *(MAGIC, VERSION, ep_rank, ranks // tp, nonce, tp_rank, tp, TP_NONCE),
+                *(window_bytes, tp_window_bytes, *pair),
+                *plane,
+                *[0] * (MAX_RANKS - len(plane)),
             )
             self.contexts.append(simulator.put(rank, raw, "context"))
             simulator.launch(rank, "ascend_moe_open", [self.contexts[rank], self._put(rank, Parameters())], cores)
+
+    def _window(self, rank: int, size: int, name: str, old_data: bytes) -> int:
+        address = self.simulator.alloc(rank, size, name)
+        self.simulator.write(address, old_data[:size], written=False)
+        return address
 
     def _put(self, rank: int, given: Parameters) -> int:
         given.timeout_ticks = self.timeout_ticks
@@ -245,3 +261,8 @@ def window_bytes(calls: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
         else:
             combine = max(combine, lib.moe_combine_bytes(ctypes.byref(given)))
     return lib.moe_window_bytes(dispatch, combine)
+
+
+def tp_window_bytes(hidden: int, cores: int) -> int:
+    """The smallest TP window: a ring of one row per core."""
+    return library().moe_tp_window_bytes(hidden, cores)

@@ -35,7 +35,16 @@ class Program:
 
     @property
     def ranks(self) -> int:
+        """All ranks; with TP two per EP rank."""
         return len(self.steps[0].calls)
+
+    @property
+    def tp(self) -> int:
+        return 2 if self.steps[0].calls[0].get("tp_world_size") == 2 else 1
+
+    @property
+    def hidden(self) -> int:
+        return int(self.steps[0].calls[0]["x"].shape[1])
 
     def dispatch(self, calls: Calls) -> int:
         """Appends a dispatch and returns its number."""
@@ -51,11 +60,19 @@ class Program:
                 **call,
                 "assist_info_for_combine": handle.assist_info_for_combine,
                 "ep_send_counts": handle.ep_recv_counts,
+                "tp_send_counts": handle.tp_recv_counts if self.tp == 2 else None,
             }
             for call, handle in zip(calls, handles, strict=True)
         ]
         expected = combine_world(complete, product="A3", contract=self.contract)
         self.steps.append(Step("combine", complete, expected, of))
+
+
+def received_rows(dispatched: Any, call: Mapping[str, Any]) -> tuple[int, int]:
+    """(own rows, rows with the TP peer's) of a dispatch result."""
+    if call.get("tp_world_size") != 2:
+        return (int(dispatched.ep_recv_counts[-1]),) * 2
+    return int(dispatched.tp_recv_counts[call["tp_rank_id"]]), int(dispatched.tp_recv_counts.sum())
 
 
 @dataclass(frozen=True)
@@ -80,6 +97,7 @@ class Shape:
     zero_experts: int = 0
     copy_experts: int = 0
     skewed: bool = False
+    tp: int = 1
 
     @property
     def moe_experts(self) -> int:
@@ -102,6 +120,7 @@ def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] 
     local_experts = random.choice((1, 1, 2, 3, 4, 7, 13))
     special = random.random() < 0.2
     moe = local_experts * (ranks - shared_ranks)
+    tp = 2 if local_experts == 1 and not special and random.random() < 0.5 else 1
     quant = random.random() < 0.5
     uneven = random.random() < 0.3
     return Shape(
@@ -118,11 +137,12 @@ def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] 
         mask=0 if uneven else random.choice((0, 0, 1, 2)),
         uneven=uneven,
         cumulative=random.random() < 0.5,
-        comm_quant=random.random() < 0.3,
+        comm_quant=tp == 1 and random.random() < 0.3,
         shared_x=shared_ranks == 0 and random.random() < 0.3,
         zero_experts=random.randint(0, 2) if special else 0,
         copy_experts=random.randint(0, 2) if special else 0,
         skewed=random.random() < 0.2,
+        tp=tp,
     )
 
 
@@ -135,7 +155,7 @@ class Layers:
         self._random = Random(seed)
         self._batches = [
             self._random.randint(1, shape.max_batch) if shape.uneven else shape.max_batch
-            for _ in range(shape.ranks)
+            for _ in range(shape.ranks * shape.tp)
         ]
         self._scales = self._normal(shape.shared_experts + shape.moe_experts, shape.hidden).abs()
 
@@ -152,7 +172,7 @@ class Layers:
                 "quant_mode": 2 if shape.quant else 0,
                 "expert_token_nums_type": 0 if shape.cumulative else 1,
             }
-            for rank in range(shape.ranks)
+            for rank in range(shape.ranks * shape.tp)
         ]
 
     def combine(self, dispatched: Calls, handles: Sequence[Any]) -> list[dict[str, Any]]:
@@ -164,7 +184,7 @@ class Layers:
         for rank, (call, handle) in enumerate(zip(dispatched, handles, strict=True)):
             batch = self._batches[rank]
             expand_x = torch.full(handle.expand_x.shape, torch.nan, dtype=shape.dtype)
-            rows = int(handle.ep_recv_counts[-1])
+            _, rows = received_rows(handle, call)
             expand_x[:rows] = self._rows(rows)
             special = {}
             if shape.copy_experts:
@@ -191,9 +211,11 @@ class Layers:
             if shape.contract == "cann-9.1"
             else {}
         )
+        if shape.tp == 2:
+            special |= {"group_tp": "tp", "tp_world_size": 2, "tp_rank_id": rank % 2}
         return special | {
             "ep_world_size": shape.ranks,
-            "ep_rank_id": rank,
+            "ep_rank_id": rank // shape.tp,
             "moe_expert_num": shape.moe_experts,
             "shared_expert_num": shape.shared_experts,
             "shared_expert_rank_num": shape.shared_ranks,
