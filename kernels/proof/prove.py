@@ -32,6 +32,7 @@ SCHEDULE_SHAPES = (
     (replace(LAYERS, shared_experts=1, shared_ranks=2, uneven=True), 2, "dcdc"),
     (replace(LAYERS, quant=True, smooth=True, mask=1, dtype=torch.float16), 3, "ddocdc"),
     (replace(LAYERS, ranks=3, local_experts=3, max_batch=2), 5, "dccdcc"),
+    (replace(LAYERS, ranks=2, local_experts=1, topk=2, tp=2), 3, "dcdc"),
     (replace(LAYERS, ranks=8, local_experts=1, topk=2, max_batch=1), 2, "dcdc"),
 )
 """Shapes, cores and step orders of the schedules: two layers in flight, two dispatches or two combines in a row."""

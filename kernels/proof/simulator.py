@@ -69,6 +69,7 @@ class Schedule:
     stall_steps: int = 0
     uneven: bool = False
     max_steps: int = 50_000_000
+    patience: int = 0
 
 
 class _CSchedule(ctypes.Structure):
@@ -80,6 +81,7 @@ class _CSchedule(ctypes.Structure):
         ("uneven", ctypes.c_uint32),
         ("alone", ctypes.c_uint32),
         ("max_steps", ctypes.c_uint64),
+        ("patience", ctypes.c_uint32),
     ]
 
 
@@ -97,6 +99,7 @@ class Simulator:
             schedule.uneven,
             False,
             schedule.max_steps,
+            schedule.patience,
         )
         self._world = self._lib.hostsim_new(ctypes.byref(given))
         if mutate:
@@ -160,6 +163,10 @@ class Simulator:
     def sites(self) -> dict[str, int]:
         """Synchronisation calls reached, ``file:line`` to how often."""
         return json.loads(self._lib.hostsim_sites(self._world))
+
+    @property
+    def steps(self) -> int:
+        return self._lib.hostsim_steps(self._world)
 
     def counters(self, launch: int) -> dict[str, Any]:
         return json.loads(self._lib.hostsim_counters(self._world, launch))

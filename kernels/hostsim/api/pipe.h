@@ -34,6 +34,7 @@ class TQueBind {
             slot.state = kAllocated;
             if (!core->world->Mutated(loc)) core->Learn(kProducer, slot.clock);
             ++core->queues_open;
+            core->queue_where = loc;
             return LocalTensor<T>(slot.at, bytes_);
         }
         core->Report("queue", "AllocTensor with no free buffer: the core would hang");

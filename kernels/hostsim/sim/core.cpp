@@ -175,7 +175,10 @@ void Core::Finish() {
             Report("scalar-cache", "a scalar write is still in the data cache at the end of the kernel");
         }
     }
-    if (queues_open != 0) Report("queue", "a queue buffer was not returned");
+    if (queues_open != 0) {
+        where = queue_where;
+        Report("queue", "a queue buffer was not returned; this was the last one taken");
+    }
     launch->counters.peak_ub = std::max<uint64_t>(launch->counters.peak_ub, ub_top);
 }
 

@@ -86,6 +86,7 @@ class Core {
     uint32_t ub_top = 0;
     void* pipe = nullptr;  // the kernel's TPipe
     int queues_open = 0;
+    Loc queue_where{"", 0};  // the last AllocTensor
     float deq_scale = 1.0f;
     uint32_t phase = 0;
 

@@ -160,7 +160,7 @@ void Core::ForceStores(uint32_t up_to) {
     // Earlier generations always land first, so landing until no covered piece is left terminates.
     while (std::any_of(stores_.begin(), stores_.end(), [&](const Piece& p) { return p.seq <= up_to; })) {
         LandStore();
-        world->MaybeYield(16);
+        world->MaybeYield(world->drain_yield);
     }
 }
 

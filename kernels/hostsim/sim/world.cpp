@@ -26,7 +26,10 @@ void FiberEntry() {
 
 World* g_world = nullptr;
 
-World::World(const Schedule& schedule) : schedule_(schedule), random_(schedule.seed) { g_world = this; }
+World::World(const Schedule& schedule) : schedule_(schedule), random_(schedule.seed) {
+    g_world = this;
+    drain_yield = 1ull << Random(5);
+}
 
 World::~World() {
     launches_.clear();
@@ -191,7 +194,7 @@ void World::Retire(Core* core) {
 }
 
 int64_t World::Ticks() const {
-    if (!schedule_.alone) return static_cast<int64_t>(steps);
+    if (!schedule_.alone) return static_cast<int64_t>(steps) + skipped_ticks_;
     auto now = std::chrono::steady_clock::now().time_since_epoch();
     return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() / 20;
 }
@@ -224,6 +227,13 @@ bool World::Run() {
             if (LandSomething()) continue;
             bool open = std::any_of(launches_.begin(), launches_.end(), [](const auto& l) { return !l->done; });
             if (!open) return true;
+            if (schedule_.patience > 0 && !polling_.empty()) {
+                --schedule_.patience;
+                skipped_ticks_ += 1'000'000;
+                for (Core* core : polling_) core->state = Core::State::kReady;
+                ready_.swap(polling_);
+                continue;
+            }
             deadlock = WhoWaits();
             return false;
         }

@@ -35,6 +35,7 @@ struct Schedule {
     bool uneven = false;            // every rank and core has its own speed
     bool alone = false;             // one rank per process: polling never sleeps
     uint64_t max_steps = 200'000'000;
+    uint32_t patience = 0;          // so often, blocked everywhere only lets time pass
 };
 
 class World {
@@ -45,6 +46,7 @@ class World {
     GlobalMemory memory;
     Findings findings;
     uint64_t landings = 0;
+    uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next: drawn from the seed
     uint64_t steps = 0;
     int64_t Ticks() const;  // GetSystemCycle
     std::string deadlock;  // the report, if there was one
@@ -85,6 +87,7 @@ class World {
     std::vector<uint8_t*> ubs_, stacks_;
     std::vector<uint32_t> speed_;
     ucontext_t main_{};
+    int64_t skipped_ticks_ = 0;
     std::string mutated_;
     std::map<std::string, uint64_t> sites_;
 
