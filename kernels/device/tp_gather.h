@@ -74,15 +74,12 @@ class TpGather {
 
     __aicore__ inline void SendCounts(const LocalTensor<uint32_t>& prefix) {
         lane_.WaitForGrant();
-        MOE_SYNC(MTE2_MTE3);
         Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, kTpPrefixOffset)), prefix, window_.ranks);
-        AscendC::PipeBarrier<PIPE_MTE3>();
         lane_.Post(kTpHeaderOffset, own_rows_);
     }
 
     __aicore__ inline void WriteCounts(const LocalTensor<uint32_t>& prefix, uint32_t peer_rows) {
         LocalTensor<uint32_t> totals = totals_.Get<uint32_t>();
-        MOE_SYNC(MTE3_MTE2);
         Load(prefix, At<uint32_t>(window_.OfTp(window_.tp_rank, kTpPrefixOffset)), window_.ranks);
         MOE_SYNC(MTE2_MTE3);
         Store(At<uint32_t>(t_.ep_recv_counts + 4ull * window_.ranks), prefix, window_.ranks);
@@ -106,7 +103,7 @@ class TpGather {
     }
     __aicore__ inline void FlushScales() {
         if (kept_ == 0) return;
-        MOE_SYNC(S_MTE3);
+        // Later rows' queue steps or the lane's post have already ordered the values before this copy.
         Store(At<float>(t_.dynamic_scales + 4ull * first_scale_), scales_.Get<float>(), kept_);
         MOE_SYNC(MTE3_S);
         kept_ = 0;

@@ -4,7 +4,7 @@
 //   sender                                     receiver
 //                     <.. consumed(epoch, 0)   has begun this launch, so it has left the last one: the ring is free
 //   rows -> ring      ..>
-//   MTE3 barrier
+//   waits for the copies
 //   produced(epoch,n) ..>                      takes rows
 //                     <.. consumed(epoch, n)   after the loads have completed; their places may be used again
 #pragma once
@@ -33,7 +33,8 @@ class TpLane {
         while (!window_.failed && !Read(kTpConsumedOffset + window_.core * kBlockBytes, ignored)) Pause();
     }
 
-    // A numbered block into the peer's window, and the wait for the peer's.
+    // A numbered block into the peer's window, and the wait for the peer's. First every copy so far is waited for: rows are there before
+    // they are announced, and rows taken out have been loaded, because each load was followed by a copy that needed it.
     __aicore__ inline void Post(uint64_t offset, uint32_t number) {
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         MOE_SYNC(MTE3_S);
@@ -60,12 +61,10 @@ class TpLane {
                 for (; sent < to_send && sent < consumed + depth_; ++sent) {
                     side.Send(out.begin + sent, window_.OfTp(1 - window_.tp_rank, Place(sent)));
                 }
-                AscendC::PipeBarrier<PIPE_MTE3>();
                 Post(kTpProducedOffset + window_.core * kBlockBytes, sent);
             }
             if (received < produced) {
                 for (; received < produced; ++received) side.Receive(in.begin + received, window_.OfTp(window_.tp_rank, Place(received)));
-                MOE_SYNC(MTE2_MTE3);
                 Post(kTpConsumedOffset + window_.core * kBlockBytes, received);
             }
             if (sent + received == before) Pause();
