@@ -1,4 +1,5 @@
-// Combine: return the experts' rows, tell everybody, sum what came back. docs/kernels.md sections 3 and 4.
+// Combine: return the experts' rows, tell everybody, sum what came back. docs/kernels.md sections 3
+// and 4.
 #pragma once
 
 #include "reduce.h"
@@ -7,8 +8,9 @@
 namespace ascend_moe {
 
 class CombineKernel {
-  public:
-    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors, GM_ADDR parameters) {
+ public:
+    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors,
+                               GM_ADDR parameters) {
         Parameters p = ReadParameters(parameters);
         if (p.element == Element::kBfloat16) {
             RunFor<bfloat16_t>(pipe, context, tensors, p);
@@ -17,11 +19,12 @@ class CombineKernel {
         }
     }
 
-  private:
+ private:
     template <typename X>
-    __aicore__ inline void RunFor(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors, const Parameters& p) {
+    __aicore__ inline void RunFor(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors,
+                                  const Parameters& p) {
         Window window;
-        window.Init(context, p.timeout_ticks);
+        window.Init(context, p.timeout_ticks, kLastCombine);
         uint32_t polled = CeilDiv(window.ranks, window.cores);
         window.InitBuffers(pipe, polled);
         window.ReadState();
@@ -32,7 +35,8 @@ class CombineKernel {
             // Nothing since the last combine tells that its rows have been read everywhere.
             window.PostToAll(kReadyOffset, epoch);
             Share peers = ShareOf(window.ranks, window.core, window.cores);
-            window.Wait("readiness", kReadyOffset + peers.begin * kBlockBytes, peers.end - peers.begin, 1, peers.begin, epoch);
+            window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
+                        peers.end - peers.begin, 1, peers.begin, epoch);
             MOE_SYNC_ALL();
         }
 
@@ -50,7 +54,8 @@ class CombineKernel {
             window.PostToAll(kDoneOffset, epoch);
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
         }
-        if (window.core == 0) window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
+        if (window.core == 0)
+            window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
     }
 };
 

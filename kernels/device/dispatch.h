@@ -1,4 +1,5 @@
-// Dispatch: stage own tokens, publish the index, wait for all counts, pull. docs/kernels.md section 3.
+// Dispatch: stage own tokens, publish the index, wait for all counts, pull. docs/kernels.md
+// section 3.
 #pragma once
 
 #include "receive.h"
@@ -7,11 +8,12 @@
 namespace ascend_moe {
 
 class DispatchKernel {
-  public:
-    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const DispatchTensors& tensors, GM_ADDR parameters) {
+ public:
+    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const DispatchTensors& tensors,
+                               GM_ADDR parameters) {
         Parameters p = ReadParameters(parameters);
         Window window;
-        window.Init(context, p.timeout_ticks);
+        window.Init(context, p.timeout_ticks, kLastDispatch);
         window.InitBuffers(pipe, 1);
         window.ReadState();
         uint32_t epoch = window.dispatch_epoch + 1;
@@ -38,7 +40,8 @@ class DispatchKernel {
             window.InitBuffers(pipe, 1);
             TpGather(pipe, window, p, tensors).Run();
         }
-        if (window.core == 0) window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);
+        if (window.core == 0)
+            window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);
     }
 };
 

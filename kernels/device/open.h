@@ -1,4 +1,5 @@
-// Once per context: clears the control area and meets all peers under the new nonce. docs/kernels.md section 4, point 5.
+// Once per context: clears the control area and meets all peers under the new nonce.
+// docs/kernels.md section 4, point 5.
 #pragma once
 
 #include "window.h"
@@ -6,11 +7,11 @@
 namespace ascend_moe {
 
 class OpenKernel {
-  public:
+ public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, GM_ADDR parameters) {
         Parameters p = ReadParameters(parameters);
         Window window;
-        window.Init(context, p.timeout_ticks);
+        window.Init(context, p.timeout_ticks, kLastNone);
         window.InitBuffers(pipe, kMaxRanks);
         Buffer zeros;
         pipe->InitBuffer(zeros, kClearBytes);
@@ -21,16 +22,18 @@ class OpenKernel {
         for (uint32_t i = share.begin; i < share.end; ++i) {
             uint64_t offset = static_cast<uint64_t>(i) * kClearBytes;
             // A peer may have said hello already.
-            if (offset < kHelloOffset || offset >= kReadyOffset) Store(At<uint32_t>(window.Of(window.rank, offset)), zero, kClearBytes / 4);
+            if (offset < kHelloOffset || offset >= kReadyOffset)
+                Store(At<uint32_t>(window.Of(window.rank, offset)), zero, kClearBytes / 4);
         }
         MOE_SYNC_ALL();
         if (window.core == 0) window.WriteState(0, 0, 0, kLastNone);
         window.PostToAll(kHelloOffset, 0);
         Share peers = ShareOf(window.ranks, window.core, window.cores);
-        window.Wait("hello", kHelloOffset + peers.begin * kBlockBytes, peers.end - peers.begin, 1, peers.begin, 0);
+        window.Wait(MOE_NAME("hello"), kHelloOffset + peers.begin * kBlockBytes,
+                    peers.end - peers.begin, 1, peers.begin, 0);
     }
 
-  private:
+ private:
     static constexpr uint32_t kClearBytes = 4096;
 };
 

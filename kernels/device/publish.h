@@ -1,5 +1,5 @@
-// Dispatch, second half of the source's work: to every destination the index of its rows, then their counts, which are also the
-// flag that the rows are staged.
+// Dispatch, second half of the source's work: to every destination the index of its rows, then
+// their counts, which are also the flag that the rows are staged.
 #pragma once
 
 #include "routing.h"
@@ -7,22 +7,35 @@
 
 namespace ascend_moe {
 
-// Words of the counts of one source on one destination: the total, then one count per expert, six to a tagged block.
+// Words of the counts of one source on one destination: the total, then one count per expert, six
+// to a tagged block.
 struct CountsLayout {
     uint32_t blocks;
-    __aicore__ inline explicit CountsLayout(const Parameters& p) : blocks(CeilDiv(p.local_experts + 1, kPayloadWords)) {}
+    __aicore__ inline explicit CountsLayout(const Parameters& p)
+        : blocks(CeilDiv(p.local_experts + 1, kPayloadWords)) {}
     __aicore__ inline uint64_t Offset(uint32_t parity, uint32_t source) const {
-        return kCountsOffset + parity * kCountsBytes + static_cast<uint64_t>(source) * blocks * kBlockBytes;
+        return kCountsOffset + parity * kCountsBytes +
+               static_cast<uint64_t>(source) * blocks * kBlockBytes;
     }
     // The word of entry i (0: total, 1 + e: expert e) inside the blocks of one source.
-    __aicore__ inline static uint32_t Word(uint32_t i) { return i / kPayloadWords * kBlockWords + kTagWords + i % kPayloadWords; }
+    __aicore__ inline static uint32_t Word(uint32_t i) {
+        return i / kPayloadWords * kBlockWords + kTagWords + i % kPayloadWords;
+    }
 };
 
 class Publisher {
-  public:
-    __aicore__ inline Publisher(TPipe* pipe, const Window& window, const Parameters& p, const DispatchTensors& t, uint64_t lists_offset,
-                                uint32_t epoch, uint32_t active)
-        : window_(window), p_(p), t_(t), routing_(p, window.rank), layout_(p), lists_offset_(lists_offset), epoch_(epoch), active_(active) {
+ public:
+    __aicore__ inline Publisher(TPipe* pipe, const Window& window, const Parameters& p,
+                                const DispatchTensors& t, uint64_t lists_offset, uint32_t epoch,
+                                uint32_t active)
+        : window_(window),
+          p_(p),
+          t_(t),
+          routing_(p, window.rank),
+          layout_(p),
+          lists_offset_(lists_offset),
+          epoch_(epoch),
+          active_(active) {
         pairs_ = active * p.topk;
         padded_ = AlignUp(pairs_ == 0 ? 1 : pairs_, 64);
         pipe->InitBuffer(ids_, 4 * padded_);
@@ -44,15 +57,18 @@ class Publisher {
             MOE_SYNC(MTE2_V);
         }
         // Destinations start with the next rank, so that not all sources write to the same one.
-        for (uint32_t i = window_.core; i < window_.ranks; i += window_.cores) Publish((window_.rank + 1 + i) % window_.ranks);
+        for (uint32_t i = window_.core; i < window_.ranks; i += window_.cores)
+            Publish((window_.rank + 1 + i) % window_.ranks);
     }
 
-  private:
+ private:
     // all_pairs[i] = token << 8 | slot of pair i.
     __aicore__ inline void NumberPairs() {
-        LocalTensor<int32_t> pairs = all_pairs_.Get<int32_t>(), tokens = chosen_pairs_.Get<int32_t>();
+        LocalTensor<int32_t> pairs = all_pairs_.Get<int32_t>(),
+                             tokens = chosen_pairs_.Get<int32_t>();
         LocalTensor<float> index = chosen_ids_.Get<float>();
-        // Exact: i + 1/2 is at least 1/(2K) away from a multiple of K, far more than fp32 rounds here.
+        // Exact: i + 1/2 is at least 1/(2K) away from a multiple of K, far more than fp32 rounds
+        // here.
         AscendC::CreateVecIndex(index, 0.5f, padded_);
         MOE_VBARRIER();
         AscendC::Muls(index, index, 1.0f / static_cast<float>(p_.topk), padded_);
@@ -65,7 +81,8 @@ class Publisher {
         AscendC::Add(pairs, pairs, tokens, padded_);
     }
 
-    // The buffers are free again once the copies to the last peer are done; every pipe learns that from MTE3.
+    // The buffers are free again once the copies to the last peer are done; every pipe learns that
+    // from MTE3.
     __aicore__ inline void Publish(uint32_t peer) {
         MOE_SYNC(MTE3_V);
         MOE_SYNC(MTE3_S);
@@ -87,13 +104,16 @@ class Publisher {
         MOE_SYNC(S_MTE3);
         if (rows > 0) SendList(peer, rows);
         AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
-        Store(At<uint32_t>(window_.Of(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts, layout_.blocks * kBlockWords);
+        Store(At<uint32_t>(window_.Of(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts,
+              layout_.blocks * kBlockWords);
     }
 
-    // The pairs of experts first .. first + L - 1 by expert, tokens ascending, into ids_; counts per expert. Returns their number.
+    // The pairs of experts first .. first + L - 1 by expert, tokens ascending, into ids_; counts
+    // per expert. Returns their number.
     __aicore__ inline uint32_t ListExperts(uint32_t first) {
         LocalTensor<float> ids = ids_.Get<float>(), chosen = chosen_ids_.Get<float>();
-        LocalTensor<int32_t> raw = chosen_ids_.Get<int32_t>(), local = raw, pairs = chosen_pairs_.Get<int32_t>();
+        LocalTensor<int32_t> raw = chosen_ids_.Get<int32_t>(), local = raw,
+                             pairs = chosen_pairs_.Get<int32_t>();
         MOE_SYNC(V_MTE2);
         Load(raw, At<int32_t>(t_.expert_ids), pairs_);
         AscendC::Duplicate(ids, -1.0f, padded_);
@@ -103,17 +123,23 @@ class Publisher {
         MOE_VBARRIER();
         if (p_.mask == Mask::kPairs) DropInactive(ids);
         LocalTensor<uint16_t> at_least = at_least_.Get<uint16_t>(), below = below_.Get<uint16_t>();
-        AscendC::CompareScalar(at_least_.Get<uint8_t>(), ids, static_cast<float>(first), AscendC::CMPMODE::GE, padded_);
-        AscendC::CompareScalar(below_.Get<uint8_t>(), ids, static_cast<float>(first + routing_.local_experts), AscendC::CMPMODE::LT, padded_);
+        AscendC::CompareScalar(at_least_.Get<uint8_t>(), ids, static_cast<float>(first),
+                               AscendC::CMPMODE::GE, padded_);
+        AscendC::CompareScalar(below_.Get<uint8_t>(), ids,
+                               static_cast<float>(first + routing_.local_experts),
+                               AscendC::CMPMODE::LT, padded_);
         MOE_VBARRIER();
         AscendC::And(below, below, at_least, padded_ / 16);
         MOE_VBARRIER();
         uint64_t kept = 0;
         LocalTensor<uint32_t> pattern = below_.Get<uint32_t>();
-        AscendC::GatherMask(chosen, ids, pattern, true, padded_, AscendC::GatherMaskParams{1, 1, 0, 0}, kept);
-        AscendC::GatherMask(pairs, all_pairs_.Get<int32_t>(), pattern, true, padded_, AscendC::GatherMaskParams{1, 1, 0, 0}, kept);
+        AscendC::GatherMask(chosen, ids, pattern, true, padded_,
+                            AscendC::GatherMaskParams{1, 1, 0, 0}, kept);
+        AscendC::GatherMask(pairs, all_pairs_.Get<int32_t>(), pattern, true, padded_,
+                            AscendC::GatherMaskParams{1, 1, 0, 0}, kept);
         // Only repeated ids in one row could give more; the receiver has no room for them.
-        uint32_t rows = static_cast<uint32_t>(kept) < ListRows(p_) ? static_cast<uint32_t>(kept) : ListRows(p_);
+        uint32_t rows =
+            static_cast<uint32_t>(kept) < ListRows(p_) ? static_cast<uint32_t>(kept) : ListRows(p_);
         if (rows == 0) return 0;
         MOE_VBARRIER();
         AscendC::Adds(chosen, chosen, -static_cast<float>(first), rows);
@@ -143,7 +169,8 @@ class Publisher {
     }
 
     // A counting sort by the scalar unit: a destination's share of the pairs is small.
-    __aicore__ inline void SortByExpert(const LocalTensor<int32_t>& experts, const LocalTensor<int32_t>& pairs, uint32_t rows) {
+    __aicore__ inline void SortByExpert(const LocalTensor<int32_t>& experts,
+                                        const LocalTensor<int32_t>& pairs, uint32_t rows) {
         LocalTensor<uint32_t> counts = counts_.Get<uint32_t>(), cursors = cursors_.Get<uint32_t>();
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
         for (uint32_t i = 0; i < rows; ++i) {
@@ -176,7 +203,8 @@ class Publisher {
         uint32_t rows = 0;
         for (uint32_t token = 0; token < active_; ++token) {
             bool any = !pairs;
-            for (uint32_t k = 0; k < p_.topk && !any; ++k) any = mask.GetValue(token * p_.topk + k) != 0;
+            for (uint32_t k = 0; k < p_.topk && !any; ++k)
+                any = mask.GetValue(token * p_.topk + k) != 0;
             if (any) sorted.SetValue(rows++, static_cast<int32_t>(PackPair(token, slot)));
         }
         return rows;
@@ -187,8 +215,10 @@ class Publisher {
         uint64_t list = window_.Of(peer, lists_offset_ + window_.rank * ListPitch(p_));
         Store(At<int32_t>(list), sorted, rows);
         if (!p_.quant) return;
-        // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a token is staged once.
-        LocalTensor<int32_t> tokens = chosen_pairs_.Get<int32_t>(), offsets = chosen_ids_.Get<int32_t>();
+        // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a
+        // token is staged once.
+        LocalTensor<int32_t> tokens = chosen_pairs_.Get<int32_t>(),
+                             offsets = chosen_ids_.Get<int32_t>();
         int32_t pitch = 4 * ScalePitchWords(p_);
         MOE_SYNC(S_V);
         AscendC::ShiftRight(tokens, sorted, static_cast<int32_t>(kSlotBits), rows);
@@ -215,7 +245,8 @@ class Publisher {
     CountsLayout layout_;
     uint64_t lists_offset_;
     uint32_t epoch_, active_, pairs_, padded_;
-    Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_, cursors_, scales_;
+    Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_, cursors_,
+        scales_;
 };
 
 }  // namespace ascend_moe

@@ -8,7 +8,8 @@ namespace ascend_moe {
 
 // The GM operands of combine, in the order of the kernel's arguments.
 struct CombineTensors {
-    uint64_t expand_x, expert_ids, assist_info, ep_send_counts, expert_scales, tp_send_counts, mask, shared_x;
+    uint64_t expand_x, expert_ids, assist_info, ep_send_counts, expert_scales, tp_send_counts, mask,
+        shared_x;
     uint64_t ori_x, const_alpha_1, const_alpha_2, const_v;
     uint64_t out, workspace;
 };
@@ -22,8 +23,10 @@ __aicore__ inline uint64_t SlotOffset(const Parameters& p, uint32_t token, uint3
 }
 
 // Rows received by this rank: the last prefix sum of dispatch.
-__aicore__ inline uint64_t LastCountAddress(const Parameters& p, const Window& window, uint64_t ep_send_counts) {
-    return ep_send_counts + 4ull * (window.ranks * Routing(p, window.rank).ExpertsOn(window.rank) - 1);
+__aicore__ inline uint64_t LastCountAddress(const Parameters& p, const Window& window,
+                                            uint64_t ep_send_counts) {
+    return ep_send_counts +
+           4ull * (window.ranks * Routing(p, window.rank).ExpertsOn(window.rank) - 1);
 }
 
 // Whether own rows travel like all others: the row that is summed is not the row in expand_x.
@@ -31,8 +34,9 @@ __aicore__ inline bool OwnRowsTravel(const Parameters& p) { return p.comm_quant 
 
 template <typename X>
 class RowReturner {
-  public:
-    __aicore__ inline RowReturner(TPipe* pipe, const Window& window, const Parameters& p, const CombineTensors& t)
+ public:
+    __aicore__ inline RowReturner(TPipe* pipe, const Window& window, const Parameters& p,
+                                  const CombineTensors& t)
         : window_(window), p_(p), t_(t), rows_offset_(RowsOffset(window.bytes)) {
         pipe->InitBuffer(triples_, 12 * kBatch);
         pipe->InitBuffer(own_, kBlockBytes * kBatch);
@@ -41,6 +45,7 @@ class RowReturner {
             pipe->InitBuffer(inputs_, 2, 2 * p.hidden);
             pipe->InitBuffer(outputs_, 2, GroupQuantizer<X>::StoredBytes(p));
             pipe->InitBuffer(wide_, GroupQuantizer<X>::WideBytes(p));
+            pipe->InitBuffer(work_, GroupQuantizer<X>::WideBytes(p));
             quantizer_.InitBuffers(pipe, p);
         } else {
             pipe->InitBuffer(rows_, 4, 2 * p.hidden);
@@ -58,7 +63,7 @@ class RowReturner {
         }
     }
 
-  private:
+ private:
     static constexpr uint32_t kBatch = 256;  // rows whose triples are loaded together
 
     __aicore__ inline void SendBatch(uint32_t first, uint32_t count) {
@@ -70,11 +75,15 @@ class RowReturner {
         for (uint32_t i = 0; i < count; ++i) own.SetValue(i * kBlockWords, first + i);
         MOE_SYNC(S_MTE3);
         for (uint32_t i = 0; i < count; ++i) {
-            uint32_t source = triples.GetValue(3 * i), token = triples.GetValue(3 * i + 1), slot = triples.GetValue(3 * i + 2);
-            if (source >= window_.ranks || token >= p_.max_batch || slot >= p_.topk + p_.shared_experts) continue;
+            uint32_t source = triples.GetValue(3 * i), token = triples.GetValue(3 * i + 1),
+                     slot = triples.GetValue(3 * i + 2);
+            if (source >= window_.ranks || token >= p_.max_batch ||
+                slot >= p_.topk + p_.shared_experts)
+                continue;
             uint64_t row = t_.expand_x + 2ull * (first + i) * p_.hidden;
             if (source == window_.rank && !OwnRowsTravel(p_)) {
-                Store(At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)), own[i * kBlockWords], 1);
+                Store(At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)),
+                      own[i * kBlockWords], 1);
             } else {
                 Send(window_.Of(source, rows_offset_ + SlotOffset(p_, token, slot)), row);
             }
@@ -96,12 +105,13 @@ class RowReturner {
         inputs_.EnQue(input);
         input = inputs_.template DeQue<X>();
         LocalTensor<int8_t> stored = outputs_.template AllocTensor<int8_t>();
-        quantizer_.Quantize(stored, input, wide_.Get<float>());
+        quantizer_.Quantize(stored, input, wide_.Get<float>(), work_.Get<float>());
         inputs_.FreeTensor(input);
         outputs_.EnQue(stored);
         stored = outputs_.template DeQue<int8_t>();
         Store(At<int8_t>(to), stored, p_.hidden);
-        Store(At<int8_t>(to + CommScaleOffset(p_)), stored[CommScaleOffset(p_)], 2 * CeilDiv(p_.hidden, 8));
+        Store(At<int8_t>(to + CommScaleOffset(p_)), stored[CommScaleOffset(p_)],
+              2 * CeilDiv(p_.hidden, 8));
         outputs_.FreeTensor(stored);
     }
 
@@ -109,7 +119,7 @@ class RowReturner {
     const Parameters& p_;
     const CombineTensors& t_;
     uint64_t rows_offset_;
-    Buffer triples_, own_, count_, wide_;
+    Buffer triples_, own_, count_, wide_, work_;
     AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows_;
     AscendC::TQue<TPosition::VECIN, 1> inputs_;
     AscendC::TQue<TPosition::VECOUT, 1> outputs_;

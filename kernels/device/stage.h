@@ -1,4 +1,5 @@
-// Dispatch, first half of the source's work: every active token into the own window, quantised once.
+// Dispatch, first half of the source's work: every active token into the own window, quantised
+// once.
 #pragma once
 
 #include "int8.h"
@@ -8,15 +9,20 @@ namespace ascend_moe {
 // The GM operands of dispatch, in the order of the kernel's arguments.
 struct DispatchTensors {
     uint64_t x, expert_ids, scales, mask;
-    uint64_t expand_x, dynamic_scales, assist_info, expert_token_nums, ep_recv_counts, tp_recv_counts;
+    uint64_t expand_x, dynamic_scales, assist_info, expert_token_nums, ep_recv_counts,
+        tp_recv_counts;
     uint64_t workspace;
 };
 
 class Stager {
-  public:
-    __aicore__ inline Stager(TPipe* pipe, const Window& window, const Parameters& p, const DispatchTensors& t, uint64_t stage_offset,
-                             uint32_t active)
-        : pipe_(pipe), window_(window), p_(p), t_(t), stage_(window.Of(window.rank, stage_offset)),
+ public:
+    __aicore__ inline Stager(TPipe* pipe, const Window& window, const Parameters& p,
+                             const DispatchTensors& t, uint64_t stage_offset, uint32_t active)
+        : pipe_(pipe),
+          window_(window),
+          p_(p),
+          t_(t),
+          stage_(window.Of(window.rank, stage_offset)),
           share_(ShareOf(active, window.core, window.cores)) {}
 
     __aicore__ inline void Run() {
@@ -29,7 +35,7 @@ class Stager {
         }
     }
 
-  private:
+ private:
     __aicore__ inline void CopyRows() {
         uint32_t row_bytes = 2 * p_.hidden;
         AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows;
@@ -78,7 +84,8 @@ class Stager {
                 if (p_.smooth) {
                     int32_t scale_row = ScaleRow(slot, id_buffer, mask_buffer);
                     if (scale_row < 0) continue;
-                    // One buffer: the quantiser's V_S wait already keeps the next load behind its use.
+                    // One buffer: the quantiser's V_S wait already keeps the next load behind its
+                    // use.
                     LocalTensor<float> smooth = smooth_rows.AllocTensor<float>();
                     Load(smooth, At<float>(t_.scales + 4ull * scale_row * p_.hidden), p_.hidden);
                     smooth_rows.EnQue(smooth);
@@ -92,7 +99,9 @@ class Stager {
                 scales.SetValue(slot, quantizer.Quantize(out, values));
                 outputs.EnQue(out);
                 out = outputs.DeQue<int8_t>();
-                Store(At<int8_t>(stage_ + (static_cast<uint64_t>(token) * per_token + slot) * StagePitch(p_)), out, p_.hidden);
+                Store(At<int8_t>(stage_ + (static_cast<uint64_t>(token) * per_token + slot) *
+                                              StagePitch(p_)),
+                      out, p_.hidden);
                 outputs.FreeTensor(out);
             }
             MOE_SYNC(S_MTE3);
@@ -103,13 +112,18 @@ class Stager {
 
     __aicore__ inline void LoadRoute(uint32_t token, Buffer& id_buffer, Buffer& mask_buffer) {
         MOE_SYNC(S_MTE2);
-        Load(id_buffer.Get<int32_t>(), At<int32_t>(t_.expert_ids + 4ull * token * p_.topk), p_.topk);
-        if (p_.mask == Mask::kPairs) Load(mask_buffer.Get<uint8_t>(), At<uint8_t>(t_.mask + static_cast<uint64_t>(token) * p_.topk), p_.topk);
+        Load(id_buffer.Get<int32_t>(), At<int32_t>(t_.expert_ids + 4ull * token * p_.topk),
+             p_.topk);
+        if (p_.mask == Mask::kPairs)
+            Load(mask_buffer.Get<uint8_t>(),
+                 At<uint8_t>(t_.mask + static_cast<uint64_t>(token) * p_.topk), p_.topk);
         MOE_SYNC(MTE2_S);
     }
 
-    // The row of `scales` for a slot of the token whose route is loaded; -1 if the pair is not sent.
-    __aicore__ inline int32_t ScaleRow(uint32_t slot, Buffer& id_buffer, Buffer& mask_buffer) const {
+    // The row of `scales` for a slot of the token whose route is loaded; -1 if the pair is not
+    // sent.
+    __aicore__ inline int32_t ScaleRow(uint32_t slot, Buffer& id_buffer,
+                                       Buffer& mask_buffer) const {
         LocalTensor<uint8_t> mask = mask_buffer.Get<uint8_t>();
         bool pairs = p_.mask == Mask::kPairs;
         if (slot >= p_.topk) {
@@ -118,7 +132,8 @@ class Stager {
             return any ? static_cast<int32_t>(slot - p_.topk) : -1;
         }
         int32_t expert = id_buffer.Get<int32_t>().GetValue(slot);
-        bool sent = expert >= 0 && expert < static_cast<int32_t>(p_.moe_experts) && (!pairs || mask.GetValue(slot) != 0);
+        bool sent = expert >= 0 && expert < static_cast<int32_t>(p_.moe_experts) &&
+                    (!pairs || mask.GetValue(slot) != 0);
         return sent ? expert + static_cast<int32_t>(p_.shared_experts) : -1;
     }
 

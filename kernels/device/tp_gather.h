@@ -1,4 +1,5 @@
-// Dispatch with TP: the peer's rows behind the own ones, with their scales and counts. Own outputs are complete when this starts.
+// Dispatch with TP: the peer's rows behind the own ones, with their scales and counts. Own outputs
+// are complete when this starts.
 #pragma once
 
 #include "stage.h"
@@ -7,9 +8,15 @@
 namespace ascend_moe {
 
 class TpGather {
-  public:
-    __aicore__ inline TpGather(TPipe* pipe, Window& window, const Parameters& p, const DispatchTensors& t)
-        : pipe_(pipe), window_(window), p_(p), t_(t), row_bytes_(p.hidden * (p.quant ? 1 : 2)), lane_(pipe, window, row_bytes_) {}
+ public:
+    __aicore__ inline TpGather(TPipe* pipe, Window& window, const Parameters& p,
+                               const DispatchTensors& t)
+        : pipe_(pipe),
+          window_(window),
+          p_(p),
+          t_(t),
+          row_bytes_(p.hidden * (p.quant ? 1 : 2)),
+          lane_(pipe, window, row_bytes_) {}
 
     __aicore__ inline void Run() {
         pipe_->InitBuffer(counts_, AlignUp(4 * window_.ranks, kBlockBytes));
@@ -33,7 +40,8 @@ class TpGather {
     // A row of ours, and its scale in the block behind it.
     __aicore__ inline void Send(uint32_t row, uint64_t place) {
         LocalTensor<uint8_t> buffer = rows_.AllocTensor<uint8_t>();
-        Load(buffer, At<uint8_t>(t_.expand_x + static_cast<uint64_t>(row) * row_bytes_), row_bytes_);
+        Load(buffer, At<uint8_t>(t_.expand_x + static_cast<uint64_t>(row) * row_bytes_),
+             row_bytes_);
         uint32_t scale_at = AlignUp(row_bytes_, kBlockBytes);
         if (p_.quant) Load(buffer[scale_at], At<uint8_t>(t_.dynamic_scales + 4ull * row), 4);
         rows_.EnQue(buffer);
@@ -51,7 +59,8 @@ class TpGather {
         if (p_.quant) Load(buffer[scale_at], At<uint8_t>(place + scale_at), 4);
         rows_.EnQue(buffer);
         buffer = rows_.DeQue<uint8_t>();
-        Store(At<uint8_t>(t_.expand_x + static_cast<uint64_t>(own_rows_ + row) * row_bytes_), buffer, row_bytes_);
+        Store(At<uint8_t>(t_.expand_x + static_cast<uint64_t>(own_rows_ + row) * row_bytes_),
+              buffer, row_bytes_);
         if (p_.quant) {
             MOE_SYNC(MTE2_S);
             KeepScale(row, buffer[scale_at].ReinterpretCast<float>().GetValue(0));
@@ -60,10 +69,11 @@ class TpGather {
         rows_.FreeTensor(buffer);
     }
 
-  private:
+ private:
     static constexpr uint32_t kBatch = 256;  // scales written together
 
-    // This core's part of `rows` rows that land behind `base` others: whole row groups of the output, so that no block is shared.
+    // This core's part of `rows` rows that land behind `base` others: whole row groups of the
+    // output, so that no block is shared.
     __aicore__ inline Share Part(uint32_t base, uint32_t rows) const {
         uint32_t group = RowGroup(row_bytes_, 8), first = base / group * group;
         Share share = RowShare(base + rows - first, group, window_.core, window_.cores);
@@ -74,7 +84,8 @@ class TpGather {
 
     __aicore__ inline void SendCounts(const LocalTensor<uint32_t>& prefix) {
         lane_.WaitForGrant();
-        Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, kTpPrefixOffset)), prefix, window_.ranks);
+        Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, kTpPrefixOffset)), prefix,
+              window_.ranks);
         lane_.Post(kTpHeaderOffset, own_rows_);
     }
 
@@ -103,7 +114,8 @@ class TpGather {
     }
     __aicore__ inline void FlushScales() {
         if (kept_ == 0) return;
-        // Later rows' queue steps or the lane's post have already ordered the values before this copy.
+        // Later rows' queue steps or the lane's post have already ordered the values before this
+        // copy.
         Store(At<float>(t_.dynamic_scales + 4ull * first_scale_), scales_.Get<float>(), kept_);
         MOE_SYNC(MTE3_S);
         kept_ = 0;

@@ -1,12 +1,14 @@
-// TP: rows from one rank of a pair to the other, both ways at once, through a ring per core. The pair launches with the same number of
-// cores; core c of one talks to core c of the other.
+// TP: rows from one rank of a pair to the other, both ways at once, through a ring per core. The
+// pair launches with the same number of cores; core c of one talks to core c of the other.
 //
 //   sender                                     receiver
-//                     <.. consumed(epoch, 0)   has begun this launch, so it has left the last one: the ring is free
+//                     <.. consumed(epoch, 0)   has begun this launch, so it has left the last one:
+//                     the ring is free
 //   rows -> ring      ..>
 //   waits for the copies
 //   produced(epoch,n) ..>                      takes rows
-//                     <.. consumed(epoch, n)   after the loads have completed; their places may be used again
+//                     <.. consumed(epoch, n)   after the loads have completed; their places may be
+//                     used again
 #pragma once
 
 #include "window.h"
@@ -14,7 +16,7 @@
 namespace ascend_moe {
 
 class TpLane {
-  public:
+ public:
     __aicore__ inline TpLane(TPipe* pipe, Window& window, uint32_t row_bytes)
         : window_(window), epoch_(window.tp_epoch + 1), pitch_(TpSlotPitch(row_bytes)) {
         uint64_t ring = TpRingBytes(window.TpBytes(), window.cores);
@@ -30,15 +32,18 @@ class TpLane {
     // Until the peer has granted its ring, and with it everything else in its window.
     __aicore__ inline void WaitForGrant() {
         uint32_t ignored;
-        while (!window_.failed && !Read(kTpConsumedOffset + window_.core * kBlockBytes, ignored)) Pause();
+        while (!window_.failed && !Read(kTpConsumedOffset + window_.core * kBlockBytes, ignored))
+            Pause();
     }
 
-    // A numbered block into the peer's window, and the wait for the peer's. First every copy so far is waited for: rows are there before
-    // they are announced, and rows taken out have been loaded, because each load was followed by a copy that needed it.
+    // A numbered block into the peer's window, and the wait for the peer's. First every copy so far
+    // is waited for: rows are there before they are announced, and rows taken out have been loaded,
+    // because each load was followed by a copy that needed it.
     __aicore__ inline void Post(uint64_t offset, uint32_t number) {
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         MOE_SYNC(MTE3_S);
-        for (uint32_t i = 0; i < kBlockWords; ++i) block.SetValue(i, i == 0 ? window_.tp_nonce : i == 1 ? epoch_ : i == 2 ? number : 0);
+        for (uint32_t i = 0; i < kBlockWords; ++i)
+            block.SetValue(i, i == 0 ? window_.tp_nonce : i == 1 ? epoch_ : i == 2 ? number : 0);
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, offset)), block, kBlockWords);
     }
@@ -48,11 +53,12 @@ class TpLane {
         return number;
     }
 
-    // Sends rows `out` and receives rows `in`, numbered by the side: side.Send(row, address) fills a place of the peer's ring,
-    // side.Receive(row, address) takes one out of ours.
+    // Sends rows `out` and receives rows `in`, numbered by the side: side.Send(row, address) fills
+    // a place of the peer's ring, side.Receive(row, address) takes one out of ours.
     template <typename Side>
     __aicore__ inline void Exchange(Side& side, Share out, Share in) {
-        uint32_t to_send = out.end - out.begin, to_receive = in.end - in.begin, sent = 0, received = 0;
+        uint32_t to_send = out.end - out.begin, to_receive = in.end - in.begin, sent = 0,
+                 received = 0;
         while (!window_.failed && (sent < to_send || received < to_receive)) {
             uint32_t consumed = 0, produced = 0, before = sent + received;
             bool granted = Read(kTpConsumedOffset + window_.core * kBlockBytes, consumed);
@@ -64,16 +70,22 @@ class TpLane {
                 Post(kTpProducedOffset + window_.core * kBlockBytes, sent);
             }
             if (received < produced) {
-                for (; received < produced; ++received) side.Receive(in.begin + received, window_.OfTp(window_.tp_rank, Place(received)));
+                for (; received < produced; ++received)
+                    side.Receive(in.begin + received,
+                                 window_.OfTp(window_.tp_rank, Place(received)));
                 Post(kTpConsumedOffset + window_.core * kBlockBytes, received);
             }
             if (sent + received == before) Pause();
         }
     }
 
-  private:
-    __aicore__ inline uint64_t Place(uint32_t number) const { return ring_offset_ + number % depth_ * pitch_; }
-    __aicore__ inline void Pause() { window_.Pause("TP rank", 1 - window_.tp_rank, epoch_); }
+ private:
+    __aicore__ inline uint64_t Place(uint32_t number) const {
+        return ring_offset_ + number % depth_ * pitch_;
+    }
+    __aicore__ inline void Pause() {
+        window_.Pause(MOE_NAME("TP rank"), 1 - window_.tp_rank, epoch_);
+    }
 
     // The number in a block of the own window if it is of this launch.
     __aicore__ inline bool Read(uint64_t offset, uint32_t& number) {

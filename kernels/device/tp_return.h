@@ -1,4 +1,5 @@
-// Combine with TP: each own row becomes the sum of the pair's two copies, rounded, before it returns to its source.
+// Combine with TP: each own row becomes the sum of the pair's two copies, rounded, before it
+// returns to its source.
 #pragma once
 
 #include "return_rows.h"
@@ -8,9 +9,14 @@ namespace ascend_moe {
 
 template <typename X>
 class TpReturner {
-  public:
-    __aicore__ inline TpReturner(TPipe* pipe, Window& window, const Parameters& p, const CombineTensors& t)
-        : window_(window), p_(p), t_(t), rows_offset_(RowsOffset(window.bytes)), lane_(pipe, window, 2 * p.hidden) {
+ public:
+    __aicore__ inline TpReturner(TPipe* pipe, Window& window, const Parameters& p,
+                                 const CombineTensors& t)
+        : window_(window),
+          p_(p),
+          t_(t),
+          rows_offset_(RowsOffset(window.bytes)),
+          lane_(pipe, window, 2 * p.hidden) {
         pipe->InitBuffer(counts_, 2 * kBlockBytes);
         pipe->InitBuffer(triple_, kBlockBytes);
         pipe->InitBuffer(copies_, 2, 2 * p.hidden);
@@ -23,12 +29,14 @@ class TpReturner {
     __aicore__ inline void Run() {
         LocalTensor<uint32_t> counts = counts_.Get<uint32_t>();
         Load(counts, At<uint32_t>(LastCountAddress(p_, window_, t_.ep_send_counts)), 1);
-        Load(counts[kBlockWords], At<uint32_t>(t_.tp_send_counts + 4ull * (1 - window_.tp_rank)), 1);
+        Load(counts[kBlockWords], At<uint32_t>(t_.tp_send_counts + 4ull * (1 - window_.tp_rank)),
+             1);
         MOE_SYNC(MTE2_S);
         own_rows_ = counts.GetValue(0);
         uint32_t peer_rows = counts.GetValue(kBlockWords);
         lane_.Grant();
-        lane_.Exchange(*this, ShareOf(peer_rows, window_.core, window_.cores), ShareOf(own_rows_, window_.core, window_.cores));
+        lane_.Exchange(*this, ShareOf(peer_rows, window_.core, window_.cores),
+                       ShareOf(own_rows_, window_.core, window_.cores));
     }
 
     // Our copy of the peer's row: the peer's rows lie behind our own.
@@ -58,12 +66,13 @@ class TpReturner {
         MOE_SYNC(MTE2_S);
         uint32_t source = triple.GetValue(0), token = triple.GetValue(1), slot = triple.GetValue(2);
         if (source < window_.ranks && token < p_.max_batch && slot < p_.topk + p_.shared_experts) {
-            Store(At<X>(window_.Of(source, rows_offset_ + SlotOffset(p_, token, slot))), sum, p_.hidden);
+            Store(At<X>(window_.Of(source, rows_offset_ + SlotOffset(p_, token, slot))), sum,
+                  p_.hidden);
         }
         outputs_.FreeTensor(sum);
     }
 
-  private:
+ private:
     __aicore__ inline uint64_t RowAddress(uint32_t row) const {
         return t_.expand_x + 2ull * (row < p_.capacity ? row : p_.capacity - 1) * p_.hidden;
     }

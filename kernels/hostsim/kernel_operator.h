@@ -1,5 +1,6 @@
-// The subset of AscendC that kernels/device uses, for g++. Names, units and numerics are those of the CANN headers
-// (asc-devkit v8.5.0 include/basic_api); the machine model behind them is written down in docs/hostsim.md.
+// The subset of AscendC that kernels/device uses, for g++. Names, units and numerics are those of
+// the CANN headers (asc-devkit v8.5.0 include/basic_api); the machine model behind them is written
+// down in docs/hostsim.md.
 #pragma once
 
 #define ASCEND_MOE_HOSTSIM 1

@@ -18,17 +18,21 @@ template <auto kernel, typename... Arguments>
 struct Registration {
     Registration(const char* name, void (*)(Arguments...)) {
         hostsim_register(name, sizeof...(Arguments), [](const uint64_t* arguments) {
-            CallWith<kernel>(arguments, static_cast<void (*)(Arguments...)>(kernel), std::index_sequence_for<Arguments...>{});
+            CallWith<kernel>(arguments, static_cast<void (*)(Arguments...)>(kernel),
+                             std::index_sequence_for<Arguments...>{});
         });
     }
 };
 
 }  // namespace hostsim
 
-#define HOSTSIM_KERNEL(name) \
-    static const auto registration_of_##name = [] { return MakeRegistration<&name>(#name, &name); }()
+#define HOSTSIM_KERNEL(name)                          \
+    static const auto registration_of_##name = [] {   \
+        return MakeRegistration<&name>(#name, &name); \
+    }()
 
 template <auto kernel, typename... Arguments>
-hostsim::Registration<kernel, Arguments...> MakeRegistration(const char* name, void (*function)(Arguments...)) {
+hostsim::Registration<kernel, Arguments...> MakeRegistration(const char* name,
+                                                             void (*function)(Arguments...)) {
     return hostsim::Registration<kernel, Arguments...>(name, function);
 }

@@ -1,4 +1,4 @@
-"""The proof of the device kernels: they run inside hostsim and are compared, bit for bit, with the oracle and the golden data.
+"""The proof of the device kernels: inside hostsim, bit for bit against the oracle and the golden data.
 
 ``simulator`` wraps hostsim, ``group`` does the host's part of a launch, ``programs`` makes sequences of calls with what
 must come out, ``execution`` runs one under a schedule and judges it, ``prove`` is the command.

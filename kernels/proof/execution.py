@@ -34,7 +34,10 @@ class Outcome:
 
     @property
     def problems(self) -> list[str]:
-        found = [f"{f['kind']} in {f['kernel']} at {f['where']}, rank {f['rank']} core {f['core']}: {f['text']}" for f in self.findings]
+        found = [
+            f"{f['kind']} in {f['kernel']} at {f['where']}, rank {f['rank']} core {f['core']}: {f['text']}"
+            for f in self.findings
+        ]
         if self.deadlock:
             found.append("deadlock: " + self.deadlock)
         return found + self.mismatches
@@ -46,7 +49,11 @@ def old_window(seed: int) -> bytes:
     blocks = []
     for _ in range(CONTROL_BYTES // 32):
         nonce = random.choice((NONCE, TP_NONCE)) ^ (1 << random.randrange(32))
-        blocks.append(struct.pack("<8I", nonce, random.randrange(6), *(random.randrange(64) for _ in range(6))))
+        blocks.append(
+            struct.pack(
+                "<8I", nonce, random.randrange(6), *(random.randrange(64) for _ in range(6))
+            )
+        )
     return b"".join(blocks)
 
 
@@ -87,12 +94,16 @@ def execute(
         outcome = Outcome(simulator.findings, simulator.deadlock, [], sites=simulator.sites)
         if not finished:
             return outcome
-        outcome.counters = [[simulator.counters(result.launch) for result in ranks] for ranks in results]
+        outcome.counters = [
+            [simulator.counters(result.launch) for result in ranks] for ranks in results
+        ]
         for number, (step, ranks) in enumerate(zip(program.steps, results, strict=True)):
             for rank, result in enumerate(ranks):
                 wrong = (judge or compare_with_oracle)(group, step, rank, result)
                 if wrong:
-                    outcome.mismatches.append(f"{program.name} step {number} ({step.op}) rank {rank}: {wrong}")
+                    outcome.mismatches.append(
+                        f"{program.name} step {number} ({step.op}) rank {rank}: {wrong}"
+                    )
         return outcome
 
 
@@ -109,7 +120,7 @@ def compare_with_oracle(group: KernelGroup, step: Step, rank: int, result: Any) 
 def dispatch_difference(
     found: Mapping[str, tuple[Tensor, Tensor]], expected: Any, call: Mapping[str, Any]
 ) -> str:
-    """Compares (content, written) of every output with the oracle; rows beyond the received ones must stay untouched."""
+    """Compares (content, written) of every output with the oracle; later rows must stay untouched."""
     own, rows = received_rows(expected, call)
     lengths = {
         "expand_x": rows,
@@ -131,4 +142,6 @@ def dispatch_difference(
 
 
 def same_bits(found: Tensor, expected: Tensor) -> bool:
-    return torch.equal(found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8))
+    return torch.equal(
+        found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8)
+    )

@@ -1,7 +1,8 @@
 """An EP group of simulated ranks that runs our kernels on the operators' own keywords.
 
-`KernelGroup` does what the host library does on hardware: windows, contexts, parameters, workspace, launches. Calls are the
-dicts that ``ascend_moe.reference.dispatch_world`` and ``combine_world`` take, so results can be compared directly.
+`KernelGroup` does what the host library does on hardware: windows, contexts, parameters,
+workspace, launches. Calls are the dicts that ``ascend_moe.reference.dispatch_world`` and
+``combine_world`` take, so results can be compared directly.
 """
 
 from __future__ import annotations
@@ -82,12 +83,6 @@ def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
     return given
 
 
-def refuse_unsupported(call: Mapping[str, Any]) -> None:
-    """What these kernels do not do yet is refused by name."""
-    if call["const_expert_num"]:
-        raise NotImplementedError("the kernels do not do const_expert_num > 0")
-
-
 def output_shapes(call: Mapping[str, Any]) -> dict[str, Tensor]:
     """Empty tensors like the seven outputs of this dispatch."""
     batch, hidden = call["x"].shape
@@ -144,16 +139,19 @@ class KernelGroup:
         offset: int = 0,
         timeout_ticks: int = 0,
     ) -> None:
-        """``ranks`` counts all of them: rank ``r`` is EP rank ``r // tp`` of plane ``r % tp``, and pairs are TP pairs.
+        """``ranks`` counts all: rank ``r`` is EP rank ``r // tp`` of plane ``r % tp``; pairs are TP pairs.
 
-        ``old_data`` is what somebody left at the start of every window; ``offset`` shifts every tensor by so many elements,
-        as views are.
+        ``old_data`` is what somebody left at the start of every window; ``offset`` shifts every
+        tensor by so many elements, as views are.
         """
         self.simulator, self.ranks, self.cores, self.offset = simulator, ranks, cores, offset
         self.timeout_ticks = timeout_ticks
-        self.windows = [self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)]
+        self.windows = [
+            self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)
+        ]
         tp_windows = [
-            self._window(rank, tp_window_bytes, "TP window", old_data) if tp == 2 else 0 for rank in range(ranks)
+            self._window(rank, tp_window_bytes, "TP window", old_data) if tp == 2 else 0
+            for rank in range(ranks)
         ]
         self.contexts = []
         for rank in range(ranks):
@@ -168,7 +166,9 @@ class KernelGroup:
                 *[0] * (MAX_RANKS - len(plane)),
             )
             self.contexts.append(simulator.put(rank, raw, "context"))
-            simulator.launch(rank, "ascend_moe_open", [self.contexts[rank], self._put(rank, Parameters())], cores)
+            simulator.launch(
+                rank, "ascend_moe_open", [self.contexts[rank], self._put(rank, Parameters())], cores
+            )
 
     def _window(self, rank: int, size: int, name: str, old_data: bytes) -> int:
         address = self.simulator.alloc(rank, size, name)
@@ -181,17 +181,23 @@ class KernelGroup:
 
     def _tensor(self, rank: int, call: Mapping[str, Any], name: str) -> int:
         tensor = call[name]
-        return 0 if tensor is None else self.simulator.put(rank, tensor, name, self.offset * tensor.element_size())
+        return (
+            0
+            if tensor is None
+            else self.simulator.put(rank, tensor, name, self.offset * tensor.element_size())
+        )
 
     def _workspace(self, rank: int, size: int) -> int:
         return self.simulator.alloc(rank, max(size, 1), "workspace")
 
     def dispatch(self, calls: Sequence[Mapping[str, Any]]) -> list[Dispatched]:
         """Enqueues a dispatch on every rank."""
-        return [self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **call})) for rank, call in enumerate(calls)]
+        return [
+            self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **call}))
+            for rank, call in enumerate(calls)
+        ]
 
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
-        refuse_unsupported(call)
         shapes = output_shapes(call)
         given = parameters("dispatch", call)
         given.capacity = shapes["expand_x"].shape[0]
@@ -199,7 +205,10 @@ class KernelGroup:
             name: self.simulator.alloc(rank, max(like.numel() * like.element_size(), 1), name)
             for name, like in shapes.items()
         }
-        inputs = [self._tensor(rank, call, name) for name in ("x", "expert_ids", "scales", "x_active_mask")]
+        inputs = [
+            self._tensor(rank, call, name)
+            for name in ("x", "expert_ids", "scales", "x_active_mask")
+        ]
         arguments = [
             self.contexts[rank],
             *inputs,
@@ -207,9 +216,15 @@ class KernelGroup:
             self._workspace(rank, library().moe_dispatch_workspace(ctypes.byref(given))),
             self._put(rank, given),
         ]
-        return Dispatched(addresses, shapes, self.simulator.launch(rank, "ascend_moe_dispatch", arguments, self.cores))
+        return Dispatched(
+            addresses,
+            shapes,
+            self.simulator.launch(rank, "ascend_moe_dispatch", arguments, self.cores),
+        )
 
-    def combine(self, calls: Sequence[Mapping[str, Any]], handles: Sequence[Dispatched]) -> list[Combined]:
+    def combine(
+        self, calls: Sequence[Mapping[str, Any]], handles: Sequence[Dispatched]
+    ) -> list[Combined]:
         """Enqueues a combine on every rank, on the handles that a dispatch before it will have filled."""
         return [
             self._combine(rank, with_defaults("combine", {"group_ep": "ep", **call}), handle)
@@ -217,7 +232,6 @@ class KernelGroup:
         ]
 
     def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
-        refuse_unsupported(call)
         given = parameters("combine", call)
         out = torch.empty(given.batch, given.hidden, dtype=call["expand_x"].dtype)
         address = self.simulator.alloc(rank, out.numel() * out.element_size(), "combine out")
@@ -243,11 +257,16 @@ class KernelGroup:
             self._workspace(rank, library().moe_combine_workspace(ctypes.byref(given))),
             self._put(rank, given),
         ]
-        return Combined(address, out, self.simulator.launch(rank, "ascend_moe_combine", arguments, self.cores))
+        return Combined(
+            address, out, self.simulator.launch(rank, "ascend_moe_combine", arguments, self.cores)
+        )
 
     def read(self, result: Dispatched) -> dict[str, tuple[Tensor, Tensor]]:
         """Content of every output, and which elements a kernel wrote."""
-        return {name: self.simulator.get(result.addresses[name], like) for name, like in result.shapes.items()}
+        return {
+            name: self.simulator.get(result.addresses[name], like)
+            for name, like in result.shapes.items()
+        }
 
 
 def window_bytes(calls: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
@@ -257,7 +276,9 @@ def window_bytes(calls: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
         filled = with_defaults(op, {"group_ep": "ep", **call})
         given = parameters(op, filled)
         if op == "dispatch":
-            dispatch = max(dispatch, lib.moe_dispatch_bytes(ctypes.byref(given), filled["ep_world_size"]))
+            dispatch = max(
+                dispatch, lib.moe_dispatch_bytes(ctypes.byref(given), filled["ep_world_size"])
+            )
         else:
             combine = max(combine, lib.moe_combine_bytes(ctypes.byref(given)))
     return lib.moe_window_bytes(dispatch, combine)

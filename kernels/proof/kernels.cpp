@@ -10,10 +10,20 @@ extern "C" {
 
 uint32_t moe_parameter_bytes() { return sizeof(ascend_moe::Parameters); }
 uint32_t moe_context_bytes() { return sizeof(ascend_moe::Context); }
-uint64_t moe_dispatch_bytes(const ascend_moe::Parameters* p, uint32_t ranks) { return ascend_moe::DispatchBytes(*p, ranks); }
+uint64_t moe_dispatch_bytes(const ascend_moe::Parameters* p, uint32_t ranks) {
+    return ascend_moe::DispatchBytes(*p, ranks);
+}
 uint64_t moe_combine_bytes(const ascend_moe::Parameters* p) { return ascend_moe::CombineBytes(*p); }
-uint64_t moe_window_bytes(uint64_t dispatch_bytes, uint64_t combine_bytes) { return ascend_moe::WindowBytes(dispatch_bytes, combine_bytes); }
-uint64_t moe_tp_window_bytes(uint32_t hidden, uint32_t cores) { return ascend_moe::TpWindowBytes(hidden, cores); }
-uint64_t moe_dispatch_workspace(const ascend_moe::Parameters* p) { return ascend_moe::DispatchWorkspace(*p); }
-uint64_t moe_combine_workspace(const ascend_moe::Parameters* p) { return ascend_moe::CombineWorkspace(*p); }
+uint64_t moe_window_bytes(uint64_t dispatch_bytes, uint64_t combine_bytes) {
+    return ascend_moe::WindowBytes(dispatch_bytes, combine_bytes);
+}
+uint64_t moe_tp_window_bytes(uint32_t hidden, uint32_t cores) {
+    return ascend_moe::TpWindowBytes(hidden, cores);
+}
+uint64_t moe_dispatch_workspace(const ascend_moe::Parameters* p) {
+    return ascend_moe::DispatchWorkspace(*p);
+}
+uint64_t moe_combine_workspace(const ascend_moe::Parameters* p) {
+    return ascend_moe::CombineWorkspace(*p);
+}
 }

@@ -1,7 +1,7 @@
 """Drops one synchronisation site at a time: a checker or a schedule that does not notice proves nothing.
 
-A site is a source line of ``kernels/device`` with an event, a barrier, a SyncAll or a queue step. The simulator skips it by
-its place, so one build serves all mutants.
+A site is a source line of ``kernels/device`` with an event, a barrier, a SyncAll or a queue step.
+The simulator skips it by its place, so one build serves all mutants.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import torch
 from .execution import execute, old_window
 from .programs import Program, Shape, layer_program
 from .simulator import Schedule
-
 
 SMALL = Shape(ranks=4, max_batch=5, hidden=1031, topk=4, local_experts=3)
 SHARED = replace(SMALL, local_experts=2, shared_experts=1, shared_ranks=2)
@@ -29,11 +28,26 @@ def programs() -> Iterator[tuple[Program, int]]:
         (replace(SHARED, quant=True, smooth=True, dtype=torch.float16), 1, "dc"),
         (replace(SHARED, mask=2, comm_quant=True), 1, "dcc"),
         (replace(SHARED, shared_experts=2, mask=2), 2, "dc"),
+        (replace(SMALL, topk=8, zero_experts=1, copy_experts=2, const_experts=3), 2, "dc"),
+        (replace(SMALL, topk=8, copy_experts=1, const_experts=3, comm_quant=True), 1, "dc"),
         (replace(SHARED, ranks=5, max_batch=1, topk=1, local_experts=3), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=1, quant=True), 1, "dc"),
         (replace(SMALL, topk=2, local_experts=1, tp=2, quant=True), 2, "dcc"),
         (replace(SMALL, ranks=2, max_batch=9, topk=2, local_experts=1, tp=2), 1, "dcdc"),
-        (replace(SMALL, ranks=2, max_batch=160, hidden=1024, topk=2, local_experts=1, tp=2, quant=True), 1, "dc"),
+        (
+            replace(
+                SMALL,
+                ranks=2,
+                max_batch=160,
+                hidden=1024,
+                topk=2,
+                local_experts=1,
+                tp=2,
+                quant=True,
+            ),
+            1,
+            "dc",
+        ),
         (replace(SMALL, ranks=3, max_batch=2, mask=1), 4, "dccdcc"),
         (replace(SMALL, ranks=2, max_batch=200, hidden=1024, local_experts=4, quant=True), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=160, hidden=1024, local_experts=4), 2, "dc"),
@@ -50,7 +64,7 @@ def schedules() -> Iterator[Schedule]:
             uneven=seed % 2 == 0,
             stalled_rank=seed % 3 - 1,
             stall_steps=400 * seed,
-            max_steps=2_000_000,
+            max_steps=300_000,  # a mutant may poll for ever; the programs need a tenth of it
         )
 
 
@@ -73,7 +87,9 @@ def run_mutants() -> tuple[dict[str, str], int]:
         for schedule in schedules():
             for program, cores in users:
                 runs += 1
-                problems = execute(program, schedule, cores=cores, mutate=site, old_data=old_window(schedule.seed)).problems
+                problems = execute(
+                    program, schedule, cores=cores, mutate=site, old_data=old_window(schedule.seed)
+                ).problems
                 if problems:
                     caught[site] = problems[0].split(" ", 1)[0]
                     break

@@ -96,6 +96,7 @@ class Shape:
     shared_x: bool = False
     zero_experts: int = 0
     copy_experts: int = 0
+    const_experts: int = 0
     skewed: bool = False
     tp: int = 1
 
@@ -105,7 +106,9 @@ class Shape:
 
     @property
     def contract(self) -> str:
-        return "cann-9.1" if self.zero_experts or self.copy_experts else "cann-8.2"
+        return (
+            "cann-9.1" if self.zero_experts + self.copy_experts + self.const_experts else "cann-8.2"
+        )
 
 
 HIDDEN = (1024, 1024, 1024, 1025, 1031, 1048, 1056, 1999, 2048, 4096, 7168, 8191, 8192)
@@ -121,6 +124,7 @@ def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] 
     special = random.random() < 0.2
     moe = local_experts * (ranks - shared_ranks)
     tp = 2 if local_experts == 1 and not special and random.random() < 0.5 else 1
+    dtype = random.choice((torch.bfloat16, torch.bfloat16, torch.float16))
     quant = random.random() < 0.5
     uneven = random.random() < 0.3
     return Shape(
@@ -131,7 +135,7 @@ def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] 
         local_experts=local_experts,
         shared_experts=shared_experts,
         shared_ranks=shared_ranks,
-        dtype=random.choice((torch.bfloat16, torch.bfloat16, torch.float16)),
+        dtype=dtype,
         quant=quant,
         smooth=quant and random.random() < 0.4,
         mask=0 if uneven else random.choice((0, 0, 1, 2)),
@@ -141,6 +145,7 @@ def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] 
         shared_x=shared_ranks == 0 and random.random() < 0.3,
         zero_experts=random.randint(0, 2) if special else 0,
         copy_experts=random.randint(0, 2) if special else 0,
+        const_experts=random.randint(0, 2) if special and dtype == torch.bfloat16 else 0,
         skewed=random.random() < 0.2,
         tp=tp,
     )
@@ -187,8 +192,10 @@ class Layers:
             _, rows = received_rows(handle, call)
             expand_x[:rows] = self._rows(rows)
             special = {}
-            if shape.copy_experts:
+            if shape.copy_experts or shape.const_experts:
                 special["ori_x"] = call["x"]
+            if shape.const_experts:
+                special |= self._const_experts()
             if shape.shared_x:
                 special["shared_expert_x"] = self._rows(batch)
             calls.append(
@@ -204,10 +211,27 @@ class Layers:
             )
         return calls
 
+    def _const_experts(self) -> dict[str, Tensor]:
+        """Scores whose softmax is exact however computed: equal, or so far apart that one share is 1."""
+        size = (self.shape.const_experts, self.shape.hidden)
+        alpha_1, alpha_2 = torch.zeros(size), torch.zeros(size)
+        alpha_1[1:, 0] = 1e30
+        alpha_2[1:, 0] = -1e30
+        rows = {
+            "const_expert_alpha_1": alpha_1,
+            "const_expert_alpha_2": alpha_2,
+            "const_expert_v": self._normal(*size),
+        }
+        return {name: row.to(self.shape.dtype) for name, row in rows.items()}
+
     def _common(self, rank: int) -> dict[str, Any]:
         shape = self.shape
         special = (
-            {"zero_expert_num": shape.zero_experts, "copy_expert_num": shape.copy_experts}
+            {
+                "zero_expert_num": shape.zero_experts,
+                "copy_expert_num": shape.copy_experts,
+                "const_expert_num": shape.const_experts,
+            }
             if shape.contract == "cann-9.1"
             else {}
         )
@@ -233,10 +257,13 @@ class Layers:
 
     def _ids(self, batch: int) -> Tensor:
         shape = self.shape
-        all_experts = shape.moe_experts + shape.zero_experts + shape.copy_experts
+        all_experts = (
+            shape.moe_experts + shape.zero_experts + shape.copy_experts + shape.const_experts
+        )
         among = max(shape.topk, 2) if shape.skewed else all_experts
         rows = [
-            torch.randperm(min(among, all_experts), generator=self._generator)[: shape.topk] for _ in range(batch)
+            torch.randperm(min(among, all_experts), generator=self._generator)[: shape.topk]
+            for _ in range(batch)
         ]
         return torch.stack(rows).int()
 

@@ -1,4 +1,4 @@
-"""``scripts/prove_kernels``: golden cases, a random sweep, many schedules, mutants and traffic, as a table and as JSON."""
+"""``scripts/prove_kernels``: golden cases, random sweep, schedules, mutants and traffic; table and JSON."""
 
 from __future__ import annotations
 
@@ -77,10 +77,14 @@ def run_sweep(tally: Tally, cases: int, first_seed: int = 0) -> int:
     for seed in range(first_seed, first_seed + cases):
         random = Random(seed)
         shape = random_shape(random)
-        program = layer_program(f"sweep {seed} {shape}", shape, seed, random.choice(("dc", "dcdc", "ddoc", "dcc")))
+        program = layer_program(
+            f"sweep {seed} {shape}", shape, seed, random.choice(("dc", "dcdc", "ddoc", "dcc"))
+        )
         outcome = execute(
             program,
-            Schedule(seed=seed, uneven=random.random() < 0.5, landing_percent=random.choice((3, 30, 70))),
+            Schedule(
+                seed=seed, uneven=random.random() < 0.5, landing_percent=random.choice((3, 30, 70))
+            ),
             cores=random.choice((1, 2, 3, 4, 7, 16, 48)),
             offset=random.choice((0, 0, 1, 8, 13)),
             old_data=old_window(seed),
@@ -90,7 +94,7 @@ def run_sweep(tally: Tally, cases: int, first_seed: int = 0) -> int:
 
 
 def run_schedules(tally: Tally, number: int) -> int:
-    """Schedules over the shapes of `SCHEDULE_SHAPES`: drift, uneven speed, a stalled rank, old epochs in the windows."""
+    """Schedules of `SCHEDULE_SHAPES`: drift, uneven speed, a stalled rank, old epochs in the windows."""
     programs = [
         (layer_program(f"schedule {index}", shape, index, order), cores)
         for index, (shape, cores, order) in enumerate(SCHEDULE_SHAPES)
@@ -133,7 +137,10 @@ def window_mb_worst_case() -> float:
             smooth=True,
         )
         dispatch = library().moe_dispatch_bytes(ctypes.byref(given), ranks)
-        worst = max(worst, library().moe_window_bytes(dispatch, library().moe_combine_bytes(ctypes.byref(given))))
+        worst = max(
+            worst,
+            library().moe_window_bytes(dispatch, library().moe_combine_bytes(ctypes.byref(given))),
+        )
     return worst / 2**20
 
 
@@ -160,7 +167,9 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         print(f"  not noticed: {site}")
     moved, floor = traffic_mb()
     for name, value in moved.items():
-        done(f"traffic {name}: {value:.2f} MB, floor {floor[name]:.2f}, shipped {SHIPPED_MB[name]:.2f}")
+        done(
+            f"traffic {name}: {value:.2f} MB, floor {floor[name]:.2f}, shipped {SHIPPED_MB[name]:.2f}"
+        )
     record = {
         "golden_passed": passed,
         "golden_total": total,

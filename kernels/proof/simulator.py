@@ -26,7 +26,9 @@ def library() -> ctypes.CDLL:
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+            raise RuntimeError(
+                f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+            )
     lib = ctypes.CDLL(str(BUILD / "libmoe_proof.so"))
     pointer, text, u64, u32, i32 = (
         ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int32
@@ -134,16 +136,22 @@ class Simulator:
         if size and not self._lib.hostsim_read(self._world, address, raw, size, written):
             raise ValueError(f"{size} bytes at {address:#x} are not inside one allocation")
         content = torch.frombuffer(bytearray(raw.raw), dtype=like.dtype) if size else like
-        flags = torch.frombuffer(bytearray(written.raw), dtype=torch.uint8) if size else torch.ones(0)
+        flags = (
+            torch.frombuffer(bytearray(written.raw), dtype=torch.uint8) if size else torch.ones(0)
+        )
         return content.view(like.shape), flags.view(*like.shape, like.element_size()).bool().all(-1)
 
-    def launch(self, rank: int, kernel: str, arguments: list[int], blocks: int, stream: int = 0) -> int:
+    def launch(
+        self, rank: int, kernel: str, arguments: list[int], blocks: int, stream: int = 0
+    ) -> int:
         array = (ctypes.c_uint64 * max(len(arguments), 1))(*arguments)
         launch = self._lib.hostsim_launch(
             self._world, rank, stream, blocks, kernel.encode(), array, len(arguments)
         )
         if not launch:
-            raise ValueError(f"no kernel {kernel} with {len(arguments)} arguments and {blocks} blocks")
+            raise ValueError(
+                f"no kernel {kernel} with {len(arguments)} arguments and {blocks} blocks"
+            )
         return launch
 
     def run(self) -> bool:

@@ -1,4 +1,4 @@
-"""GM bytes that the kernels move, from the simulator's counters, for the shape the shipped kernels were counted with."""
+"""GM bytes that the kernels move, for the shape the shipped kernels were counted with."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ SHIPPED_MB = {"dispatch_bf16": 7.42, "dispatch_int8": 4.68, "combine": 5.74}
 def traffic_mb(seed: int = 0) -> tuple[dict[str, float], dict[str, float]]:
     """(moved, floor) in MB per rank, averaged over the ranks.
 
-    The floor is the payload of the protocol alone, without index, flags and parameters: dispatch reads and stages every
-    token once, reads and writes every received row once; combine reads every row, writes and reads it again if it changes
-    rank, and writes every token once.
+    The floor is the payload of the protocol alone, without index, flags and parameters: dispatch
+    reads and stages every token once, reads and writes every received row once; combine reads every
+    row, writes and reads it again if it changes rank, and writes every token once.
     """
     moved, floor = {}, {}
     for name, shape in (("dispatch_bf16", SHAPE), ("dispatch_int8", replace(SHAPE, quant=True))):
@@ -36,7 +36,14 @@ def traffic_mb(seed: int = 0) -> tuple[dict[str, float], dict[str, float]]:
 
 
 def _average(counters: list[dict[str, int]]) -> float:
-    counted = ("read_own", "read_remote", "write_own", "write_remote", "scalar_read", "scalar_write")
+    counted = (
+        "read_own",
+        "read_remote",
+        "write_own",
+        "write_remote",
+        "scalar_read",
+        "scalar_write",
+    )
     return sum(rank[name] for rank in counters for name in counted) / len(counters) / 1e6
 
 
@@ -45,13 +52,19 @@ def _dispatch_floor(program: Program) -> float:
     for call, output in zip(program.steps[0].calls, program.steps[0].expected, strict=True):
         row = output.expand_x.shape[1] * output.expand_x.element_size()
         tokens = call["x"].shape[0]
-        total += tokens * call["x"].shape[1] * 2 + tokens * row + 2 * row * int(output.ep_recv_counts[-1])
+        total += (
+            tokens * call["x"].shape[1] * 2
+            + tokens * row
+            + 2 * row * int(output.ep_recv_counts[-1])
+        )
     return total / program.ranks / 1e6
 
 
 def _combine_floor(program: Program) -> float:
     total = 0
-    for rank, (call, output) in enumerate(zip(program.steps[0].calls, program.steps[0].expected, strict=True)):
+    for rank, (call, output) in enumerate(
+        zip(program.steps[0].calls, program.steps[0].expected, strict=True)
+    ):
         rows = int(output.ep_recv_counts[-1])
         own = int((output.assist_info_for_combine[: 3 * rows].view(-1, 3)[:, 0] == rank).sum())
         total += (3 * (rows - own) + own + call["x"].shape[0]) * call["x"].shape[1] * 2

@@ -1,6 +1,6 @@
-// One small kernel per rule of the checker, each with exactly one mistake, beside the correct kernel it was made from; and kernels
-// for the simulator's numerics. All take
-// (in, out): `in` holds 256 floats, `out` room for 256.
+// One small kernel per rule of the checker, each with exactly one mistake, beside the correct
+// kernel it was made from; and kernels for the simulator's numerics. All take (in, out): `in` holds
+// 256 floats, `out` room for 256.
 #include "kernel_operator.h"
 #include "register.h"
 
@@ -50,9 +50,9 @@ void DoubleAndAdd(GM_ADDR from, GM_ADDR to, Mistake mistake) {
 
 }  // namespace
 
-#define MINI(name)                                \
+#define MINI(name)                                  \
     extern "C" void name(GM_ADDR from, GM_ADDR to); \
-    HOSTSIM_KERNEL(name);                         \
+    HOSTSIM_KERNEL(name);                           \
     extern "C" void name([[maybe_unused]] GM_ADDR from, [[maybe_unused]] GM_ADDR to)
 
 MINI(mini_correct) { DoubleAndAdd(from, to, kNone); }
@@ -74,13 +74,15 @@ MINI(mini_align_cast) {
     Frame f(from, to);
     Duplicate(f.ub, 1.0f, kCount);
     PipeBarrier<PIPE_V>();
-    Cast(f.ub2.ReinterpretCast<bfloat16_t>(), f.ub, RoundMode::CAST_NONE, kCount);  // float to bfloat16 has no CAST_NONE
+    Cast(f.ub2.ReinterpretCast<bfloat16_t>(), f.ub, RoundMode::CAST_NONE,
+         kCount);  // float to bfloat16 has no CAST_NONE
 }
 MINI(mini_align_compare) {
     Frame f(from, to);
     Duplicate(f.ub, 1.0f, kCount);
     PipeBarrier<PIPE_V>();
-    CompareScalar(f.ub2.ReinterpretCast<uint8_t>(), f.ub, 0.0f, CMPMODE::GT, 40);  // 160 bytes, not a multiple of 256
+    CompareScalar(f.ub2.ReinterpretCast<uint8_t>(), f.ub, 0.0f, CMPMODE::GT,
+                  40);  // 160 bytes, not a multiple of 256
 }
 MINI(mini_ub_capacity) {
     Frame f(from, to);
@@ -93,7 +95,8 @@ MINI(mini_ub_bounds) {
 }
 MINI(mini_gm_bounds) {
     Frame f(from, to);
-    DataCopyPad(f.ub[8], f.in[kCount - 7], DataCopyExtParams{1, 32, 0, 0, 0}, DataCopyPadExtParams<float>{});
+    DataCopyPad(f.ub[8], f.in[kCount - 7], DataCopyExtParams{1, 32, 0, 0, 0},
+                DataCopyPadExtParams<float>{});
 }
 MINI(mini_uninit_ub) {
     Frame f(from, to);
@@ -179,7 +182,8 @@ MINI(mini_sync_all_skipped) {
     if (GetBlockIdx() == 0) SyncAll();
 }
 
-// Core 0 publishes 192 floats with a flag behind them, core 1 waits for the flag and reads. Without the barrier the flag may overtake.
+// Core 0 publishes 192 floats with a flag behind them, core 1 waits for the flag and reads. Without
+// the barrier the flag may overtake.
 namespace {
 void Publish(GM_ADDR from, GM_ADDR to, bool barrier) {
     Frame f(from, to);

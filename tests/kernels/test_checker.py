@@ -1,4 +1,4 @@
-"""The checker finds each class of mistake in a kernel made for it, names both sides, and is silent on the correct twin."""
+"""Every class of mistake is found in a kernel made for it, both sides named; correct twins are clean."""
 
 import pytest
 import torch
@@ -117,7 +117,10 @@ def test_unordered_copies_are_late_on_some_schedule(kernel):
 def test_the_same_seed_is_the_same_run():
     def steps(seed):
         with Simulator(Schedule(seed=seed)) as simulator:
-            source, target = simulator.put(0, torch.ones(256), "in"), simulator.alloc(0, 1024, "out")
+            source, target = (
+                simulator.put(0, torch.ones(256), "in"),
+                simulator.alloc(0, 1024, "out"),
+            )
             simulator.launch(0, "mini_block_taken_over", [source, target], 4)
             assert simulator.run()
             return simulator.steps

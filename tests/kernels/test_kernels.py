@@ -1,6 +1,4 @@
-"""The device kernels inside hostsim: golden data, the oracle, schedules, mutants, traffic. A bounded part of scripts/prove_kernels."""
-
-import struct
+"""The device kernels inside hostsim: the bounded part of scripts/prove_kernels, and edges."""
 
 import pytest
 import torch
@@ -9,8 +7,14 @@ from kernels.proof.execution import CONTROL_BYTES, execute, old_window
 from kernels.proof.golden_programs import GoldenProgram, golden_cases
 from kernels.proof.group import NONCE, KernelGroup, window_bytes
 from kernels.proof.mutation import run_mutants
-from kernels.proof.programs import Layers, Shape, layer_program
-from kernels.proof.prove import SCHEDULE_SHAPES, Tally, run_schedules, run_sweep, window_mb_worst_case
+from kernels.proof.programs import Layers, Program, Shape, layer_program
+from kernels.proof.prove import (
+    SCHEDULE_SHAPES,
+    Tally,
+    run_schedules,
+    run_sweep,
+    window_mb_worst_case,
+)
 from kernels.proof.simulator import Schedule, Simulator
 from kernels.proof.traffic import traffic_mb
 
@@ -62,9 +66,19 @@ def test_the_largest_legal_call_fits_hccl_buffsize_200():
 @pytest.mark.parametrize(
     "shape",
     [
-        Shape(ranks=2, max_batch=512, hidden=1024, topk=16, local_experts=16, quant=True, smooth=True),
+        Shape(
+            ranks=2, max_batch=512, hidden=1024, topk=16, local_experts=16, quant=True, smooth=True
+        ),
         Shape(ranks=2, max_batch=512, hidden=1024, topk=16, local_experts=16, mask=2),
-        Shape(ranks=16, max_batch=2, hidden=1024, topk=8, local_experts=2, shared_experts=4, shared_ranks=8),
+        Shape(
+            ranks=16,
+            max_batch=2,
+            hidden=1024,
+            topk=8,
+            local_experts=2,
+            shared_experts=4,
+            shared_ranks=8,
+        ),
         Shape(ranks=2, max_batch=4, hidden=8192, topk=4, local_experts=256, comm_quant=True),
         Shape(ranks=4, max_batch=16, hidden=7168, topk=8, local_experts=8, dtype=torch.float16),
     ],
@@ -81,6 +95,32 @@ def test_output_rows_of_inactive_tokens_are_zero():
     assert active < 6
     assert not program.steps[1].expected[0][active:].any()
     assert execute(program, Schedule(seed=3), cores=4).problems == []
+
+
+def test_const_experts_blend_by_the_softmax_of_their_scores():
+    """Ordinary scores: the order of a sum of H products is nobody's promise, hence a tolerance."""
+    shape = Shape(ranks=2, max_batch=6, hidden=1031, topk=4, local_experts=2, const_experts=3)
+    layers, program = Layers(shape, 9), Program("const", shape.contract)
+    number = program.dispatch(layers.dispatch())
+    step = program.steps[number]
+    calls = layers.combine(step.calls, step.expected)
+    generator = torch.Generator().manual_seed(9)
+    for call in calls:
+        size = float(call["ori_x"].float().norm(dim=1).max()) + 1e-9
+        for name in ("const_expert_alpha_1", "const_expert_alpha_2"):
+            call[name] = (torch.randn(3, 1031, generator=generator) / size).bfloat16()
+    program.combine(calls, number)
+    far = []
+
+    def judge(group, judged, rank, result):
+        if judged.op == "combine":
+            found = group.simulator.get(result.address, result.shape)[0]
+            expected = judged.expected[rank].float()
+            far.append(((found.float() - expected).abs() > 2**-7 * expected.abs() + 1e-6).sum())
+        return ""
+
+    assert execute(program, Schedule(seed=9), cores=3, judge=judge).problems == []
+    assert far == [0, 0]
 
 
 def lonely_dispatch(timeout_ticks, patience):
@@ -106,7 +146,7 @@ def test_a_peer_that_never_comes_ends_in_an_error_record():
     assert (finished, report, findings) == (True, "", [])
     named = [record for record in records if record[2]]
     assert len(named) == 1
-    assert named[0][:3].tolist() == [struct.unpack("<i", struct.pack("<I", NONCE))[0], 1, 2]
+    assert named[0][1:4].tolist() == [1, 2, 1]  # epoch 1, rank 1 (stored + 1), dispatch
 
 
 def test_old_epochs_are_not_flags_of_ours():

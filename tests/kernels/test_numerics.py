@@ -24,7 +24,9 @@ def bit_patterns(seed):
     bits[:64] = bits[:64] & ~0xFFFF | 0x8000  # halfway between two bfloat16
     bits[64:128] = bits[64:128] & ~0x1FFF | 0x1000  # and between two float16
     exponents = torch.randint(96, 145, (64,), generator=generator)
-    bits[64:128] = (bits[64:128] & 0x007FFFFF) | (exponents << 23)  # around float16's range and denormals
+    bits[64:128] = (bits[64:128] & 0x007FFFFF) | (
+        exponents << 23
+    )  # around float16's range and denormals
     values = bits.int().view(torch.float32)
     values[-6:] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf, 65520.0, 5.9e-8])
     return values.where(~values.isnan(), torch.zeros(()))

@@ -1,4 +1,5 @@
-// TPipe hands out UB; TBuf is plain memory; TQue and TQueBind are rings of buffers whose steps synchronise two pipes.
+// TPipe hands out UB; TBuf is plain memory; TQue and TQueBind are rings of buffers whose steps
+// synchronise two pipes.
 #pragma once
 
 #include <deque>
@@ -11,7 +12,7 @@ namespace AscendC {
 
 template <TPosition position>
 class TBuf {
-  public:
+ public:
     template <typename T>
     LocalTensor<T> Get() const {
         return LocalTensor<T>(at, bytes);
@@ -20,11 +21,11 @@ class TBuf {
     uint32_t at = 0, bytes = 0;  // hostsim only
 };
 
-// EnQue sets an event from the producing pipe to the consuming pipe, DeQue waits for it; FreeTensor and AllocTensor likewise in the other
-// direction (asc-devkit include/basic_api/kernel_tquebind.h).
+// EnQue sets an event from the producing pipe to the consuming pipe, DeQue waits for it; FreeTensor
+// and AllocTensor likewise in the other direction (asc-devkit include/basic_api/kernel_tquebind.h).
 template <TPosition source, TPosition destination, int32_t depth>
 class TQueBind {
-  public:
+ public:
     template <typename T>
     LocalTensor<T> AllocTensor(hostsim::Loc loc = hostsim::Loc::Here()) {
         hostsim::Core* core = hostsim::g_core;
@@ -78,7 +79,7 @@ class TQueBind {
         for (uint8_t i = 0; i < count; ++i) slots_.push_back({at + i * bytes, kFree, {}});
     }
 
-  private:
+ private:
     enum State { kFree, kAllocated, kQueued, kTaken };
     struct Slot {
         uint32_t at;
@@ -107,18 +108,20 @@ template <TPosition position, int32_t depth>
 class TQue : public TQueBind<position, position, depth> {};
 
 class TPipe {
-  public:
+ public:
     TPipe() {
         Reset();
         hostsim::g_core->pipe = this;
     }
     template <TPosition position>
-    void InitBuffer(TBuf<position>& buffer, uint32_t bytes, hostsim::Loc loc = hostsim::Loc::Here()) {
+    void InitBuffer(TBuf<position>& buffer, uint32_t bytes,
+                    hostsim::Loc loc = hostsim::Loc::Here()) {
         buffer.bytes = Round(bytes);
         buffer.at = Take(buffer.bytes, loc);
     }
     template <TPosition source, TPosition destination, int32_t depth>
-    void InitBuffer(TQueBind<source, destination, depth>& queue, uint8_t count, uint32_t bytes, hostsim::Loc loc = hostsim::Loc::Here()) {
+    void InitBuffer(TQueBind<source, destination, depth>& queue, uint8_t count, uint32_t bytes,
+                    hostsim::Loc loc = hostsim::Loc::Here()) {
         queue.Bind(Take(count * Round(bytes), loc), count, Round(bytes));
     }
     // A free id. Queues of this simulator do not use ids.
@@ -126,7 +129,7 @@ class TPipe {
     // Frees all buffers. Nothing may be in flight: the caller drains first.
     void Reset() { top_ = 0; }
 
-  private:
+ private:
     static uint32_t Round(uint32_t bytes) { return (bytes + 31) / 32 * 32; }
     uint32_t Take(uint32_t bytes, hostsim::Loc loc) {
         hostsim::Core* core = hostsim::g_core;
@@ -135,7 +138,8 @@ class TPipe {
         core->ub_top = std::max(core->ub_top, top_);
         if (top_ > hostsim::kUbUsable) {
             core->where = loc;
-            core->Report("ub-capacity", "buffers of " + std::to_string(top_) + " bytes, " + std::to_string(hostsim::kUbUsable) + " are usable");
+            core->Report("ub-capacity", "buffers of " + std::to_string(top_) + " bytes, " +
+                                            std::to_string(hostsim::kUbUsable) + " are usable");
             top_ = 0;
             return 0;
         }

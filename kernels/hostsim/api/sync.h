@@ -46,7 +46,8 @@ struct PollScope {
 
 // The poll saw nothing new: let others run until something lands there.
 inline void PollPause(const char* what, uint32_t peer, uint32_t epoch) {
-    g_world->PollPause(g_core, std::string(what) + " of rank " + std::to_string(peer) + ", epoch " + std::to_string(epoch));
+    g_world->PollPause(g_core, std::string(what) + " of rank " + std::to_string(peer) + ", epoch " +
+                                   std::to_string(epoch));
 }
 
 }  // namespace hostsim

@@ -7,7 +7,7 @@ namespace AscendC {
 
 template <typename T>
 class LocalTensor {
-  public:
+ public:
     LocalTensor() = default;
     // hostsim only: `at` and `bytes` inside the UB of the running core.
     LocalTensor(uint32_t at, uint32_t bytes) : at_(at), bytes_(bytes) {}
@@ -45,19 +45,22 @@ class LocalTensor {
     T* Host() const { return reinterpret_cast<T*>(hostsim::g_core->ub + at_); }
     bool Holds(uint64_t from, uint64_t bytes) const {
         if (from + bytes <= bytes_) return true;
-        hostsim::g_core->Report("ub-bounds", "operand of " + std::to_string(from + bytes) + " bytes in a buffer of " + std::to_string(bytes_));
+        hostsim::g_core->Report("ub-bounds", "operand of " + std::to_string(from + bytes) +
+                                                 " bytes in a buffer of " + std::to_string(bytes_));
         return false;
     }
 
-  private:
+ private:
     uint32_t at_ = 0, bytes_ = 0;
 };
 
 template <typename T>
 class GlobalTensor {
-  public:
+ public:
     void SetGlobalBuffer(__gm__ T* address) { SetGlobalBuffer(address, 0); }
-    void SetGlobalBuffer(__gm__ T* address, uint64_t) { address_ = reinterpret_cast<uint64_t>(address); }
+    void SetGlobalBuffer(__gm__ T* address, uint64_t) {
+        address_ = reinterpret_cast<uint64_t>(address);
+    }
     GlobalTensor operator[](uint64_t offset) const {
         GlobalTensor other;
         other.address_ = address_ + offset * sizeof(T);
@@ -75,7 +78,7 @@ class GlobalTensor {
 
     uint64_t Address() const { return address_; }  // hostsim only
 
-  private:
+ private:
     uint64_t address_ = 0;
 };
 

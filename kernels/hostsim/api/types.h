@@ -18,7 +18,7 @@ namespace AscendC {
 
 enum class RoundMode {
     CAST_NONE = 0,
-    CAST_RINT,   // half to even
+    CAST_RINT,  // half to even
     CAST_FLOOR,
     CAST_CEIL,
     CAST_ROUND,  // half away from zero
@@ -28,25 +28,32 @@ enum class RoundMode {
 // Rounds a finite value to an integral one.
 inline double RoundIntegral(double value, RoundMode mode) {
     switch (mode) {
-        case RoundMode::CAST_FLOOR: return std::floor(value);
-        case RoundMode::CAST_CEIL: return std::ceil(value);
-        case RoundMode::CAST_ROUND: return std::round(value);
-        case RoundMode::CAST_TRUNC: return std::trunc(value);
-        default: return std::nearbyint(value);
+        case RoundMode::CAST_FLOOR:
+            return std::floor(value);
+        case RoundMode::CAST_CEIL:
+            return std::ceil(value);
+        case RoundMode::CAST_ROUND:
+            return std::round(value);
+        case RoundMode::CAST_TRUNC:
+            return std::trunc(value);
+        default:
+            return std::nearbyint(value);
     }
 }
 
 }  // namespace AscendC
 
-// Storage-only 16-bit floats: explicit conversion, no arithmetic, like on the device's scalar unit. Overflow gives infinity: A2 and A3
-// run in INF/NAN mode.
+// Storage-only 16-bit floats: explicit conversion, no arithmetic, like on the device's scalar unit.
+// Overflow gives infinity: A2 and A3 run in INF/NAN mode.
 namespace hostsim {
 
-// Rounds to a float format with `mantissa` stored bits and exponents down to `min_exponent`; denormals are kept.
+// Rounds to a float format with `mantissa` stored bits and exponents down to `min_exponent`;
+// denormals are kept.
 inline float RoundToFormat(float value, int mantissa, int min_exponent, AscendC::RoundMode mode) {
     if (value == 0.0f || !std::isfinite(value)) return value;
     int exponent = std::max(std::ilogb(value), min_exponent) - mantissa;
-    return static_cast<float>(std::ldexp(AscendC::RoundIntegral(std::ldexp(static_cast<double>(value), -exponent), mode), exponent));
+    return static_cast<float>(std::ldexp(
+        AscendC::RoundIntegral(std::ldexp(static_cast<double>(value), -exponent), mode), exponent));
 }
 
 inline float HalfToFloat(uint16_t bits) {
@@ -74,7 +81,8 @@ inline uint16_t FloatToHalf(float value, AscendC::RoundMode mode) {
     if (std::isnan(value)) return sign | 0x7e00u;
     float magnitude = std::fabs(RoundToFormat(value, 10, -14, mode));
     if (magnitude >= 65536.0f) return sign | 0x7c00u;
-    if (magnitude < 6.103515625e-05f) return sign | static_cast<uint16_t>(std::ldexp(magnitude, 24));
+    if (magnitude < 6.103515625e-05f)
+        return sign | static_cast<uint16_t>(std::ldexp(magnitude, 24));
     std::memcpy(&bits, &magnitude, 4);
     return sign | static_cast<uint16_t>((bits >> 13) - (112u << 10));
 }
@@ -164,7 +172,21 @@ enum pipe_t { PIPE_S = 0, PIPE_V, PIPE_MTE2, PIPE_MTE3, PIPE_ALL };
 
 namespace AscendC {
 
-enum class HardEvent { S_V, S_MTE2, S_MTE3, V_S, V_MTE2, V_MTE3, MTE2_S, MTE2_V, MTE2_MTE3, MTE3_S, MTE3_V, MTE3_MTE2, MAX };
+enum class HardEvent {
+    S_V,
+    S_MTE2,
+    S_MTE3,
+    V_S,
+    V_MTE2,
+    V_MTE3,
+    MTE2_S,
+    MTE2_V,
+    MTE2_MTE3,
+    MTE3_S,
+    MTE3_V,
+    MTE3_MTE2,
+    MAX
+};
 
 }  // namespace AscendC
 

@@ -15,8 +15,8 @@ const char* const kPipeNames[] = {"S", "V", "MTE2", "MTE3", "ALL"};
 
 constexpr pipe_t kEventFrom[] = {PIPE_S,    PIPE_S,    PIPE_S,    PIPE_V,    PIPE_V,    PIPE_V,
                                  PIPE_MTE2, PIPE_MTE2, PIPE_MTE2, PIPE_MTE3, PIPE_MTE3, PIPE_MTE3};
-constexpr pipe_t kEventTo[] = {PIPE_V,    PIPE_MTE2, PIPE_MTE3, PIPE_S,    PIPE_MTE2, PIPE_MTE3,
-                               PIPE_S,    PIPE_V,    PIPE_MTE3, PIPE_S,    PIPE_V,    PIPE_MTE2};
+constexpr pipe_t kEventTo[] = {PIPE_V, PIPE_MTE2, PIPE_MTE3, PIPE_S, PIPE_MTE2, PIPE_MTE3,
+                               PIPE_S, PIPE_V,    PIPE_MTE3, PIPE_S, PIPE_V,    PIPE_MTE2};
 
 }  // namespace
 
@@ -47,7 +47,8 @@ void Core::Begin(pipe_t pipe, Loc loc) {
     pipe_ = pipe;
     seq_ = ++issued_[pipe];
     if (pipe != PIPE_S) {
-        // The scalar unit issued this instruction after everything it waited for; its own UB accesses need an event.
+        // The scalar unit issued this instruction after everything it waited for; its own UB
+        // accesses need an event.
         for (int q = 0; q < kPipes; ++q) {
             if (q != PIPE_S) known_[pipe][q] = std::max(known_[pipe][q], known_[PIPE_S][q]);
         }
@@ -64,8 +65,10 @@ void Core::Read(uint32_t at, uint32_t bytes) {
         UbBlock& block = blocks_[b];
         if (block.write_pipe >= 0 && !(block.write_pipe == PIPE_S && pipe_ == PIPE_S) &&
             known_[pipe_][block.write_pipe] < block.write_seq) {
-            Report("hazard", std::string(kPipeNames[pipe_]) + " reads UB byte " + std::to_string(b * kBlock) + " written by " +
-                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() + " without synchronisation");
+            Report("hazard", std::string(kPipeNames[pipe_]) + " reads UB byte " +
+                                 std::to_string(b * kBlock) + " written by " +
+                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() +
+                                 " without synchronisation");
         }
         if (block.read_seq[pipe_] != seq_) {
             block.read_seq[pipe_] = seq_;
@@ -83,16 +86,22 @@ void Core::Write(uint32_t at, uint32_t bytes) {
     for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
         UbBlock& block = blocks_[b];
         bool same_instruction = block.write_pipe == pipe_ && block.write_seq == seq_;
-        if (block.write_pipe >= 0 && !same_instruction && !(block.write_pipe == PIPE_S && pipe_ == PIPE_S) &&
+        if (block.write_pipe >= 0 && !same_instruction &&
+            !(block.write_pipe == PIPE_S && pipe_ == PIPE_S) &&
             known_[pipe_][block.write_pipe] < block.write_seq) {
-            Report("hazard", std::string(kPipeNames[pipe_]) + " writes UB byte " + std::to_string(b * kBlock) + " written by " +
-                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() + " without synchronisation");
+            Report("hazard", std::string(kPipeNames[pipe_]) + " writes UB byte " +
+                                 std::to_string(b * kBlock) + " written by " +
+                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() +
+                                 " without synchronisation");
         }
         for (int q = 0; q < kPipes; ++q) {
-            // A pipe works in order, so it cannot overwrite what its own earlier instruction still reads.
+            // A pipe works in order, so it cannot overwrite what its own earlier instruction still
+            // reads.
             if (q != pipe_ && block.read_seq[q] > known_[pipe_][q]) {
-                Report("hazard", std::string(kPipeNames[pipe_]) + " overwrites UB byte " + std::to_string(b * kBlock) + " read by " +
-                                     kPipeNames[q] + " at " + block.read_loc[q].Text() + " without synchronisation");
+                Report("hazard", std::string(kPipeNames[pipe_]) + " overwrites UB byte " +
+                                     std::to_string(b * kBlock) + " read by " + kPipeNames[q] +
+                                     " at " + block.read_loc[q].Text() +
+                                     " without synchronisation");
             }
         }
         block.write_pipe = pipe_;
@@ -172,7 +181,8 @@ void Core::Finish() {
     for (auto& [address, line] : cache_) {
         if (line.dirty) {
             where = line.loc;
-            Report("scalar-cache", "a scalar write is still in the data cache at the end of the kernel");
+            Report("scalar-cache",
+                   "a scalar write is still in the data cache at the end of the kernel");
         }
     }
     if (queues_open != 0) {

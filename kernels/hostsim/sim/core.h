@@ -26,7 +26,8 @@ using Clock = std::array<uint32_t, kPipes>;
 struct Launch;
 class World;
 
-// A strided copy: `count` blocks of `bytes`, each `ub_pitch` further in UB and `gm_pitch` further in GM.
+// A strided copy: `count` blocks of `bytes`, each `ub_pitch` further in UB and `gm_pitch` further
+// in GM.
 struct CopyShape {
     uint32_t ub;
     uint64_t gm;
@@ -37,7 +38,7 @@ struct CopyShape {
 };
 
 class Core {
-  public:
+ public:
     Core(World* world, Launch* launch, int index);
     ~Core();
 
@@ -57,7 +58,8 @@ class Core {
     void Align(bool ok, const char* what);
 
     Clock Snapshot(pipe_t pipe) const;
-    void Learn(pipe_t pipe, const Clock& clock);  // the waiting side of an event; forces the copies it covers
+    void Learn(pipe_t pipe,
+               const Clock& clock);  // the waiting side of an event; forces the copies it covers
     void Barrier(pipe_t pipe, Loc loc);
     void SetFlag(int event, int id, Loc loc);
     void WaitFlag(int event, int id, Loc loc);
@@ -67,7 +69,7 @@ class Core {
     // --- copies (transfer.cpp) ---
     void Load(const CopyShape& shape);
     void Store(const CopyShape& shape);
-    bool LandOne();                    // lets one piece in flight take effect; false if there is none
+    bool LandOne();  // lets one piece in flight take effect; false if there is none
     void ForceStores(uint32_t up_to);  // until every store up to that instruction has landed
     void ForceLoads(uint32_t up_to);
     bool InFlight() const { return !stores_.empty() || !loads_.empty(); }
@@ -95,7 +97,7 @@ class Core {
     uint8_t* stack = nullptr;
     enum class State { kReady, kPolling, kInSyncAll, kDone } state = State::kReady;
 
-  private:
+ private:
     struct UbBlock {
         uint32_t write_seq = 0, read_seq[kPipes] = {};
         int write_pipe = -1;

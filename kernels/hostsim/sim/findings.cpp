@@ -25,7 +25,8 @@ std::string Loc::Text() const {
     return path + ":" + std::to_string(line);
 }
 
-void Findings::Add(const std::string& kind, const std::string& kernel, Loc loc, int rank, int core, const std::string& text) {
+void Findings::Add(const std::string& kind, const std::string& kernel, Loc loc, int rank, int core,
+                   const std::string& text) {
     std::string where = loc.Text();
     auto [at, added] = index_.emplace(kind + "|" + kernel + "|" + where, all_.size());
     if (added) {
@@ -39,8 +40,9 @@ std::string Findings::Json() const {
     std::string out = "[";
     for (const Finding& f : all_) {
         if (out.size() > 1) out += ",";
-        out += "{\"kind\":" + JsonString(f.kind) + ",\"kernel\":" + JsonString(f.kernel) + ",\"where\":" + JsonString(f.where) +
-               ",\"rank\":" + std::to_string(f.rank) + ",\"core\":" + std::to_string(f.core) + ",\"times\":" + std::to_string(f.times) +
+        out += "{\"kind\":" + JsonString(f.kind) + ",\"kernel\":" + JsonString(f.kernel) +
+               ",\"where\":" + JsonString(f.where) + ",\"rank\":" + std::to_string(f.rank) +
+               ",\"core\":" + std::to_string(f.core) + ",\"times\":" + std::to_string(f.times) +
                ",\"text\":" + JsonString(f.text) + "}";
     }
     return out + "]";
@@ -70,7 +72,9 @@ void Counters::CountCopy(uint64_t bytes) {
 
 std::string Counters::Json() const {
     std::string out = "{";
-    auto field = [&](const char* name, uint64_t value) { out += "\"" + std::string(name) + "\":" + std::to_string(value) + ","; };
+    auto field = [&](const char* name, uint64_t value) {
+        out += "\"" + std::string(name) + "\":" + std::to_string(value) + ",";
+    };
     field("read_own", read_own);
     field("read_remote", read_remote);
     field("write_own", write_own);

@@ -12,7 +12,9 @@ namespace hostsim {
 struct Loc {
     const char* file;
     int line;
-    static constexpr Loc Here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) { return Loc{file, line}; }
+    static constexpr Loc Here(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+        return Loc{file, line};
+    }
     std::string Text() const;
 };
 
@@ -23,20 +25,22 @@ struct Finding {
 };
 
 class Findings {
-  public:
+ public:
     // Findings of one kind at one line are one finding, counted.
-    void Add(const std::string& kind, const std::string& kernel, Loc loc, int rank, int core, const std::string& text);
+    void Add(const std::string& kind, const std::string& kernel, Loc loc, int rank, int core,
+             const std::string& text);
     const std::vector<Finding>& All() const { return all_; }
     std::string Json() const;
 
-  private:
+ private:
     std::vector<Finding> all_;
     std::map<std::string, size_t> index_;
 };
 
 struct Counters {
-    uint64_t read_own = 0, read_remote = 0, write_own = 0, write_remote = 0;  // bytes by copies, polling excluded
-    uint64_t scalar_read = 0, scalar_write = 0;                               // bytes through the data cache
+    uint64_t read_own = 0, read_remote = 0, write_own = 0,
+             write_remote = 0;                   // bytes by copies, polling excluded
+    uint64_t scalar_read = 0, scalar_write = 0;  // bytes through the data cache
     uint64_t poll_bytes = 0, polls = 0;
     uint64_t vector_instructions = 0, vector_elements = 0;
     uint64_t sync_alls = 0, peak_ub = 0;

@@ -30,7 +30,8 @@ uint64_t GlobalMemory::Alloc(int rank, uint64_t size, const std::string& name, u
     return base;
 }
 
-void GlobalMemory::AddForeign(uint64_t base, uint64_t size, int rank, const std::string& name, void* host) {
+void GlobalMemory::AddForeign(uint64_t base, uint64_t size, int rank, const std::string& name,
+                              void* host) {
     auto a = std::make_unique<Allocation>();
     a->base = base;
     a->size = size;
@@ -42,7 +43,9 @@ void GlobalMemory::AddForeign(uint64_t base, uint64_t size, int rank, const std:
 
 void GlobalMemory::Free(uint64_t base) {
     last_ = nullptr;
-    sorted_.erase(std::remove_if(sorted_.begin(), sorted_.end(), [&](const auto& a) { return a->base == base; }), sorted_.end());
+    sorted_.erase(std::remove_if(sorted_.begin(), sorted_.end(),
+                                 [&](const auto& a) { return a->base == base; }),
+                  sorted_.end());
 }
 
 Allocation* GlobalMemory::Find(uint64_t address, uint64_t bytes) {
@@ -52,11 +55,13 @@ Allocation* GlobalMemory::Find(uint64_t address, uint64_t bytes) {
         if (at == sorted_.begin()) return nullptr;
         last_ = (--at)->get();
     }
-    bool inside = address >= last_->base && bytes <= last_->size && address - last_->base <= last_->size - bytes;
+    bool inside = address >= last_->base && bytes <= last_->size &&
+                  address - last_->base <= last_->size - bytes;
     return inside ? last_ : nullptr;
 }
 
-void GlobalMemory::HostWrite(uint64_t address, const void* from, uint64_t bytes, bool mark_written) {
+void GlobalMemory::HostWrite(uint64_t address, const void* from, uint64_t bytes,
+                             bool mark_written) {
     Allocation* a = Find(address, bytes);
     if (a == nullptr) return;
     uint64_t at = address - a->base;

@@ -1,4 +1,5 @@
-// Global memory of all ranks: allocations, translation, who wrote what. Addresses seen by kernels are not host addresses.
+// Global memory of all ranks: allocations, translation, who wrote what. Addresses seen by kernels
+// are not host addresses.
 #pragma once
 
 #include <cstdint>
@@ -25,16 +26,18 @@ struct Allocation {
     uint64_t base = 0, size = 0;
     int rank = 0;
     std::string name;
-    uint8_t* host = nullptr;            // the bytes
-    std::unique_ptr<uint8_t[]> owned;   // empty for foreign memory (virtual NPU), which is not tracked
+    uint8_t* host = nullptr;  // the bytes
+    std::unique_ptr<uint8_t[]>
+        owned;  // empty for foreign memory (virtual NPU), which is not tracked
     std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it
-    std::vector<BlockWriter> writers;   // per 32-byte block
+    std::vector<BlockWriter> writers;    // per 32-byte block
     bool Tracked() const { return written != nullptr; }
 };
 
 class GlobalMemory {
-  public:
-    // A new allocation of `size` bytes, 512-byte aligned plus `offset` (a tensor that is a view). Content is poison until written.
+ public:
+    // A new allocation of `size` bytes, 512-byte aligned plus `offset` (a tensor that is a view).
+    // Content is poison until written.
     uint64_t Alloc(int rank, uint64_t size, const std::string& name, uint64_t offset);
     // Memory that exists already; `base` is what kernels see.
     void AddForeign(uint64_t base, uint64_t size, int rank, const std::string& name, void* host);
@@ -45,7 +48,7 @@ class GlobalMemory {
     void HostWrite(uint64_t address, const void* from, uint64_t bytes, bool mark_written);
     bool HostRead(uint64_t address, void* to, uint64_t bytes, uint8_t* written);
 
-  private:
+ private:
     std::vector<std::unique_ptr<Allocation>> sorted_;  // by base
     std::vector<uint64_t> next_;                       // next free address per rank
     Allocation* last_ = nullptr;

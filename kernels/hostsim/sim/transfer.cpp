@@ -1,4 +1,5 @@
-// Copies between GM and UB, when they take effect, and the scalar data cache (docs/hostsim.md, memory model 2 to 5).
+// Copies between GM and UB, when they take effect, and the scalar data cache (docs/hostsim.md,
+// memory model 2 to 5).
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -18,27 +19,35 @@ std::string Hex(uint64_t value) {
 
 }  // namespace
 
-// Bounds, block sharing and overlapping launches for one contiguous GM range, judged when the instruction is issued.
+// Bounds, block sharing and overlapping launches for one contiguous GM range, judged when the
+// instruction is issued.
 void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
     Allocation* a = world->memory.Find(address, bytes);
     if (a == nullptr) {
         Allocation* near = world->memory.Find(address, 1);
-        Report("gm-bounds", std::string(write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at " + Hex(address) +
-                                (near == nullptr ? ", outside every allocation"
-                                                 : ", byte " + std::to_string(address - near->base) + " of '" + near->name + "' (" +
-                                                       std::to_string(near->size) + " bytes)"));
+        Report("gm-bounds",
+               std::string(write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at " +
+                   Hex(address) +
+                   (near == nullptr
+                        ? ", outside every allocation"
+                        : ", byte " + std::to_string(address - near->base) + " of '" + near->name +
+                              "' (" + std::to_string(near->size) + " bytes)"));
         return;
     }
     if (!a->Tracked()) return;
     for (uint64_t b = address / kBlock; b <= (address + bytes - 1) / kBlock; ++b) {
         BlockWriter& last = a->writers[b - a->base / kBlock];
-        if (last.launch != 0 && last.launch != launch->id && !poll && world->Active(last.launch, rank)) {
-            Report("overlap", "touches '" + a->name + "' written at " + last.loc.Text() + " by another launch still in flight on this rank");
+        if (last.launch != 0 && last.launch != launch->id && !poll &&
+            world->Active(last.launch, rank)) {
+            Report("overlap", "touches '" + a->name + "' written at " + last.loc.Text() +
+                                  " by another launch still in flight on this rank");
         }
         if (!write) continue;
         if (last.launch == launch->id && last.core != index && last.phase == phase) {
-            Report("block-sharing", "writes byte " + std::to_string(b * kBlock - a->base) + " of '" + a->name + "' in a 32-byte block core " +
-                                        std::to_string(last.core) + " writes at " + last.loc.Text() + " with no SyncAll between");
+            Report("block-sharing", "writes byte " + std::to_string(b * kBlock - a->base) +
+                                        " of '" + a->name + "' in a 32-byte block core " +
+                                        std::to_string(last.core) + " writes at " +
+                                        last.loc.Text() + " with no SyncAll between");
         }
         last = {launch->id, phase, static_cast<uint16_t>(index), where};
     }
@@ -85,8 +94,10 @@ void Core::RunLoad(const PendingLoad& load) {
             if (std::memchr(written, 0, s.bytes) != nullptr) {
                 Loc saved = where;
                 where = load.loc;
-                uint64_t hole = static_cast<const uint8_t*>(std::memchr(written, 0, s.bytes)) - a->written.get();
-                Report("uninit", "reads byte " + std::to_string(hole) + " of '" + a->name + "' (rank " + std::to_string(a->rank) +
+                uint64_t hole = static_cast<const uint8_t*>(std::memchr(written, 0, s.bytes)) -
+                                a->written.get();
+                Report("uninit", "reads byte " + std::to_string(hole) + " of '" + a->name +
+                                     "' (rank " + std::to_string(a->rank) +
                                      "), which nobody wrote");
                 where = saved;
             }
@@ -114,7 +125,8 @@ void Core::Store(const CopyShape& shape) {
             uint64_t to = end;
             if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
             const uint8_t* bytes = ub + at + (from - gm);
-            stores_.push_back({seq_, generation_, from, where, std::vector<uint8_t>(bytes, bytes + (to - from))});
+            stores_.push_back(
+                {seq_, generation_, from, where, std::vector<uint8_t>(bytes, bytes + (to - from))});
             from = to;
         }
     }
@@ -130,17 +142,20 @@ void Core::LandPiece(size_t at) {
     Allocation* a = world->memory.Find(piece.gm, piece.bytes.size());
     if (a != nullptr) {
         std::memcpy(a->host + (piece.gm - a->base), piece.bytes.data(), piece.bytes.size());
-        if (a->Tracked()) std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
+        if (a->Tracked())
+            std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
         world->Landed(piece.gm, piece.gm + piece.bytes.size());
     }
     stores_.erase(stores_.begin() + at);
 }
 
-// A piece may land when no store of an earlier barrier generation is left; stores_ is ordered by generation.
+// A piece may land when no store of an earlier barrier generation is left; stores_ is ordered by
+// generation.
 bool Core::LandStore() {
     if (stores_.empty()) return false;
     size_t candidates = 1;
-    while (candidates < stores_.size() && stores_[candidates].generation == stores_[0].generation) ++candidates;
+    while (candidates < stores_.size() && stores_[candidates].generation == stores_[0].generation)
+        ++candidates;
     LandPiece(world->Random(candidates));
     return true;
 }
@@ -158,7 +173,8 @@ bool Core::LandOne() {
 
 void Core::ForceStores(uint32_t up_to) {
     // Earlier generations always land first, so landing until no covered piece is left terminates.
-    while (std::any_of(stores_.begin(), stores_.end(), [&](const Piece& p) { return p.seq <= up_to; })) {
+    while (std::any_of(stores_.begin(), stores_.end(),
+                       [&](const Piece& p) { return p.seq <= up_to; })) {
         LandStore();
         world->MaybeYield(world->drain_yield);
     }
@@ -188,15 +204,20 @@ void Core::ScalarRead(uint64_t address, void* to, uint32_t bytes, Loc loc) {
     auto at = cache_.find(base);
     if (at == cache_.end()) {
         Line line{};
-        uint64_t first = std::max(base, a->base), last = std::min(base + kCacheLine, a->base + a->size);
+        uint64_t first = std::max(base, a->base),
+                 last = std::min(base + kCacheLine, a->base + a->size);
         std::memcpy(line.bytes.data() + (first - base), a->host + (first - a->base), last - first);
         line.original = line.bytes;
         line.loc = loc;
         at = cache_.emplace(base, line).first;
-    } else if (!poll && std::memcmp(at->second.original.data() + (address - base), a->host + (address - a->base), bytes) != 0) {
-        Report("scalar-cache", "reads a cached line of '" + a->name + "' whose memory has changed; cached at " + at->second.loc.Text());
+    } else if (!poll && std::memcmp(at->second.original.data() + (address - base),
+                                    a->host + (address - a->base), bytes) != 0) {
+        Report("scalar-cache", "reads a cached line of '" + a->name +
+                                   "' whose memory has changed; cached at " +
+                                   at->second.loc.Text());
     }
-    if (a->Tracked() && !poll && !at->second.dirty && std::memchr(a->written.get() + (address - a->base), 0, bytes) != nullptr) {
+    if (a->Tracked() && !poll && !at->second.dirty &&
+        std::memchr(a->written.get() + (address - a->base), 0, bytes) != nullptr) {
         Report("uninit", "scalar read of '" + a->name + "', which nobody wrote");
     }
     if (poll) {

@@ -47,14 +47,16 @@ uint8_t* World::TakeUb() {
 
 uint8_t* World::TakeStack() {
     if (stacks_.empty()) {
-        return static_cast<uint8_t*>(mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        return static_cast<uint8_t*>(
+            mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     }
     uint8_t* stack = stacks_.back();
     stacks_.pop_back();
     return stack;
 }
 
-uint32_t World::Enqueue(int rank, int stream, int blocks, const std::string& name, std::function<void()> body) {
+uint32_t World::Enqueue(int rank, int stream, int blocks, const std::string& name,
+                        std::function<void()> body) {
     auto launch = std::make_unique<Launch>();
     launch->id = static_cast<uint32_t>(launches_.size()) + 1;
     launch->rank = rank;
@@ -66,7 +68,9 @@ uint32_t World::Enqueue(int rank, int stream, int blocks, const std::string& nam
     return launches_.back()->id;
 }
 
-const Launch* World::Find(uint32_t id) const { return id >= 1 && id <= launches_.size() ? launches_[id - 1].get() : nullptr; }
+const Launch* World::Find(uint32_t id) const {
+    return id >= 1 && id <= launches_.size() ? launches_[id - 1].get() : nullptr;
+}
 
 bool World::Active(uint32_t id, int rank) const {
     const Launch* launch = Find(id);
@@ -81,7 +85,8 @@ bool World::Mutated(Loc loc) {
 
 std::string World::SitesJson() const {
     std::string out = "{";
-    for (auto& [site, times] : sites_) out += (out.size() > 1 ? "," : "") + JsonString(site) + ":" + std::to_string(times);
+    for (auto& [site, times] : sites_)
+        out += (out.size() > 1 ? "," : "") + JsonString(site) + ":" + std::to_string(times);
     return out + "}";
 }
 
@@ -144,7 +149,8 @@ void World::SyncAll(Core* core, Loc loc) {
 
 void World::PollPause(Core* core, const std::string& what) {
     core->waiting_for = what;
-    // Sleep only if nothing at all has landed since the last pause; then what was polled is what is there.
+    // Sleep only if nothing at all has landed since the last pause; then what was polled is what is
+    // there.
     if (!schedule_.alone && core->poll_version == landings) core->state = Core::State::kPolling;
     core->poll_version = landings;
     if (schedule_.alone) sched_yield();
@@ -156,8 +162,9 @@ void World::Landed(uint64_t from, uint64_t to) {
     ++landings;
     for (size_t i = 0; i < polling_.size();) {
         Core* core = polling_[i];
-        bool hit = std::any_of(core->poll_ranges.begin(), core->poll_ranges.end(),
-                               [&](const auto& range) { return from < range.second && range.first < to; });
+        bool hit =
+            std::any_of(core->poll_ranges.begin(), core->poll_ranges.end(),
+                        [&](const auto& range) { return from < range.second && range.first < to; });
         if (hit) {
             core->state = Core::State::kReady;
             ready_.push_back(core);
@@ -169,7 +176,8 @@ void World::Landed(uint64_t from, uint64_t to) {
 }
 
 void World::NoteInFlight(Core* core) {
-    if (std::find(in_flight_.begin(), in_flight_.end(), core) == in_flight_.end()) in_flight_.push_back(core);
+    if (std::find(in_flight_.begin(), in_flight_.end(), core) == in_flight_.end())
+        in_flight_.push_back(core);
 }
 
 bool World::LandSomething() {
@@ -204,8 +212,8 @@ std::string World::WhoWaits() const {
     for (auto& launch : launches_) {
         for (auto& core : launch->cores) {
             if (core->state == Core::State::kDone) continue;
-            out += "rank " + std::to_string(core->rank) + " core " + std::to_string(core->index) + " of " + launch->name + ": " +
-                   core->waiting_for + "\n";
+            out += "rank " + std::to_string(core->rank) + " core " + std::to_string(core->index) +
+                   " of " + launch->name + ": " + core->waiting_for + "\n";
         }
     }
     return out;
@@ -225,7 +233,8 @@ bool World::Run() {
         if (Random(100) < schedule_.landing_percent) LandSomething();
         if (ready_.empty()) {
             if (LandSomething()) continue;
-            bool open = std::any_of(launches_.begin(), launches_.end(), [](const auto& l) { return !l->done; });
+            bool open = std::any_of(launches_.begin(), launches_.end(),
+                                    [](const auto& l) { return !l->done; });
             if (!open) return true;
             if (schedule_.patience > 0 && !polling_.empty()) {
                 --schedule_.patience;
@@ -240,8 +249,10 @@ bool World::Run() {
         size_t at = Random(ready_.size());
         for (int tries = 0; tries < 8; ++tries) {
             Core* candidate = ready_[at];
-            bool stalled = candidate->rank == schedule_.stalled_rank && steps < schedule_.stall_steps;
-            bool slow = schedule_.uneven && Random(8) >= speed_[(candidate->rank * 31 + candidate->index) % 1024];
+            bool stalled =
+                candidate->rank == schedule_.stalled_rank && steps < schedule_.stall_steps;
+            bool slow = schedule_.uneven &&
+                        Random(8) >= speed_[(candidate->rank * 31 + candidate->index) % 1024];
             if (!stalled && !slow) break;
             at = Random(ready_.size());
         }
@@ -250,10 +261,17 @@ bool World::Run() {
         ready_.pop_back();
         Switch(core);
         switch (core->state) {
-            case Core::State::kReady: ready_.push_back(core); break;
-            case Core::State::kPolling: polling_.push_back(core); break;
-            case Core::State::kInSyncAll: break;
-            case Core::State::kDone: Retire(core); break;
+            case Core::State::kReady:
+                ready_.push_back(core);
+                break;
+            case Core::State::kPolling:
+                polling_.push_back(core);
+                break;
+            case Core::State::kInSyncAll:
+                break;
+            case Core::State::kDone:
+                Retire(core);
+                break;
         }
     }
 }

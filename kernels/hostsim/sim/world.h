@@ -1,4 +1,5 @@
-// All ranks in one process: streams of launches, the fibers of their cores, and the seed that decides who runs.
+// All ranks in one process: streams of launches, the fibers of their cores, and the seed that
+// decides who runs.
 #pragma once
 
 #include <cstdint>
@@ -30,28 +31,31 @@ struct Launch {
 struct Schedule {
     uint64_t seed = 1;
     uint32_t landing_percent = 30;  // chance that a step lets one copy in flight take effect
-    int stalled_rank = -1;          // this rank does not run during the first `stall_steps` steps, unless nobody else can
+    int stalled_rank =
+        -1;  // this rank does not run during the first `stall_steps` steps, unless nobody else can
     uint64_t stall_steps = 0;
-    bool uneven = false;            // every rank and core has its own speed
-    bool alone = false;             // one rank per process: polling never sleeps
+    bool uneven = false;  // every rank and core has its own speed
+    bool alone = false;   // one rank per process: polling never sleeps
     uint64_t max_steps = 200'000'000;
-    uint32_t patience = 0;          // so often, blocked everywhere only lets time pass
+    uint32_t patience = 0;  // so often, blocked everywhere only lets time pass
 };
 
 class World {
-  public:
+ public:
     explicit World(const Schedule& schedule);
     ~World();
 
     GlobalMemory memory;
     Findings findings;
     uint64_t landings = 0;
-    uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next: drawn from the seed
+    uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
+                           // drawn from the seed
     uint64_t steps = 0;
     int64_t Ticks() const;  // GetSystemCycle
-    std::string deadlock;  // the report, if there was one
+    std::string deadlock;   // the report, if there was one
 
-    uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name, std::function<void()> body);
+    uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
+                     std::function<void()> body);
     bool Run();  // until every launch is done; false on deadlock
     const Launch* Find(uint32_t id) const;
 
@@ -70,7 +74,9 @@ class World {
     void Landed(uint64_t from, uint64_t to);
     void NoteInFlight(Core* core);
     bool Active(uint32_t launch, int rank) const;
-    int RankOf(uint64_t address) { return address >> 40 == 0 ? 0 : static_cast<int>((address >> 40) - 1); }
+    int RankOf(uint64_t address) {
+        return address >> 40 == 0 ? 0 : static_cast<int>((address >> 40) - 1);
+    }
     void Loop(Core* core);
 
     uint8_t* TakeUb();
@@ -78,7 +84,7 @@ class World {
     uint8_t* TakeStack();
     void GiveStack(uint8_t* stack) { stacks_.push_back(stack); }
 
-  private:
+ private:
     Schedule schedule_;
     std::mt19937_64 random_;
     std::vector<std::unique_ptr<Launch>> launches_;
