@@ -138,23 +138,27 @@ class KernelGroup:
         old_data: bytes = b"",
         offset: int = 0,
         timeout_ticks: int = 0,
+        mapped: Sequence[int] = (),
+        only: int | None = None,
     ) -> None:
         """``ranks`` counts all: rank ``r`` is EP rank ``r // tp`` of plane ``r % tp``; pairs are TP pairs.
 
         ``old_data`` is what somebody left at the start of every window; ``offset`` shifts every
-        tensor by so many elements, as views are.
+        tensor by so many elements, as views are. ``mapped``: addresses of windows that exist
+        already; ``only``: this process runs one rank of the group.
         """
-        self.simulator, self.ranks, self.cores, self.offset = simulator, ranks, cores, offset
+        self.simulator, self.cores, self.offset = simulator, cores, offset
         self.timeout_ticks = timeout_ticks
-        self.windows = [
+        self.local = range(ranks) if only is None else (only,)
+        self.windows = list(mapped) or [
             self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)
         ]
         tp_windows = [
             self._window(rank, tp_window_bytes, "TP window", old_data) if tp == 2 else 0
             for rank in range(ranks)
         ]
-        self.contexts = []
-        for rank in range(ranks):
+        self.contexts: dict[int, int] = {}
+        for rank in self.local:
             ep_rank, tp_rank = divmod(rank, tp)
             plane = self.windows[tp_rank::tp]
             pair = tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
@@ -165,7 +169,7 @@ class KernelGroup:
                 *plane,
                 *[0] * (MAX_RANKS - len(plane)),
             )
-            self.contexts.append(simulator.put(rank, raw, "context"))
+            self.contexts[rank] = simulator.put(rank, raw, "context")
             simulator.launch(
                 rank, "ascend_moe_open", [self.contexts[rank], self._put(rank, Parameters())], cores
             )
@@ -191,10 +195,11 @@ class KernelGroup:
         return self.simulator.alloc(rank, max(size, 1), "workspace")
 
     def dispatch(self, calls: Sequence[Mapping[str, Any]]) -> list[Dispatched]:
-        """Enqueues a dispatch on every rank."""
+        """Enqueues a dispatch on every local rank; ``calls`` are those of the first ranks or of all."""
         return [
-            self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **call}))
-            for rank, call in enumerate(calls)
+            self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **calls[rank]}))
+            for rank in self.local
+            if rank < len(calls)
         ]
 
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
@@ -225,10 +230,10 @@ class KernelGroup:
     def combine(
         self, calls: Sequence[Mapping[str, Any]], handles: Sequence[Dispatched]
     ) -> list[Combined]:
-        """Enqueues a combine on every rank, on the handles that a dispatch before it will have filled."""
+        """Enqueues a combine on every local rank, on handles that a dispatch before it will have filled."""
         return [
-            self._combine(rank, with_defaults("combine", {"group_ep": "ep", **call}), handle)
-            for rank, (call, handle) in enumerate(zip(calls, handles, strict=True))
+            self._combine(rank, with_defaults("combine", {"group_ep": "ep", **calls[rank]}), handle)
+            for rank, handle in zip(self.local, handles, strict=True)
         ]
 
     def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:

@@ -37,6 +37,7 @@ def library() -> ctypes.CDLL:
         ("hostsim_new", pointer, [pointer]),
         ("hostsim_delete", None, [pointer]),
         ("hostsim_alloc", u64, [pointer, i32, u64, text, u64]),
+        ("hostsim_map", None, [pointer, u64, u64, i32, text, pointer]),
         ("hostsim_write", None, [pointer, u64, pointer, u64, i32]),
         ("hostsim_read", i32, [pointer, u64, pointer, u64, pointer]),
         ("hostsim_launch", u32, [pointer, i32, i32, u32, text, pointer, u32]),
@@ -72,6 +73,8 @@ class Schedule:
     uneven: bool = False
     max_steps: int = 50_000_000
     patience: int = 0
+    alone: bool = False
+    """One rank per process: the others write into memory that is mapped, not simulated."""
 
 
 class _CSchedule(ctypes.Structure):
@@ -99,7 +102,7 @@ class Simulator:
             schedule.stalled_rank,
             schedule.stall_steps,
             schedule.uneven,
-            False,
+            schedule.alone,
             schedule.max_steps,
             schedule.patience,
         )
@@ -115,6 +118,11 @@ class Simulator:
 
     def alloc(self, rank: int, size: int, name: str, offset: int = 0) -> int:
         return self._lib.hostsim_alloc(self._world, rank, size, name.encode(), offset)
+
+    def map(self, rank: int, base: int, host: int, size: int, name: str) -> int:
+        """Makes memory of this process visible to kernels at ``base``; it is bounds-checked only."""
+        self._lib.hostsim_map(self._world, base, size, rank, name.encode(), host)
+        return base
 
     def put(self, rank: int, data: Tensor | bytes, name: str, offset: int = 0) -> int:
         """A new allocation with this content; 0, the null address, for an empty one."""

@@ -60,6 +60,50 @@ Allocation* GlobalMemory::Find(uint64_t address, uint64_t bytes) {
     return inside ? last_ : nullptr;
 }
 
+namespace {
+
+// Calls block(offset) for every whole aligned 32-byte block of a range, part(offset, bytes) for the
+// rest.
+template <typename Block, typename Part>
+void ForBlocks(uint64_t address, uint64_t bytes, Block block, Part part) {
+    uint64_t at = 0;
+    while (at < bytes) {
+        uint64_t in_block = (address + at) % kBlock, left = std::min(kBlock - in_block, bytes - at);
+        if (left == kBlock) {
+            block(at);
+        } else {
+            part(at, left);
+        }
+        at += left;
+    }
+}
+
+}  // namespace
+
+void GlobalMemory::Land(uint64_t address, uint8_t* to, const uint8_t* from, uint64_t bytes) {
+    ForBlocks(
+        address, bytes,
+        [&](uint64_t at) {
+            std::memcpy(to + at + 8, from + at + 8, kBlock - 8);
+            uint64_t first;
+            std::memcpy(&first, from + at, 8);
+            __atomic_store_n(reinterpret_cast<uint64_t*>(to + at), first, __ATOMIC_RELEASE);
+        },
+        [&](uint64_t at, uint64_t left) { std::memcpy(to + at, from + at, left); });
+}
+
+void GlobalMemory::Fetch(uint64_t address, uint8_t* to, const uint8_t* from, uint64_t bytes) {
+    ForBlocks(
+        address, bytes,
+        [&](uint64_t at) {
+            uint64_t first =
+                __atomic_load_n(reinterpret_cast<const uint64_t*>(from + at), __ATOMIC_ACQUIRE);
+            std::memcpy(to + at, &first, 8);
+            std::memcpy(to + at + 8, from + at + 8, kBlock - 8);
+        },
+        [&](uint64_t at, uint64_t left) { std::memcpy(to + at, from + at, left); });
+}
+
 void GlobalMemory::HostWrite(uint64_t address, const void* from, uint64_t bytes,
                              bool mark_written) {
     Allocation* a = Find(address, bytes);

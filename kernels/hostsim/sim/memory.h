@@ -45,6 +45,11 @@ class GlobalMemory {
     // The allocation that holds all of [address, address + bytes), or nullptr.
     Allocation* Find(uint64_t address, uint64_t bytes);
 
+    // Copies in and out of the bytes behind `address`. An aligned 32-byte block is seen whole by
+    // other processes that map it: its first word is written last and read first.
+    static void Land(uint64_t address, uint8_t* to, const uint8_t* from, uint64_t bytes);
+    static void Fetch(uint64_t address, uint8_t* to, const uint8_t* from, uint64_t bytes);
+
     void HostWrite(uint64_t address, const void* from, uint64_t bytes, bool mark_written);
     bool HostRead(uint64_t address, void* to, uint64_t bytes, uint8_t* written);
 

@@ -88,7 +88,11 @@ void Core::RunLoad(const PendingLoad& load) {
         Allocation* a = world->memory.Find(gm, s.bytes);
         if (a == nullptr || at + s.bytes + s.pad_bytes > kUbBytes) continue;
         uint64_t from = gm - a->base;
-        std::memcpy(ub + at, a->host + from, s.bytes);
+        if (a->Tracked()) {
+            std::memcpy(ub + at, a->host + from, s.bytes);
+        } else {
+            GlobalMemory::Fetch(gm, ub + at, a->host + from, s.bytes);
+        }
         if (a->Tracked() && !load.poll) {
             const uint8_t* written = a->written.get() + from;
             if (std::memchr(written, 0, s.bytes) != nullptr) {
@@ -141,9 +145,13 @@ void Core::LandPiece(size_t at) {
     const Piece& piece = stores_[at];
     Allocation* a = world->memory.Find(piece.gm, piece.bytes.size());
     if (a != nullptr) {
-        std::memcpy(a->host + (piece.gm - a->base), piece.bytes.data(), piece.bytes.size());
-        if (a->Tracked())
+        uint8_t* to = a->host + (piece.gm - a->base);
+        if (a->Tracked()) {
+            std::memcpy(to, piece.bytes.data(), piece.bytes.size());
             std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
+        } else {
+            GlobalMemory::Land(piece.gm, to, piece.bytes.data(), piece.bytes.size());
+        }
         world->Landed(piece.gm, piece.gm + piece.bytes.size());
     }
     stores_.erase(stores_.begin() + at);

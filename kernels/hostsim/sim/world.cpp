@@ -201,6 +201,11 @@ void World::Retire(Core* core) {
     StartLaunches();
 }
 
+int World::RankOf(uint64_t address) {
+    const Allocation* a = memory.Find(address, 1);
+    return a == nullptr ? -1 : a->rank;
+}
+
 int64_t World::Ticks() const {
     if (!schedule_.alone) return static_cast<int64_t>(steps) + skipped_ticks_;
     auto now = std::chrono::steady_clock::now().time_since_epoch();

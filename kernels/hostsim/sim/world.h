@@ -74,10 +74,7 @@ class World {
     void Landed(uint64_t from, uint64_t to);
     void NoteInFlight(Core* core);
     bool Active(uint32_t launch, int rank) const;
-    int RankOf(uint64_t address) {
-        return address >> 40 == 0 ? 0 : static_cast<int>((address >> 40) - 1);
-    }
-    void Loop(Core* core);
+    int RankOf(uint64_t address);  // whose memory it is; -1 if nobody's
 
     uint8_t* TakeUb();
     void GiveUb(uint8_t* ub) { ubs_.push_back(ub); }
