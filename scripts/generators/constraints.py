@@ -57,8 +57,8 @@ def document() -> str:
     parts += [
         "\n## Rules\n",
         "*Checked* says where: in every **call** (shapes, dtypes, attributes, variables), from "
-        "**values** (contents: on CPU tensors, or with `ASCEND_MOE_CHECK=full`), across **ranks**, or "
-        "**documented** only. Levels other than error are named. Sources: "
+        "**values** (contents: on CPU tensors, or with `ASCEND_MOE_CHECK=full`), across **ranks**, from "
+        "what this **process** has seen before, or **documented** only. Levels other than error are named. Sources: "
         + "; ".join(f"**{letter}** {text}" for letter, text in LEGEND.items())
         + ".\n",
     ]
