@@ -132,6 +132,56 @@ def test_moe_experts(place):
     assert rules(place, sizes | {"moe_expert_num": 512}, level="warning") == set()
 
 
+def test_moe_experts_to_the_last_one():
+    sizes = {"ep_world_size": 25, "moe_expert_num": 1025}
+    assert rules((*A3_8, "fullmesh"), sizes) == {"X-09"}
+    assert rules((*A3_9, "fullmesh_v2"), sizes) == {"X-09"}
+
+
+def test_hierarchy_has_no_shared_ranks():
+    sizes = {"shared_expert_num": 1, "shared_expert_rank_num": 2, "moe_expert_num": 28}
+    assert rules((*A3_9, "hierarchy"), sizes) == {"X-18"}
+
+
+def test_int32_x_is_for_a2_full_mesh():
+    packed = {"x": ("BS", "H", "int32"), "scales": ("BS", "float32")}
+    for place in EVERYWHERE:
+        found = rules(place, packed)
+        if place == (*A2_9, "fullmesh"):
+            assert found == set()
+            assert rules(place, packed | {"H": 5120}) == set()
+            assert rules(place, packed | {"H": 5152}) == {"D-14"}
+            assert rules(place, packed | {"H": 48}) == {"D-14"}
+        else:
+            assert found >= {"D-14" if place == (*A2_9, "hierarchy") else "D-02"}
+
+
+# Published by upstream's shape-inference tests: (ep, moe, SN, SR, BS, K, rank) -> rows of expand_x.
+@pytest.mark.parametrize(
+    ("ep", "moe", "experts", "ranks", "batch", "topk", "rank", "rows"),
+    [
+        (288, 256, 1, 32, 32, 8, 0, 288),
+        (8, 16, 4, 4, 32, 8, 0, 256),
+        (8, 64, 1, 0, 32, 8, 0, 2048),
+        (5, 12, 1, 2, 8, 4, 1, 24),
+    ],
+)
+def test_rows_of_combine(ep, moe, experts, ranks, batch, topk, rank, rows):
+    place = (*A3_9, "fullmesh")
+    changes = {
+        "ep_world_size": ep,
+        "moe_expert_num": moe,
+        "shared_expert_num": experts,
+        "shared_expert_rank_num": ranks,
+        "BS": batch,
+        "K": topk,
+        "ep_rank_id": rank,
+    }
+    for given, expected in ((rows, set()), (rows + 1, set()), (rows - 1, {"C-02"})):
+        changes["expand_x"] = (given, "H", "bfloat16")
+        assert rules(place, changes, "combine") == expected
+
+
 def test_experts_per_rank_on_a2():
     at = {"ep_world_size": 16, "moe_expert_num": 24 * 16}
     above = {"ep_world_size": 16, "moe_expert_num": 25 * 16}
@@ -141,20 +191,26 @@ def test_experts_per_rank_on_a2():
         assert rules(place, above) == expected, place
 
 
-SHARED = {"shared_expert_num": 1, "moe_expert_num": 1024}
-
-
 @pytest.mark.parametrize(
     ("ep", "ranks", "product", "in_seed", "in_current"),
     [
         (40, 8, 1280, True, True),  # 32 experts on each of 32 ranks, 40 ranks in all
+        (61, 13, 1281, False, True),
         (64, 32, 2048, False, True),
+        (683, 342, 2049, False, False),
         (96, 64, 3072, False, False),
     ],
 )
 def test_experts_times_ranks_on_a3(ep, ranks, product, in_seed, in_current):
-    assert 1024 // (ep - ranks) * ep == product
-    sizes = SHARED | {"ep_world_size": ep, "shared_expert_rank_num": ranks}
+    experts = product // ep * (ep - ranks)
+    assert product % ep == 0
+    assert experts <= 1024
+    sizes = {
+        "ep_world_size": ep,
+        "shared_expert_num": 1,
+        "shared_expert_rank_num": ranks,
+        "moe_expert_num": experts,
+    }
     for contract, legal in (("cann-8.2", in_seed), ("cann-9.1", in_current)):
         found = rules(("A3", contract, "fullmesh"), sizes)
         assert found == (set() if legal else {"X-11"})
