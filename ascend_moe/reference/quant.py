@@ -122,4 +122,4 @@ def _quantise_blocks(values: Tensor, block: int) -> tuple[Tensor, Tensor]:
 
 def _joined(blocks: Tensor, hidden: int) -> Tensor:
     """(n, H) from (n, blocks, block), without the padding."""
-    return blocks.reshape(len(blocks), -1)[:, :hidden]
+    return blocks.flatten(1)[:, :hidden]
