@@ -81,6 +81,11 @@ def require_legal(op: str, args: Mapping[str, object], *, window_mb: int | None 
         judged.require(op, args, window_mb)
 
 
+def forget() -> None:
+    """Check every kind of call again when it comes next."""
+    _legal.clear()
+
+
 def _key(op: str, args: Mapping[str, object], window_mb: int | None) -> tuple[object, ...]:
     parts: list[object] = [op, window_mb, _attributes[op](args)]
     for name in TENSOR_NAMES[op]:

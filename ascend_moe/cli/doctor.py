@@ -29,6 +29,7 @@ VARIABLES = (
     "ASCEND_HOME_PATH",
     "ASCEND_CUSTOM_OPP_PATH",
     VARIABLE,
+    "HCCL_BUFFSIZE_EP",
     "DEEPEP_HCCL_BUFFSIZE",
     "HCCL_OP_EXPANSION_MODE",
     PCIE,
@@ -116,6 +117,9 @@ def known_problems(
     surprise = read_hccl_buffsize(env).surprise
     if surprise:
         found.append(Problem("E-01", f"{surprise}."))
+    if "HCCL_BUFFSIZE_EP" in env:
+        text = f"HCCL_BUFFSIZE_EP is a name in messages that nothing reads: set {VARIABLE}."
+        found.append(Problem("E-01", text))
     other = env.get("DEEPEP_HCCL_BUFFSIZE")
     if other is not None and other != env.get(VARIABLE):
         found.append(
@@ -128,7 +132,9 @@ def known_problems(
         )
     if env.get("HCCL_OP_EXPANSION_MODE", "").upper() == "AIV":
         found.append(
-            Problem("E-13", "HCCL_OP_EXPANSION_MODE=AIV hangs with these operators: unset it.")
+            Problem(
+                "E-13", "HCCL_OP_EXPANSION_MODE=AIV was seen to hang these operators: unset it."
+            )
         )
     driver = facts["driver"]
     if driver is not None and driver.startswith("24.1"):

@@ -156,8 +156,10 @@ def changes_text(changes: Mapping[str, Any]) -> str:
         elif isinstance(value, tuple):
             parts.append(f"{name}=[{', '.join(map(str, value))}]")
         else:
-            shown = repr(value)
-            parts.append(f"{name}={shown if len(shown) < 40 else shown[:12] + '...'}")
+            long_name = isinstance(value, str) and len(value) > 40
+            parts.append(
+                f"{name}={value[0]!r} * {len(value)}" if long_name else f"{name}={value!r}"
+            )
     return ", ".join(parts) or "the base call"
 
 

@@ -16,9 +16,9 @@ rules that need the size stay silent. So one mistake is one violation.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from ascend_moe.contract.limits import LIMITS, Limits, PathLimits, path_limits
 from ascend_moe.contract.path import select_path
@@ -51,22 +51,6 @@ class DescribedTensor:
     def is_contiguous(self) -> bool:
         """As torch.Tensor.is_contiguous."""
         return self.contiguous
-
-
-_T = TypeVar("_T")
-
-
-class derived(Generic[_T]):
-    """functools.cached_property without its lock, which costs more than most of the derivations."""
-
-    def __init__(self, function: Callable[[Call], _T]) -> None:
-        self.function = function
-        self.name = function.__name__
-        self.__doc__ = function.__doc__
-
-    def __get__(self, call: Call, owner: type[Call]) -> _T:
-        value = call.__dict__[self.name] = self.function(call)
-        return value
 
 
 _DTYPE_NAMES: dict[object, str] = {}
@@ -128,6 +112,26 @@ class Call:
     const_expert_alpha_2: TensorLike | None
     const_expert_v: TensorLike | None
 
+    limits: Limits  # what the product allows in the contract
+    path: str
+    path_limits: PathLimits
+
+    # Derived sizes. Every rule reads some of them, so they are computed once, in `_derive`.
+    tokens: TensorLike  # x of dispatch, expand_x of combine
+    batch: int | None
+    hidden: int | None  # words for int32 x
+    topk: int | None
+    packed: bool  # int32 x: eight int4 in a word
+    shared_ranks: int
+    shared_experts: int
+    is_shared_rank: bool
+    world: World | None  # None when the experts cannot be laid out
+    local_experts: int | None  # of a MoE rank, also when this rank is a shared one
+    experts_total: int  # MoE and special: expert_ids may hold [0, experts_total)
+    tp_ranks: int  # max(tp_world_size, 1): the factor of buffers that also hold the peer's rows
+    max_batch: int | None  # of any rank: global_bs / ep, or the own if global_bs is 0 or wrong
+    rows: int | None  # A, without the TP peer's rows
+
     def __init__(
         self,
         op: str,
@@ -146,81 +150,42 @@ class Call:
         self.op, self.product, self.contract = op, product, contract
         self.env = os.environ if env is None else env
         self.window_mb = window_mb
-
-    @derived
-    def limits(self) -> Limits:
-        """What the product allows in the contract."""
-        return LIMITS[self.contract, self.product]
-
-    @derived
-    def path(self) -> str:
-        """Full mesh, fullmesh_v2 or hierarchy."""
-        return select_path(
-            product=self.product,
-            contract=self.contract,
+        self.limits = LIMITS[contract, product]
+        self.path = select_path(
+            product=product,
+            contract=contract,
             ep_world_size=self.ep_world_size,
             comm_alg=self.comm_alg,
             env=self.env,
         )
+        self.path_limits = path_limits(contract, product, self.path)
+        self.tokens = arguments["x" if op == "dispatch" else "expand_x"]
+        self._derive()
 
-    @derived
-    def path_limits(self) -> PathLimits:
-        """What the path allows."""
-        return path_limits(self.contract, self.product, self.path)
+    def _derive(self) -> None:
+        dispatch = self.op == "dispatch"
+        tokens, ids = self.tokens.shape, self.expert_ids.shape
+        rows = tokens if dispatch else ids
+        self.batch = rows[0] if len(rows) == 2 else None
+        self.hidden = tokens[1] if len(tokens) == 2 else None
+        self.topk = ids[1] if len(ids) == 2 else None
+        self.packed = dispatch and dtype_name(self.tokens) == "int32"
+        self.shared_ranks = 0 if self.product == "A2" else self.shared_expert_rank_num
+        self.shared_experts = self.shared_expert_num if self.shared_ranks else 0
+        self.is_shared_rank = self.ep_rank_id < self.shared_ranks
+        special = self.zero_expert_num + self.copy_expert_num + self.const_expert_num
+        self.experts_total = self.moe_expert_num + special
+        self.tp_ranks = max(self.tp_world_size, 1)
+        self.world = world = self._world()
+        self.local_experts = None if world is None else world.local_expert_num
+        self.max_batch = max_batch = self._max_batch()
+        self.rows = None
+        if world is not None and max_batch is not None and self.topk is not None:
+            self.rows = world.rows_received_at_most(
+                self.ep_rank_id, max_bs=max_batch, topk=self.topk
+            )
 
-    @derived
-    def tensors(self) -> list[TensorLike]:
-        """The tensors that are given."""
-        values = self.__dict__
-        return [values[name] for name in TENSOR_NAMES[self.op] if values[name] is not None]
-
-    @derived
-    def tokens(self) -> TensorLike:
-        """X of dispatch, expand_x of combine."""
-        tokens: TensorLike = self.__dict__["x" if self.op == "dispatch" else "expand_x"]
-        return tokens
-
-    @derived
-    def batch(self) -> int | None:
-        """BS."""
-        shape = self.tokens.shape if self.op == "dispatch" else self.expert_ids.shape
-        return shape[0] if len(shape) == 2 else None
-
-    @derived
-    def hidden(self) -> int | None:
-        """H; words for int32 x."""
-        shape = self.tokens.shape
-        return shape[1] if len(shape) == 2 else None
-
-    @derived
-    def topk(self) -> int | None:
-        """K."""
-        shape = self.expert_ids.shape
-        return shape[1] if len(shape) == 2 else None
-
-    @derived
-    def packed(self) -> bool:
-        """int32 x: eight int4 in a word."""
-        return self.op == "dispatch" and dtype_name(self.tokens) == "int32"
-
-    @derived
-    def shared_ranks(self) -> int:
-        """SR."""
-        return 0 if self.product == "A2" else self.shared_expert_rank_num
-
-    @derived
-    def shared_experts(self) -> int:
-        """SN, effective."""
-        return self.shared_expert_num if self.shared_ranks else 0
-
-    @derived
-    def is_shared_rank(self) -> bool:
-        """Whether this rank holds a shared expert."""
-        return self.ep_rank_id < self.shared_ranks
-
-    @derived
-    def world(self) -> World | None:
-        """Who holds which experts; None when the experts cannot be laid out."""
+    def _world(self) -> World | None:
         moe_ranks = self.ep_world_size - self.shared_ranks
         if self.shared_ranks < 0 or moe_ranks <= 0:
             return None
@@ -235,25 +200,7 @@ class Call:
             shared_expert_rank_num=self.shared_ranks,
         )
 
-    @derived
-    def local_experts(self) -> int | None:
-        """MoE experts of a MoE rank, also when this rank is a shared one."""
-        return None if self.world is None else self.world.local_expert_num
-
-    @derived
-    def experts_total(self) -> int:
-        """MoE and special experts: the ids that expert_ids may hold are [0, experts_total)."""
-        special = self.zero_expert_num + self.copy_expert_num + self.const_expert_num
-        return self.moe_expert_num + special
-
-    @derived
-    def tp_ranks(self) -> int:
-        """max(tp_world_size, 1): the factor of buffers that also hold the TP peer's rows."""
-        return max(self.tp_world_size, 1)
-
-    @derived
-    def max_batch(self) -> int | None:
-        """Largest batch of any rank: global_bs / ep, or the own if global_bs is 0 or wrong."""
+    def _max_batch(self) -> int | None:
         batch, ep = self.batch, self.ep_world_size
         if batch is None or ep <= 0:
             return None
@@ -261,13 +208,11 @@ class Call:
             return self.global_bs // ep
         return batch
 
-    @derived
-    def rows(self) -> int | None:
-        """A, the rows of expand_x that one rank of the TP pair fills."""
-        world, max_batch, topk = self.world, self.max_batch, self.topk
-        if world is None or max_batch is None or topk is None:
-            return None
-        return world.rows_received_at_most(self.ep_rank_id, max_bs=max_batch, topk=topk)
+    @property
+    def tensors(self) -> list[TensorLike]:
+        """The tensors that are given."""
+        values = self.__dict__
+        return [values[name] for name in TENSOR_NAMES[self.op] if values[name] is not None]
 
 
 STOCK_NAME = {op: f"npu_moe_distribute_{op}_v2" for op in PARAMETERS}
@@ -281,27 +226,27 @@ _REQUIRED = {
     op: frozenset(p.name for p in table if p.required and p.name != "group_ep")
     for op, table in PARAMETERS.items()
 }
-_ACCEPTED: set[tuple[str, type]] = set()  # (schema type, Python type) pairs met before
+_ACCEPTED: set[tuple[object, ...]] = set()  # keywords and their Python types, as met before
 
 
 def require_types(op: str, args: Mapping[str, object]) -> None:
     """Raises TypeError, naming the keyword, where a Python call of the operator would."""
+    kinds = (op, *args, *map(type, args.values()))
+    if kinds in _ACCEPTED:
+        return
     parameters = _PARAMETERS[op]
     for name, value in args.items():
         parameter = parameters.get(name)
         if parameter is None:
             raise TypeError(f"{STOCK_NAME[op]}() got an unexpected keyword argument {name!a}")
-        kind = (parameter.type, type(value))
-        if kind not in _ACCEPTED:
-            if not _accepts(parameter, value):
-                wanted = _KIND[parameter.type[0]]
-                got = type(value).__name__
-                raise TypeError(f"{STOCK_NAME[op]}(): {name} must be {wanted}, not {got}")
-            _ACCEPTED.add(kind)
+        if not _accepts(parameter, value):
+            wanted, got = _KIND[parameter.type[0]], type(value).__name__
+            raise TypeError(f"{STOCK_NAME[op]}(): {name} must be {wanted}, not {got}")
     missing = _REQUIRED[op].difference(args)
     if missing:
         names = ", ".join(sorted(missing))
         raise TypeError(f"{STOCK_NAME[op]}() misses required arguments: {names}")
+    _ACCEPTED.add(kinds)
 
 
 def _accepts(parameter: Parameter, value: object) -> bool:

@@ -39,6 +39,9 @@ class World:
     Ranks ``0 .. shared_expert_rank_num - 1`` are *shared ranks* (expert_shard_type 0: shared experts first), the
     others hold ``local_expert_num`` MoE experts each, in ascending order.
 
+    Sizes of an illegal world (more shared experts than their ranks, say) are wrong but computable: the rules and the
+    meta kernel ask for them before or without refusing the call.
+
     ``shared_expert_num`` is the *effective* number: 0 when ``shared_expert_rank_num`` is 0, because the default
     ``(1, 0)`` means "no shared expert" in every implementation.
     """
@@ -74,14 +77,12 @@ class World:
     @property
     def local_expert_num(self) -> int:
         """MoE experts on each MoE rank (the documents' localMoeExpertNum)."""
-        return self.moe_expert_num // self.moe_rank_num
+        return self.moe_expert_num // max(self.moe_rank_num, 1)
 
     @property
     def replicas_per_shared_expert(self) -> int:
-        """Ranks that hold a copy of the same shared expert; 0 without shared experts."""
-        return (
-            self.shared_expert_rank_num // self.shared_expert_num if self.shared_expert_num else 0
-        )
+        """Ranks that hold a copy of the same shared expert."""
+        return max(self.shared_expert_rank_num // max(self.shared_expert_num, 1), 1)
 
     def is_shared_rank(self, rank: int) -> bool:
         """Whether ``rank`` holds a shared expert instead of MoE experts."""

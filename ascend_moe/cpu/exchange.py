@@ -181,7 +181,10 @@ class Exchange:
         return _Message(peer, work, content)
 
     def _receive_owed(self) -> None:
-        """Takes what peers sent for calls that this rank refused."""
+        """Takes what peers sent for calls that this rank refused; its buffers are free afterwards.
+
+        Messages of one peer arrive in the order in which they were started, so these come before this call's.
+        """
         owed, self._state.owed = self._state.owed, []
         self._wait(owed)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -52,12 +53,17 @@ def product_of_chip(chip: str) -> str | None:
 
 
 def _chip_of_torch_npu() -> str | None:
-    torch_npu = sys.modules.get("torch_npu")
-    npu = getattr(torch_npu, "npu", None)
+    """What CANN calls the chip. torch_npu's own get_device_name would open a device."""
+    npu = getattr(sys.modules.get("torch_npu"), "npu", None)
     if npu is None or not npu.is_available():
         return None
-    name = str(npu.get_device_name())
-    return name if name.startswith("Ascend") else None
+    try:
+        soc_name = ctypes.CDLL("libascendcl.so").aclrtGetSocName
+    except (OSError, AttributeError):
+        return None
+    soc_name.restype = ctypes.c_char_p
+    name: bytes | None = soc_name()
+    return name.decode("ascii", "replace") if name else None
 
 
 def chip_on_pci_bus(devices: Path) -> str | None:

@@ -32,6 +32,7 @@ def test_nothing_wrong(capsys):
     [
         ({"HCCL_OP_EXPANSION_MODE": "AIV"}, [], "E-13"),
         ({"HCCL_BUFFSIZE": "65536"}, [], "E-01"),
+        ({"HCCL_BUFFSIZE_EP": "2048"}, [], "E-01"),
         ({"HCCL_BUFFSIZE": "512", "DEEPEP_HCCL_BUFFSIZE": "1024"}, [], "X-40"),
         ({"HCCL_INTRA_PCIE_ENABLE": "1", "HCCL_INTRA_ROCE_ENABLE": "0"}, [], "E-02"),
         ({}, ["--product", "A2", "--ep", "8"], "E-12"),

@@ -80,6 +80,38 @@ def test_numbers_are_recomputed(tmp_path, capsys):
     assert any("294 MB" in detail for detail in finding["details"])
 
 
+# Tiling's wording for A3 hierarchy (ops-transformer, 2026-07), and a report of an EP line without slots.
+HIERARCHY = (
+    "HCCL_BUFFSIZE_EP is too SMALL, maxBs = 256, h = 7168,NEEDED_HCCL_BUFFSIZE_HIERARCHY("
+    "(moeExpertNum * maxBs * (h * MAX_OUT_DTYPE_SIZE + (3 * (k + 7) / 8 * 8) *sizeof(uint32_t) + "
+    "64) + 404 * 1024 * 1024)) = 2225MB, HCCL_BUFFSIZE=1024MB."
+)
+WITHOUT_SLOTS = (
+    "HCCL_BUFFSIZE_EP is too SMALL, maxBs = 240, h = 4096, epWorldSize = 16, localMoeExpertNum = 16, "
+    "k = 6 NEEDED = ((maxBs*8704*16*16) + (maxBs*8192*6)) * 2 = 1043MB, HCCL_BUFFSIZE = 1024MB"
+)
+
+
+def test_hierarchy_line_has_only_its_sum(tmp_path, capsys):
+    (finding,) = findings(tmp_path, capsys, HIERARCHY)
+    assert finding["details"] == [
+        "the buffer has 1024 MB.",
+        "the log asks for 2225 MB.",
+        "export HCCL_BUFFSIZE=2225",
+    ]
+
+
+def test_line_without_slot_sizes_is_recomputed_from_h(tmp_path, capsys):
+    (finding,) = findings(tmp_path, capsys, WITHOUT_SLOTS)
+    # 2 * (240 * 8704 * 256 + 240 * 8192 * 6) = 1093140480 = 1042.5 MB
+    assert finding["details"] == [
+        "the buffer has 1024 MB.",
+        "recomputed: 1093140480 bytes, so HCCL_BUFFSIZE=1043 is enough.",
+        "largest max_bs that fits 1024 MB: 235.",
+        "export HCCL_BUFFSIZE=1043",
+    ]
+
+
 def test_allocation_is_twice_the_buffer(tmp_path, capsys):
     line = "Failed to allocate resource[DeviceMemory] with info [size:2147483648]"
     (finding,) = findings(tmp_path, capsys, line)

@@ -159,6 +159,22 @@ def test_a_refusal_reaches_the_peers(healthy: worlds.World):
     works(healthy)
 
 
+def _rank_1_refuses_early(rank: int, calls: Any) -> Any:
+    time.sleep(0 if rank == 1 else 3)
+    return worlds.dispatch(rank, calls)
+
+
+def test_a_refusal_does_not_wait_for_late_peers(healthy: worlds.World):
+    """What the peers say later belongs to the refused call and must not be taken for the next one."""
+    calls = make_calls()
+    calls[1]["quant_mode"] = 1
+    for rank, outcome in enumerate(healthy.outcomes(_rank_1_refuses_early, calls)):
+        assert isinstance(outcome, ConstraintError)
+        assert ("rank 1 refuses" in str(outcome)) == (rank != 1)
+    works(healthy)
+    works(healthy)
+
+
 def test_every_rank_refuses(healthy: worlds.World):
     calls = make_calls(quant_mode=1)
     for _ in range(3):
@@ -203,6 +219,24 @@ def test_a_dead_rank_is_named(doomed: worlds.World, victim: int):
     for outcome in doomed.outcomes(worlds.dispatch, make_calls(), ranks=others):
         assert isinstance(outcome, PeerError)
         assert f"cannot be used any more: rank {victim}" in str(outcome)
+
+
+def _die_between_the_others(rank: int, calls: Any) -> Any:
+    """Rank 2 calls first, then rank 0 dies, then rank 1 calls and cannot even start a message to rank 0."""
+    time.sleep({2: 0.0, 0: 0.7, 1: 1.4}[rank])
+    if rank == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return worlds.dispatch(rank, calls)
+
+
+def test_a_rank_that_fails_at_once_still_answers_the_others(doomed: worlds.World):
+    works(doomed)
+    started = time.monotonic()
+    outcomes = doomed.outcomes(_die_between_the_others, make_calls())
+    assert time.monotonic() - started < 20
+    for outcome in outcomes[1:]:
+        assert isinstance(outcome, PeerError)
+        assert outcome.ranks == (0,)
 
 
 def _sleep_instead(rank: int, sleeper: int, calls: Any) -> Any:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ascend_moe.contract import limits as lim
-from ascend_moe.contract.call import Call
+from ascend_moe.contract.call import Call, TensorLike, dtype_name
 from ascend_moe.contract.limits import FULLMESH, HIERARCHY
 from ascend_moe.contract.rules.rule import (
     ACLNN_DOC,
     CURRENT_DOC,
     DOCS,
     DOCUMENTED,
+    KERNEL,
     TILING,
     WRAPPER,
     Breach,
@@ -48,8 +49,8 @@ def _scales_need_quant(call: Call) -> Finding:
 
 
 def _scales_dtype(call: Call) -> Finding:
-    scales = call.scales
-    if scales is None or call.packed or call.quant_mode == 0:
+    scales = _smooth_scales(call)
+    if scales is None:
         return None
     found = shape_breach(scales, "scales", ("float32",), None)
     if found is None and len(scales.shape) != 2:
@@ -60,24 +61,26 @@ def _scales_dtype(call: Call) -> Finding:
 
 
 def _scales_shape(call: Call) -> Finding:
-    scales = call.scales
-    if scales is None or call.packed or call.quant_mode == 0 or len(scales.shape) != 2:
+    scales = _smooth_scales(call)
+    if scales is None or len(scales.shape) != 2:
         return None
     rows = call.shared_experts + call.moe_expert_num
-    return shape_breach(scales, "scales", _any_dtype(call), (rows, call.hidden))
+    any_dtype = (dtype_name(scales),)  # D-05 judges it
+    return shape_breach(scales, "scales", any_dtype, (rows, call.hidden))
 
 
-def _any_dtype(call: Call) -> tuple[str, ...]:
-    """D-05 judges the dtype; here only the shape counts."""
-    from ascend_moe.contract.call import dtype_name
+def _smooth_scales(call: Call) -> TensorLike | None:
+    """Scales where their shape matters: D-04, D-08 and D-14 speak about the other cases."""
+    if call.quant_mode == 0 or call.packed or (call.product == "A2" and call.path == HIERARCHY):
+        return None
+    return call.scales
 
-    return () if call.scales is None else (dtype_name(call.scales),)
 
-
-def _no_scales_in_a2_hierarchy(call: Call) -> Finding:
-    if call.scales is not None and call.quant_mode != 0:
-        return Breach("a tensor", "None in A2 hierarchy, whose kernel ignores it")
-    return None
+def _no_scales_in_hierarchy(call: Call) -> Finding:
+    if call.scales is None or call.quant_mode == 0:
+        return None
+    level = "error" if call.product == "A2" else "warning"
+    return Breach("a tensor", "None in hierarchy, whose kernel ignores it", level=level)
 
 
 def _expert_scales_shape(call: Call) -> Finding:
@@ -212,9 +215,9 @@ DISPATCH_RULES: tuple[Rule, ...] = (
         source=f"{DOCS}; {TILING}",
         check=_scales_dtype,
         operators=DISPATCH,
-        paths=(FULLMESH, lim.FULLMESH_V2),
         safety=True,
         breaks={"quant_mode": 2, "scales": ("moe", "H", "float16")},
+        excluding=({"path": HIERARCHY},),
         holds={"quant_mode": 2, "scales": ("moe", "H", "float32")},
     ),
     Rule(
@@ -227,9 +230,9 @@ DISPATCH_RULES: tuple[Rule, ...] = (
         source=f"{DOCS}; {TILING}",
         check=_scales_shape,
         operators=DISPATCH,
-        paths=(FULLMESH, lim.FULLMESH_V2),
         safety=True,
         breaks={"quant_mode": 2, "scales": ("moe+1", "H", "float32")},
+        excluding=({"path": HIERARCHY},),
         holds={"quant_mode": 2, "scales": ("moe", "H", "float32")},
     ),
     Rule(
@@ -244,12 +247,11 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     Rule(
         id="D-08",
         param="scales",
-        statement="A2 hierarchy: scales is None.",
-        source=ACLNN_DOC,
+        statement="Hierarchy: scales is None. A3 takes it and ignores it: a warning.",
+        source=f"{ACLNN_DOC}; {KERNEL}",
         message="is {value}, needed: {limit}",
-        check=_no_scales_in_a2_hierarchy,
+        check=_no_scales_in_hierarchy,
         operators=DISPATCH,
-        products=("A2",),
         paths=(HIERARCHY,),
         breaks={"quant_mode": 2, "scales": ("moe", "H", "float32")},
         holds={"quant_mode": 2, "scales": None},

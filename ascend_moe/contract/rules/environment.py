@@ -13,6 +13,7 @@ from ascend_moe.contract.rules.rule import (
     CURRENT_DOC,
     DOCS,
     DOCUMENTED,
+    PROCESS,
     RANKS,
     SEED_DOC,
     TILING,
@@ -111,7 +112,8 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
             "operator; a TP group likewise."
         ),
         source=DOCS,
-        checked=DOCUMENTED,
+        level="warning",
+        checked=PROCESS,
         note=(
             "A second EP group in one process is a warning of the calls; foreign operators "
             "cannot be seen."
@@ -146,7 +148,8 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
             "TP group_tp and tp_world_size)."
         ),
         source=SEED_DOC,
-        checked=RANKS,
+        level="warning",
+        checked=PROCESS,
         note="A warning when a later call of the process differs.",
     ),
     Rule(
@@ -155,7 +158,7 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         statement="tp_rank_id is distinct in the TP group, ep_rank_id in the EP group.",
         source=SEED_DOC,
         checked=RANKS,
-        note="Needs all ranks: see agreement.py.",
+        note="Compared between the ranks: in every call on CPU, once per group on an NPU.",
     ),
     Rule(
         id="E-11",

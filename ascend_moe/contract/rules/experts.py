@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ascend_moe.contract import limits as lim
 from ascend_moe.contract.call import Call
-from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2, HIERARCHY
+from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2
 from ascend_moe.contract.rules.rule import (
     ACLNN_DOC,
     CURRENT_DOC,
@@ -83,7 +83,7 @@ def _shared_expert_count(call: Call) -> Finding:
 
 def _shared_rank_count(call: Call) -> Finding:
     ranks = call.shared_expert_rank_num
-    if not call.path_limits.shared_ranks and call.path == HIERARCHY and ranks:
+    if not call.path_limits.shared_ranks and ranks:
         return Breach(
             ranks, 0, message="is {value}; hierarchy has no shared-expert ranks: use {limit}"
         )
@@ -235,9 +235,9 @@ EXPERT_RULES: tuple[Rule, ...] = (
         source=f"{DOCS}; {TILING}",
         check=_shared_expert_count,
         products=("A3",),
-        paths=MESHES,
         safety=True,
         breaks={"shared_expert_num": 5, "shared_expert_rank_num": 5, "moe_expert_num": 22},
+        only={"path": MESHES},
         holds={"shared_expert_num": 4, "shared_expert_rank_num": 4, "moe_expert_num": 24},
     ),
     Rule(
@@ -262,7 +262,6 @@ EXPERT_RULES: tuple[Rule, ...] = (
         message="is {value}, needed: {limit}",
         check=_shared_both_or_none,
         products=("A3",),
-        paths=MESHES,
         safety=True,
         breaks={"shared_expert_num": 2, "shared_expert_rank_num": 0},
         holds={"shared_expert_num": 1, "shared_expert_rank_num": 0},

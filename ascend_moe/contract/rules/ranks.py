@@ -175,7 +175,7 @@ RANK_RULES: tuple[Rule, ...] = (
         ),
         source=DOCS,
         checked=RANKS,
-        note="Needs all ranks: see agreement.py.",
+        note="Compared between the ranks: in every call on CPU, once per group on an NPU.",
     ),
     Rule(
         id="X-13",
@@ -218,7 +218,7 @@ RANK_RULES: tuple[Rule, ...] = (
         ),
         source=f"{DOCS}; {ACLNN_DOC}",
         checked=RANKS,
-        note="Needs all ranks: see agreement.py.",
+        note="Compared between the ranks: in every call on CPU, once per group on an NPU.",
     ),
     Rule(
         id="X-42",

@@ -15,7 +15,8 @@ CALL = (
     "call"  # from shapes, dtypes, attributes and variables of one call; no device synchronisation
 )
 VALUES = "values"  # needs tensor contents: CPU tensors, or ASCEND_MOE_CHECK=full
-RANKS = "ranks"  # needs all ranks of the group
+RANKS = "ranks"  # needs all ranks of the group: agreement.py
+PROCESS = "process"  # from what this process has seen before: layers.py
 DOCUMENTED = "documented"  # nothing in a call shows it; the record's note says why
 
 # Public sources.

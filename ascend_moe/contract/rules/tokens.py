@@ -327,6 +327,6 @@ TOKEN_RULES: tuple[Rule, ...] = (
         ),
         source=DOCS,
         checked=RANKS,
-        note="Needs all ranks: see agreement.py.",
+        note="Compared between the ranks: in every call on CPU, once per group on an NPU.",
     ),
 )

@@ -1,0 +1,167 @@
+// What the host and the kernels agree on: context, parameters, window layout. Plain C++, also
+// included by host code.
+#pragma once
+
+#include <cstdint>
+
+namespace ascend_moe {
+
+constexpr uint32_t kContextMagic = 0x454f4d41;  // "AMOE"
+constexpr uint32_t kAbiVersion = 1;
+constexpr uint32_t kMaxRanks = 768;
+constexpr uint32_t kBlockBytes = 32;   // the unit of a DMA write: an aligned block is written whole
+constexpr uint32_t kPitchBytes = 512;  // rows in windows start here; one burst
+constexpr uint32_t kMaxCores = 48;
+
+// One per EP group and rank, in device memory, written by the host before the first launch.
+struct Context {
+    uint32_t magic, version;
+    uint32_t ep_rank, ep_size;
+    uint32_t nonce;  // agreed by all ranks; never 0
+    uint32_t tp_rank, tp_size;
+    uint32_t tp_nonce;      // agreed by the two ranks of the TP pair
+    uint64_t window_bytes;  // the smallest of all ranks, equal everywhere
+    uint64_t tp_window_bytes;
+    uint64_t tp_window[2];  // by TP rank
+    uint64_t window[kMaxRanks];
+};
+
+enum class Element : uint32_t { kBfloat16 = 0, kFloat16 = 1 };
+enum class Mask : uint32_t { kNone = 0, kTokens = 1, kPairs = 2 };
+
+// Of one call; 32-bit words only, copied word by word.
+struct Parameters {
+    uint32_t batch;      // tokens of this rank
+    uint32_t max_batch;  // the largest batch of all ranks
+    uint32_t hidden;
+    uint32_t topk;
+    uint32_t moe_experts;
+    uint32_t local_experts;   // of a MoE rank
+    uint32_t shared_experts;  // effective: 0 unless there are shared ranks
+    uint32_t shared_ranks;
+    uint32_t zero_experts, copy_experts, const_experts;
+    Element element;  // of x
+    Mask mask;
+    uint32_t quant;              // dispatch: 1 for quant_mode 2
+    uint32_t smooth;             // dispatch: smooth scales given
+    uint32_t cumulative_counts;  // dispatch: expert_token_nums_type 0
+    uint32_t capacity;           // dispatch: rows of expand_x
+    uint32_t comm_quant;         // combine: 1 for comm_quant_mode 2
+    uint32_t shared_x;           // combine: shared_expert_x given
+    uint32_t tp;                 // 1 for tp_world_size 2
+    uint32_t timeout_ticks;      // of GetSystemCycle in units of 1024; 0 is no limit
+};
+
+// Layout of a window: see docs/kernels.md, section 2.
+constexpr uint64_t kStateOffset = 0;
+constexpr uint64_t kErrorOffset = 512;  // one block per core
+constexpr uint64_t kHelloOffset = 4 << 10;
+constexpr uint64_t kReadyOffset = 28 << 10;
+constexpr uint64_t kDoneOffset = 52 << 10;
+constexpr uint64_t kCountsOffset = 128 << 10;  // two of them
+constexpr uint64_t kCountsBytes = 64 << 10;
+constexpr uint64_t kControlBytes = 256 << 10;
+
+// Words of the state block.
+enum StateWord : uint32_t {
+    kStateNonce = 0,
+    kStateDispatch,
+    kStateCombine,
+    kStateLastOp,
+    kStateTp
+};
+enum LastOp : uint32_t { kLastNone = 0, kLastDispatch, kLastCombine };
+
+// Words of an error record: nonce, epoch, who did not come (rank + 1; with TP the TP rank), in
+// which operator (LastOp).
+enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp };
+
+constexpr uint32_t kTagWords = 2;  // nonce, epoch
+constexpr uint32_t kBlockWords = kBlockBytes / 4;
+constexpr uint32_t kPayloadWords = kBlockWords - kTagWords;
+
+constexpr uint32_t CeilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
+constexpr uint32_t AlignUp(uint32_t value, uint32_t to) { return CeilDiv(value, to) * to; }
+
+// A pair as one word of an index list.
+constexpr uint32_t kSlotBits = 8;
+constexpr uint32_t PackPair(uint32_t token, uint32_t slot) { return token << kSlotBits | slot; }
+
+// Sizes inside the window that follow from the parameters.
+constexpr uint64_t StagePitch(const Parameters& p) {
+    return AlignUp(p.hidden * (p.quant ? 1 : 2), kPitchBytes);
+}
+constexpr uint32_t StageRowsPerToken(const Parameters& p) {
+    return p.quant && p.smooth ? p.topk + p.shared_experts : 1;
+}
+constexpr uint32_t ListRows(const Parameters& p) {
+    return AlignUp(p.max_batch * (p.local_experts < p.topk ? p.local_experts : p.topk),
+                   kBlockWords);
+}
+constexpr uint64_t ListPitch(const Parameters& p) {
+    return AlignUp(2 * 4 * ListRows(p), kPitchBytes);
+}
+// int8 combine: values, then one scale for 8 of them.
+constexpr uint32_t CommScaleOffset(const Parameters& p) { return AlignUp(p.hidden, kBlockBytes); }
+constexpr uint64_t SlotPitch(const Parameters& p) {
+    uint32_t bytes = p.comm_quant ? CommScaleOffset(p) + 2 * CeilDiv(p.hidden, 8) : 2 * p.hidden;
+    return AlignUp(bytes, kPitchBytes);
+}
+constexpr uint64_t DispatchBytes(const Parameters& p, uint32_t ep_size) {
+    return p.max_batch * StageRowsPerToken(p) * StagePitch(p) + ep_size * ListPitch(p);
+}
+constexpr uint64_t CombineBytes(const Parameters& p) {
+    return static_cast<uint64_t>(p.max_batch) * (p.topk + p.shared_experts) * SlotPitch(p);
+}
+
+// The data part of a window: two dispatch areas of a quarter each, then the row slots.
+constexpr uint64_t DispatchAreaBytes(uint64_t window_bytes) {
+    return (window_bytes - kControlBytes) / 4 / kPitchBytes * kPitchBytes;
+}
+constexpr uint64_t DispatchAreaOffset(uint64_t window_bytes, uint32_t parity) {
+    return kControlBytes + parity * DispatchAreaBytes(window_bytes);
+}
+constexpr uint64_t RowsOffset(uint64_t window_bytes) {
+    return kControlBytes + 2 * DispatchAreaBytes(window_bytes);
+}
+
+// The smallest sufficient window.
+constexpr uint64_t WindowBytes(uint64_t dispatch_bytes, uint64_t combine_bytes) {
+    uint64_t half_rows = (combine_bytes + 1) / 2;
+    uint64_t area = (dispatch_bytes > half_rows ? dispatch_bytes : half_rows);
+    return kControlBytes + 4 * ((area + kPitchBytes - 1) / kPitchBytes * kPitchBytes);
+}
+
+// The TP window: blocks {tp_nonce, TP epoch, number}, the peer's prefix sums, then one ring of rows
+// per core. The rank writes all of it into the window of the other.
+constexpr uint64_t kTpHeaderOffset = 0;    // number: rows of the peer
+constexpr uint64_t kTpPrefixOffset = 512;  // the peer's ep_recv_counts
+constexpr uint64_t kTpProducedOffset = 8
+                                       << 10;  // one block per core; number: rows put into the ring
+constexpr uint64_t kTpConsumedOffset =
+    12 << 10;  // one block per core; number: rows taken out of the ring of the peer
+constexpr uint64_t kTpRingsOffset = 16 << 10;
+constexpr uint64_t TpSlotPitch(uint32_t row_bytes) {
+    return AlignUp(AlignUp(row_bytes, kBlockBytes) + kBlockBytes, kPitchBytes);
+}
+constexpr uint64_t TpRingBytes(uint64_t tp_window_bytes, uint32_t cores) {
+    return (tp_window_bytes - kTpRingsOffset) / cores / kPitchBytes * kPitchBytes;
+}
+// The smallest sufficient TP window: one row per core.
+constexpr uint64_t TpWindowBytes(uint32_t hidden, uint32_t cores) {
+    return kTpRingsOffset + cores * TpSlotPitch(2 * hidden);
+}
+
+// Private scratch of a launch. Dispatch: the scales of staged rows. Combine: where this rank's own
+// rows are.
+constexpr uint32_t ScalePitchWords(const Parameters& p) {
+    return AlignUp(StageRowsPerToken(p), kBlockWords);
+}
+constexpr uint64_t DispatchWorkspace(const Parameters& p) {
+    return p.quant ? 4ull * p.max_batch * ScalePitchWords(p) : 0;
+}
+constexpr uint64_t CombineWorkspace(const Parameters& p) {
+    return static_cast<uint64_t>(kBlockBytes) * p.max_batch * (p.topk + p.shared_experts);
+}
+
+}  // namespace ascend_moe

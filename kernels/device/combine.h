@@ -1,0 +1,62 @@
+// Combine: return the experts' rows, tell everybody, sum what came back. docs/kernels.md sections 3
+// and 4.
+#pragma once
+
+#include "reduce.h"
+#include "tp_return.h"
+
+namespace ascend_moe {
+
+class CombineKernel {
+ public:
+    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors,
+                               GM_ADDR parameters) {
+        Parameters p = ReadParameters(parameters);
+        if (p.element == Element::kBfloat16) {
+            RunFor<bfloat16_t>(pipe, context, tensors, p);
+        } else {
+            RunFor<half>(pipe, context, tensors, p);
+        }
+    }
+
+ private:
+    template <typename X>
+    __aicore__ inline void RunFor(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors,
+                                  const Parameters& p) {
+        Window window;
+        window.Init(context, p.timeout_ticks, kLastCombine);
+        uint32_t polled = CeilDiv(window.ranks, window.cores);
+        window.InitBuffers(pipe, polled);
+        window.ReadState();
+        uint32_t epoch = window.combine_epoch + 1;
+        uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
+
+        if (window.last_op == kLastCombine) {
+            // Nothing since the last combine tells that its rows have been read everywhere.
+            window.PostToAll(kReadyOffset, epoch);
+            Share peers = ShareOf(window.ranks, window.core, window.cores);
+            window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
+                        peers.end - peers.begin, 1, peers.begin, epoch);
+            MOE_SYNC_ALL();
+        }
+
+        if (!window.failed) {
+            if (p.tp) {
+                TpReturner<X>(pipe, window, p, tensors).Run();
+            } else {
+                RowReturner<X>(pipe, window, p, tensors).Run();
+            }
+        }
+        MOE_SYNC_ALL();
+        pipe->Reset();
+        window.InitBuffers(pipe, polled);
+        if (!window.failed) {
+            window.PostToAll(kDoneOffset, epoch);
+            Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
+        }
+        if (window.core == 0)
+            window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
+    }
+};
+
+}  // namespace ascend_moe

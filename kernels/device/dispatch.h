@@ -1,0 +1,48 @@
+// Dispatch: stage own tokens, publish the index, wait for all counts, pull. docs/kernels.md
+// section 3.
+#pragma once
+
+#include "receive.h"
+#include "tp_gather.h"
+
+namespace ascend_moe {
+
+class DispatchKernel {
+ public:
+    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const DispatchTensors& tensors,
+                               GM_ADDR parameters) {
+        Parameters p = ReadParameters(parameters);
+        Window window;
+        window.Init(context, p.timeout_ticks, kLastDispatch);
+        window.InitBuffers(pipe, 1);
+        window.ReadState();
+        uint32_t epoch = window.dispatch_epoch + 1;
+        uint64_t area = DispatchAreaOffset(window.bytes, epoch & 1);
+        uint64_t lists = area + DispatchAreaBytes(window.bytes) - window.ranks * ListPitch(p);
+        uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
+
+        Stager(pipe, window, p, tensors, area, active).Run();
+        MOE_SYNC_ALL();
+        pipe->Reset();
+
+        Publisher(pipe, window, p, tensors, lists, epoch, active).Run();
+        AscendC::PipeBarrier<PIPE_ALL>();
+        pipe->Reset();
+
+        Receiver receiver(pipe, window, p, tensors, area, lists, epoch);
+        window.InitBuffers(pipe, CeilDiv(window.ranks, window.cores) * CountsLayout(p).blocks);
+        receiver.WaitForCounts();
+        MOE_SYNC_ALL();
+        receiver.Run();
+        if (p.tp) {
+            MOE_SYNC_ALL();
+            pipe->Reset();
+            window.InitBuffers(pipe, 1);
+            TpGather(pipe, window, p, tensors).Run();
+        }
+        if (window.core == 0)
+            window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);
+    }
+};
+
+}  // namespace ascend_moe

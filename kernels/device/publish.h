@@ -1,0 +1,252 @@
+// Dispatch, second half of the source's work: to every destination the index of its rows, then
+// their counts, which are also the flag that the rows are staged.
+#pragma once
+
+#include "routing.h"
+#include "stage.h"
+
+namespace ascend_moe {
+
+// Words of the counts of one source on one destination: the total, then one count per expert, six
+// to a tagged block.
+struct CountsLayout {
+    uint32_t blocks;
+    __aicore__ inline explicit CountsLayout(const Parameters& p)
+        : blocks(CeilDiv(p.local_experts + 1, kPayloadWords)) {}
+    __aicore__ inline uint64_t Offset(uint32_t parity, uint32_t source) const {
+        return kCountsOffset + parity * kCountsBytes +
+               static_cast<uint64_t>(source) * blocks * kBlockBytes;
+    }
+    // The word of entry i (0: total, 1 + e: expert e) inside the blocks of one source.
+    __aicore__ inline static uint32_t Word(uint32_t i) {
+        return i / kPayloadWords * kBlockWords + kTagWords + i % kPayloadWords;
+    }
+};
+
+class Publisher {
+ public:
+    __aicore__ inline Publisher(TPipe* pipe, const Window& window, const Parameters& p,
+                                const DispatchTensors& t, uint64_t lists_offset, uint32_t epoch,
+                                uint32_t active)
+        : window_(window),
+          p_(p),
+          t_(t),
+          routing_(p, window.rank),
+          layout_(p),
+          lists_offset_(lists_offset),
+          epoch_(epoch),
+          active_(active) {
+        pairs_ = active * p.topk;
+        padded_ = AlignUp(pairs_ == 0 ? 1 : pairs_, 64);
+        pipe->InitBuffer(ids_, 4 * padded_);
+        pipe->InitBuffer(all_pairs_, 4 * padded_);
+        pipe->InitBuffer(chosen_ids_, 4 * padded_);
+        pipe->InitBuffer(chosen_pairs_, 4 * padded_);
+        pipe->InitBuffer(at_least_, padded_ / 8);
+        pipe->InitBuffer(below_, padded_ / 8);
+        pipe->InitBuffer(counts_, layout_.blocks * kBlockBytes);
+        pipe->InitBuffer(cursors_, 4 * p.local_experts);
+        if (p.quant) pipe->InitBuffer(scales_, 4 * (active == 0 ? 1 : active) * ScalePitchWords(p));
+    }
+
+    __aicore__ inline void Run() {
+        if (window_.core >= window_.ranks) return;
+        NumberPairs();
+        if (p_.quant && active_ > 0) {
+            Load(scales_.Get<float>(), At<float>(t_.workspace), active_ * ScalePitchWords(p_));
+            MOE_SYNC(MTE2_V);
+        }
+        // Destinations start with the next rank, so that not all sources write to the same one.
+        for (uint32_t i = window_.core; i < window_.ranks; i += window_.cores)
+            Publish((window_.rank + 1 + i) % window_.ranks);
+    }
+
+ private:
+    // all_pairs[i] = token << 8 | slot of pair i.
+    __aicore__ inline void NumberPairs() {
+        LocalTensor<int32_t> pairs = all_pairs_.Get<int32_t>(),
+                             tokens = chosen_pairs_.Get<int32_t>();
+        LocalTensor<float> index = chosen_ids_.Get<float>();
+        // Exact: i + 1/2 is at least 1/(2K) away from a multiple of K, far more than fp32 rounds
+        // here.
+        AscendC::CreateVecIndex(index, 0.5f, padded_);
+        MOE_VBARRIER();
+        AscendC::Muls(index, index, 1.0f / static_cast<float>(p_.topk), padded_);
+        MOE_VBARRIER();
+        AscendC::Cast(tokens, index, RoundMode::CAST_FLOOR, padded_);
+        AscendC::CreateVecIndex(pairs, 0, padded_);
+        MOE_VBARRIER();
+        AscendC::Muls(tokens, tokens, static_cast<int32_t>((1 << kSlotBits) - p_.topk), padded_);
+        MOE_VBARRIER();
+        AscendC::Add(pairs, pairs, tokens, padded_);
+    }
+
+    // The buffers are free again once the copies to the last peer are done; every pipe learns that
+    // from MTE3.
+    __aicore__ inline void Publish(uint32_t peer) {
+        MOE_SYNC(MTE3_V);
+        MOE_SYNC(MTE3_S);
+        LocalTensor<uint32_t> counts = counts_.Get<uint32_t>();
+        for (uint32_t i = 0; i < layout_.blocks * kBlockWords; ++i) {
+            uint32_t word = i % kBlockWords;
+            counts.SetValue(i, word == 0 ? window_.nonce : word == 1 ? epoch_ : 0);
+        }
+        uint32_t rows = 0;
+        if (active_ > 0) {
+            if (peer >= routing_.shared_ranks) {
+                rows = ListExperts((peer - routing_.shared_ranks) * routing_.local_experts);
+            } else if (routing_.Serves(peer)) {
+                rows = ListShared(p_.topk + peer / routing_.Replicas());
+            }
+        }
+        counts.SetValue(CountsLayout::Word(0), rows);
+        if (peer < routing_.shared_ranks) counts.SetValue(CountsLayout::Word(1), rows);
+        MOE_SYNC(S_MTE3);
+        if (rows > 0) SendList(peer, rows);
+        AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
+        Store(At<uint32_t>(window_.Of(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts,
+              layout_.blocks * kBlockWords);
+    }
+
+    // The pairs of experts first .. first + L - 1 by expert, tokens ascending, into ids_; counts
+    // per expert. Returns their number.
+    __aicore__ inline uint32_t ListExperts(uint32_t first) {
+        LocalTensor<float> ids = ids_.Get<float>(), chosen = chosen_ids_.Get<float>();
+        LocalTensor<int32_t> raw = chosen_ids_.Get<int32_t>(), local = raw,
+                             pairs = chosen_pairs_.Get<int32_t>();
+        MOE_SYNC(V_MTE2);
+        Load(raw, At<int32_t>(t_.expert_ids), pairs_);
+        AscendC::Duplicate(ids, -1.0f, padded_);
+        MOE_VBARRIER();
+        MOE_SYNC(MTE2_V);
+        AscendC::Cast(ids, raw, RoundMode::CAST_NONE, pairs_);
+        MOE_VBARRIER();
+        if (p_.mask == Mask::kPairs) DropInactive(ids);
+        LocalTensor<uint16_t> at_least = at_least_.Get<uint16_t>(), below = below_.Get<uint16_t>();
+        AscendC::CompareScalar(at_least_.Get<uint8_t>(), ids, static_cast<float>(first),
+                               AscendC::CMPMODE::GE, padded_);
+        AscendC::CompareScalar(below_.Get<uint8_t>(), ids,
+                               static_cast<float>(first + routing_.local_experts),
+                               AscendC::CMPMODE::LT, padded_);
+        MOE_VBARRIER();
+        AscendC::And(below, below, at_least, padded_ / 16);
+        MOE_VBARRIER();
+        uint64_t kept = 0;
+        LocalTensor<uint32_t> pattern = below_.Get<uint32_t>();
+        AscendC::GatherMask(chosen, ids, pattern, true, padded_,
+                            AscendC::GatherMaskParams{1, 1, 0, 0}, kept);
+        AscendC::GatherMask(pairs, all_pairs_.Get<int32_t>(), pattern, true, padded_,
+                            AscendC::GatherMaskParams{1, 1, 0, 0}, kept);
+        // Only repeated ids in one row could give more; the receiver has no room for them.
+        uint32_t rows =
+            static_cast<uint32_t>(kept) < ListRows(p_) ? static_cast<uint32_t>(kept) : ListRows(p_);
+        if (rows == 0) return 0;
+        MOE_VBARRIER();
+        AscendC::Adds(chosen, chosen, -static_cast<float>(first), rows);
+        MOE_VBARRIER();
+        AscendC::Cast(local, chosen, RoundMode::CAST_RINT, rows);
+        MOE_SYNC(V_S);
+        SortByExpert(local, pairs, rows);
+        return rows;
+    }
+
+    // Ids of inactive pairs become -1.
+    __aicore__ inline void DropInactive(const LocalTensor<float>& ids) {
+        LocalTensor<uint8_t> bytes = chosen_pairs_.Get<uint8_t>();
+        LocalTensor<half> halves = chosen_ids_.Get<half>();
+        LocalTensor<float> active = chosen_pairs_.Get<float>();
+        Load(bytes, At<uint8_t>(t_.mask), pairs_);
+        MOE_SYNC(MTE2_V);
+        AscendC::Cast(halves, bytes, RoundMode::CAST_NONE, pairs_);
+        AscendC::Adds(ids, ids, 1.0f, pairs_);
+        MOE_VBARRIER();
+        AscendC::Cast(active, halves, RoundMode::CAST_NONE, pairs_);
+        MOE_VBARRIER();
+        AscendC::Mul(ids, ids, active, pairs_);
+        MOE_VBARRIER();
+        AscendC::Adds(ids, ids, -1.0f, pairs_);
+        MOE_VBARRIER();
+    }
+
+    // A counting sort by the scalar unit: a destination's share of the pairs is small.
+    __aicore__ inline void SortByExpert(const LocalTensor<int32_t>& experts,
+                                        const LocalTensor<int32_t>& pairs, uint32_t rows) {
+        LocalTensor<uint32_t> counts = counts_.Get<uint32_t>(), cursors = cursors_.Get<uint32_t>();
+        LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
+        for (uint32_t i = 0; i < rows; ++i) {
+            uint32_t word = CountsLayout::Word(1 + experts.GetValue(i));
+            counts.SetValue(word, counts.GetValue(word) + 1);
+        }
+        uint32_t first = 0;
+        for (uint32_t e = 0; e < routing_.local_experts; ++e) {
+            cursors.SetValue(e, first);
+            first += counts.GetValue(CountsLayout::Word(1 + e));
+        }
+        for (uint32_t i = 0; i < rows; ++i) {
+            uint32_t expert = experts.GetValue(i), to = cursors.GetValue(expert);
+            sorted.SetValue(to, pairs.GetValue(i));
+            cursors.SetValue(expert, to + 1);
+        }
+    }
+
+    // Every active token, for a shared expert.
+    __aicore__ inline uint32_t ListShared(uint32_t slot) {
+        LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
+        LocalTensor<uint8_t> mask = chosen_pairs_.Get<uint8_t>();
+        bool pairs = p_.mask == Mask::kPairs;
+        if (pairs) {
+            MOE_SYNC(V_MTE2);
+            Load(mask, At<uint8_t>(t_.mask), pairs_);
+            MOE_SYNC(MTE2_S);
+        }
+        MOE_SYNC(V_S);  // the list of a peer that got nothing ends with vector work
+        uint32_t rows = 0;
+        for (uint32_t token = 0; token < active_; ++token) {
+            bool any = !pairs;
+            for (uint32_t k = 0; k < p_.topk && !any; ++k)
+                any = mask.GetValue(token * p_.topk + k) != 0;
+            if (any) sorted.SetValue(rows++, static_cast<int32_t>(PackPair(token, slot)));
+        }
+        return rows;
+    }
+
+    __aicore__ inline void SendList(uint32_t peer, uint32_t rows) {
+        LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
+        uint64_t list = window_.Of(peer, lists_offset_ + window_.rank * ListPitch(p_));
+        Store(At<int32_t>(list), sorted, rows);
+        if (!p_.quant) return;
+        // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a
+        // token is staged once.
+        LocalTensor<int32_t> tokens = chosen_pairs_.Get<int32_t>(),
+                             offsets = chosen_ids_.Get<int32_t>();
+        int32_t pitch = 4 * ScalePitchWords(p_);
+        MOE_SYNC(S_V);
+        AscendC::ShiftRight(tokens, sorted, static_cast<int32_t>(kSlotBits), rows);
+        MOE_VBARRIER();
+        if (p_.smooth) {
+            AscendC::Muls(offsets, sorted, 4, rows);
+            AscendC::Muls(tokens, tokens, pitch - (4 << kSlotBits), rows);
+            MOE_VBARRIER();
+            AscendC::Add(offsets, offsets, tokens, rows);
+        } else {
+            AscendC::Muls(offsets, tokens, pitch, rows);
+        }
+        MOE_VBARRIER();
+        LocalTensor<float> scales = chosen_pairs_.Get<float>();
+        AscendC::Gather(scales, scales_.Get<float>(), offsets.ReinterpretCast<uint32_t>(), 0, rows);
+        MOE_SYNC(V_MTE3);
+        Store(At<float>(list + 4ull * ListRows(p_)), scales, rows);
+    }
+
+    const Window& window_;
+    const Parameters& p_;
+    const DispatchTensors& t_;
+    Routing routing_;
+    CountsLayout layout_;
+    uint64_t lists_offset_;
+    uint32_t epoch_, active_, pairs_, padded_;
+    Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_, cursors_,
+        scales_;
+};
+
+}  // namespace ascend_moe

@@ -1,0 +1,242 @@
+// Combine, the source's side: wait for the ranks that owe rows, sum them in slot order.
+#pragma once
+
+#include "return_rows.h"
+
+namespace ascend_moe {
+
+template <typename X>
+class Reducer {
+ public:
+    __aicore__ inline Reducer(TPipe* pipe, Window& window, const Parameters& p,
+                              const CombineTensors& t, uint32_t epoch, uint32_t active)
+        : window_(window),
+          p_(p),
+          t_(t),
+          routing_(p, window.rank),
+          epoch_(epoch),
+          active_(active),
+          slots_(window.Of(window.rank, RowsOffset(window.bytes))) {
+        pipe->InitBuffer(
+            rows_, 2,
+            p.comm_quant ? MaxOf(2 * p.hidden, GroupQuantizer<X>::StoredBytes(p)) : 2 * p.hidden);
+        pipe->InitBuffer(outputs_, 1, 2 * p.hidden);
+        pipe->InitBuffer(wide_, 4 * p.hidden);
+        pipe->InitBuffer(sum_, 4 * p.hidden);
+        pipe->InitBuffer(ids_, 4 * p.topk);
+        pipe->InitBuffer(weights_, 4 * p.topk);
+        pipe->InitBuffer(mask_, p.topk);
+        pipe->InitBuffer(own_, kBlockBytes * kMaxTerms);
+        if (p.comm_quant || p.const_experts)
+            pipe->InitBuffer(work_, GroupQuantizer<X>::WideBytes(p));
+        if (p.comm_quant) quantizer_.InitBuffers(pipe, p);
+        if (p.const_experts) {
+            pipe->InitBuffer(partial_, 4 * AlignUp(CeilDiv(p.hidden, 64), kBlockWords));
+            pipe->InitBuffer(scores_, 2 * kBlockBytes);
+        }
+        for (uint32_t i = 0; i < kMaxRanks / 32; ++i) arrived_[i] = 0;
+    }
+
+    __aicore__ inline void Run() {
+        Share share = RowShare(p_.batch, RowGroup(2 * p_.hidden, 1), window_.core, window_.cores);
+        for (uint32_t token = share.begin; token < share.end && !window_.failed; ++token) {
+            terms_ = 0;
+            if (token < active_) CollectTerms(token);
+            if (!window_.failed) WriteSum(token);
+        }
+    }
+
+ private:
+    static constexpr uint32_t kMaxTerms = 21;  // 16 experts, 4 shared experts, shared_expert_x
+
+    enum Kind { kPlain, kInt8, kConst };
+    struct Term {
+        uint64_t row;  // where it is; 0: an own row of expand_x, not yet known. kConst: the number
+                       // of the expert
+        float weight;
+        bool weighted;
+        Kind kind;
+    };
+
+    __aicore__ inline static uint32_t MaxOf(uint32_t a, uint32_t b) { return a > b ? a : b; }
+
+    // What token is the sum of, in order: experts 0..K-1, shared experts, shared_expert_x.
+    __aicore__ inline void CollectTerms(uint32_t token) {
+        LocalTensor<int32_t> ids = ids_.Get<int32_t>();
+        LocalTensor<float> weights = weights_.Get<float>();
+        LocalTensor<uint8_t> mask = mask_.Get<uint8_t>();
+        bool pairs = p_.mask == Mask::kPairs, any = !pairs;
+        MOE_SYNC(S_MTE2);
+        Load(ids, At<int32_t>(t_.expert_ids + 4ull * token * p_.topk), p_.topk);
+        Load(weights, At<float>(t_.expert_scales + 4ull * token * p_.topk), p_.topk);
+        if (pairs)
+            Load(mask, At<uint8_t>(t_.mask + static_cast<uint64_t>(token) * p_.topk), p_.topk);
+        MOE_SYNC(MTE2_S);
+        for (uint32_t k = 0; k < p_.topk; ++k) {
+            if (pairs && mask.GetValue(k) == 0) continue;
+            any = true;
+            int32_t expert = ids.GetValue(k);
+            if (expert < 0) continue;
+            uint32_t special = static_cast<uint32_t>(expert) -
+                               p_.moe_experts;  // zero experts, then copy, then const experts
+            if (expert < static_cast<int32_t>(p_.moe_experts)) {
+                AddRow(routing_.RankOfExpert(expert), token, k, weights.GetValue(k), true);
+            } else if (special - p_.zero_experts < p_.copy_experts) {
+                AddLocal(t_.ori_x, token, weights.GetValue(k), true);
+            } else if (special - p_.zero_experts - p_.copy_experts < p_.const_experts) {
+                Append(special - p_.zero_experts - p_.copy_experts, weights.GetValue(k), true,
+                       kConst);
+            }
+        }
+        if (!any) return;
+        for (uint32_t s = 0; s < p_.shared_experts; ++s)
+            AddRow(routing_.RankOfShared(s), token, p_.topk + s, 1.0f, false);
+        if (p_.shared_x) AddLocal(t_.shared_x, token, 1.0f, false);
+        FindOwnRows();
+    }
+
+    // A row that `from` has returned: waits until it has.
+    __aicore__ inline void AddRow(uint32_t from, uint32_t token, uint32_t slot, float weight,
+                                  bool weighted) {
+        if (from == window_.rank && !OwnRowsTravel(p_)) {
+            Load(own_.Get<uint32_t>()[terms_ * kBlockWords],
+                 At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)), 1);
+            Append(0, weight, weighted, kPlain);
+            return;
+        }
+        if ((arrived_[from / 32] >> (from % 32) & 1) == 0) {
+            window_.Wait(MOE_NAME("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
+            arrived_[from / 32] |= 1u << (from % 32);
+        }
+        Append(slots_ + SlotOffset(p_, token, slot), weight, weighted,
+               p_.comm_quant ? kInt8 : kPlain);
+    }
+    __aicore__ inline void AddLocal(uint64_t tensor, uint32_t token, float weight, bool weighted) {
+        Append(tensor + 2ull * token * p_.hidden, weight, weighted, kPlain);
+    }
+    __aicore__ inline void Append(uint64_t row, float weight, bool weighted, Kind kind) {
+        term_[terms_++] = Term{row, weight, weighted, kind};
+    }
+    __aicore__ inline void FindOwnRows() {
+        MOE_SYNC(MTE2_S);
+        for (uint32_t i = 0; i < terms_; ++i) {
+            if (term_[i].row != 0 || term_[i].kind == kConst) continue;
+            uint32_t row = own_.Get<uint32_t>().GetValue(i * kBlockWords);
+            if (row >= p_.capacity) row = 0;  // dispatch and combine disagree; stay inside expand_x
+            term_[i].row = t_.expand_x + 2ull * row * p_.hidden;
+        }
+    }
+
+    __aicore__ inline void LoadRow(uint64_t from) {
+        LocalTensor<X> row = rows_.template AllocTensor<X>();
+        Load(row, At<X>(from), p_.hidden);
+        rows_.EnQue(row);
+    }
+    __aicore__ inline void Widen(const LocalTensor<float>& wide) {
+        LocalTensor<X> row = rows_.template DeQue<X>();
+        AscendC::Cast(wide, row, RoundMode::CAST_NONE, p_.hidden);
+        rows_.FreeTensor(row);
+        MOE_VBARRIER();
+    }
+
+    __aicore__ inline void LoadTerm(const Term& term) {
+        if (term.kind == kPlain) LoadRow(term.row);
+        if (term.kind != kInt8) return;
+        LocalTensor<int8_t> row = rows_.template AllocTensor<int8_t>();
+        Load(row, At<int8_t>(term.row), p_.hidden);
+        Load(row[CommScaleOffset(p_)], At<int8_t>(term.row + CommScaleOffset(p_)),
+             2 * CeilDiv(p_.hidden, 8));
+        rows_.EnQue(row);
+    }
+
+    __aicore__ inline void AddTerm(const Term& term, uint32_t token) {
+        LocalTensor<float> wide = wide_.Get<float>(), sum = sum_.Get<float>();
+        if (term.kind == kInt8) {
+            LocalTensor<int8_t> row = rows_.template DeQue<int8_t>();
+            quantizer_.Dequantize(wide, row, work_.Get<float>());
+            rows_.FreeTensor(row);
+        } else if (term.kind == kConst) {
+            Blend(wide, static_cast<uint32_t>(term.row), token);
+        } else {
+            Widen(wide);
+        }
+        if (term.weighted) {
+            // Two roundings, product and sum, as the stock kernels: no fused multiply-add.
+            AscendC::Muls(wide, wide, term.weight, p_.hidden);
+            MOE_VBARRIER();
+        }
+        AscendC::Add(sum, sum, wide, p_.hidden);
+        MOE_VBARRIER();
+    }
+
+    // A const expert: s1 * x + s2 * v, where (s1, s2) is the softmax of the scores (alpha_1 . x,
+    // alpha_2 . x).
+    __aicore__ inline void Blend(const LocalTensor<float>& wide, uint32_t expert, uint32_t token) {
+        LocalTensor<float> x = work_.Get<float>(), scores = scores_.Get<float>();
+        uint64_t row = 2ull * expert * p_.hidden;
+        LoadRow(t_.ori_x + 2ull * token * p_.hidden);
+        Widen(x);
+        for (uint32_t i = 0; i < 2; ++i) {
+            LoadRow((i == 0 ? t_.const_alpha_1 : t_.const_alpha_2) + row);
+            Widen(wide);
+            AscendC::Mul(wide, wide, x, p_.hidden);
+            MOE_VBARRIER();
+            AscendC::ReduceSum(scores[i * kBlockWords], wide, partial_.Get<float>(), p_.hidden);
+        }
+        MOE_SYNC(V_S);
+        float first = scores.GetValue(0), second = scores.GetValue(kBlockWords);
+        float largest = first > second ? first : second;
+        scores.SetValue(0, first - largest);
+        scores.SetValue(1, second - largest);
+        MOE_SYNC(S_V);
+        AscendC::Exp(scores, scores, 2);
+        MOE_SYNC(V_S);
+        float share_of_x = scores.GetValue(0), share_of_v = scores.GetValue(1);
+        float total = share_of_x + share_of_v;
+        LoadRow(t_.const_v + row);
+        Widen(wide);
+        AscendC::Muls(wide, wide, share_of_v / total, p_.hidden);
+        AscendC::Muls(x, x, share_of_x / total, p_.hidden);
+        MOE_VBARRIER();
+        AscendC::Add(wide, x, wide, p_.hidden);
+        MOE_VBARRIER();
+        MOE_SYNC(S_V);
+    }
+
+    __aicore__ inline void WriteSum(uint32_t token) {
+        LocalTensor<float> sum = sum_.Get<float>();
+        AscendC::Duplicate(sum, 0.0f, p_.hidden);
+        MOE_VBARRIER();
+        if (terms_ > 0) LoadTerm(term_[0]);
+        for (uint32_t i = 0; i < terms_; ++i) {
+            // The next row is on its way while this one is added; a const expert needs the queue
+            // for its own rows.
+            bool ahead = term_[i].kind != kConst;
+            if (ahead && i + 1 < terms_) LoadTerm(term_[i + 1]);
+            AddTerm(term_[i], token);
+            if (!ahead && i + 1 < terms_) LoadTerm(term_[i + 1]);
+        }
+        LocalTensor<X> out = outputs_.template AllocTensor<X>();
+        AscendC::Cast(out, sum, RoundMode::CAST_RINT, p_.hidden);
+        outputs_.EnQue(out);
+        out = outputs_.template DeQue<X>();
+        Store(At<X>(t_.out + 2ull * token * p_.hidden), out, p_.hidden);
+        outputs_.FreeTensor(out);
+    }
+
+    Window& window_;
+    const Parameters& p_;
+    const CombineTensors& t_;
+    Routing routing_;
+    uint32_t epoch_, active_;
+    uint64_t slots_;
+    uint32_t terms_ = 0;
+    Term term_[kMaxTerms];
+    uint32_t arrived_[kMaxRanks / 32];  // bit r: rank r's rows are here
+    AscendC::TQue<TPosition::VECIN, 1> rows_;
+    AscendC::TQue<TPosition::VECOUT, 1> outputs_;
+    Buffer wide_, sum_, work_, partial_, scores_, ids_, weights_, mask_, own_;
+    GroupQuantizer<X> quantizer_;
+};
+
+}  // namespace ascend_moe

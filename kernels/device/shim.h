@@ -1,0 +1,80 @@
+// What differs between toolkits, and the few names the simulator adds. The only file of
+// kernels/device with #if.
+#pragma once
+
+#include "kernel_operator.h"
+
+#ifdef ASCEND_MOE_HOSTSIM
+using hostsim::PollPause;
+using hostsim::PollScope;
+using WaitName = const char*;
+#define MOE_NAME(text) text
+#define MOE_KERNEL_KIND()
+#else
+#define MOE_KERNEL_KIND() KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIV_1_0)
+// Marks GM reads that may see memory nobody wrote.
+struct PollScope {
+    __aicore__ inline PollScope() {}
+};
+// What is waited for has a name in the simulator only: no strings in device code.
+using WaitName = uint32_t;
+#define MOE_NAME(text) 0
+__aicore__ inline void PollPause(WaitName, uint32_t, uint32_t) {}
+#endif
+
+// Everything issued on the first pipe so far completes before the second pipe goes on.
+#define MOE_SYNC(event)                                                                   \
+    do {                                                                                  \
+        int32_t moe_event_id =                                                            \
+            static_cast<int32_t>(GetTPipePtr()->FetchEventID(AscendC::HardEvent::event)); \
+        AscendC::SetFlag<AscendC::HardEvent::event>(moe_event_id);                        \
+        AscendC::WaitFlag<AscendC::HardEvent::event>(moe_event_id);                       \
+    } while (0)
+
+// Vector instructions that depend on each other.
+#define MOE_VBARRIER() AscendC::PipeBarrier<PIPE_V>()
+
+// All cores of this rank: what each has written is there when any goes on. SyncAll alone does not
+// drain copies.
+#define MOE_SYNC_ALL()                    \
+    do {                                  \
+        AscendC::PipeBarrier<PIPE_ALL>(); \
+        AscendC::SyncAll<true>();         \
+    } while (0)
+
+namespace ascend_moe {
+
+// One result per 8 floats. CANN 9.1 renamed BlockReduceMax and changed the order of its arguments.
+__aicore__ inline void MaxOfEight(const AscendC::LocalTensor<float>& dst,
+                                  const AscendC::LocalTensor<float>& src, int32_t repeat) {
+#if defined(ASC_DEVKIT_MAJOR) && \
+    (ASC_DEVKIT_MAJOR > 9 || (ASC_DEVKIT_MAJOR == 9 && ASC_DEVKIT_MINOR >= 1))
+    AscendC::ReduceDataBlock<AscendC::ReduceType::MAX>(dst, src, 64, repeat, 1, 1, 8);
+#else
+    AscendC::BlockReduceMax<float>(dst, src, repeat, 64, 1, 1, 8);
+#endif
+}
+
+template <typename T>
+__aicore__ inline AscendC::GlobalTensor<T> At(uint64_t address) {
+    AscendC::GlobalTensor<T> tensor;
+    tensor.SetGlobalBuffer(reinterpret_cast<__gm__ T*>(address));
+    return tensor;
+}
+
+// Any number of bytes, GM to UB and back.
+template <typename T>
+__aicore__ inline void Load(const AscendC::LocalTensor<T>& dst, const AscendC::GlobalTensor<T>& src,
+                            uint32_t count) {
+    AscendC::DataCopyPad(
+        dst, src, AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0, 0, 0},
+        AscendC::DataCopyPadExtParams<T>{});
+}
+template <typename T>
+__aicore__ inline void Store(const AscendC::GlobalTensor<T>& dst,
+                             const AscendC::LocalTensor<T>& src, uint32_t count) {
+    AscendC::DataCopyPad(
+        dst, src, AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0, 0, 0});
+}
+
+}  // namespace ascend_moe

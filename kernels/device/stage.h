@@ -1,0 +1,148 @@
+// Dispatch, first half of the source's work: every active token into the own window, quantised
+// once.
+#pragma once
+
+#include "int8.h"
+
+namespace ascend_moe {
+
+// The GM operands of dispatch, in the order of the kernel's arguments.
+struct DispatchTensors {
+    uint64_t x, expert_ids, scales, mask;
+    uint64_t expand_x, dynamic_scales, assist_info, expert_token_nums, ep_recv_counts,
+        tp_recv_counts;
+    uint64_t workspace;
+};
+
+class Stager {
+ public:
+    __aicore__ inline Stager(TPipe* pipe, const Window& window, const Parameters& p,
+                             const DispatchTensors& t, uint64_t stage_offset, uint32_t active)
+        : pipe_(pipe),
+          window_(window),
+          p_(p),
+          t_(t),
+          stage_(window.Of(window.rank, stage_offset)),
+          share_(ShareOf(active, window.core, window.cores)) {}
+
+    __aicore__ inline void Run() {
+        if (!p_.quant) {
+            CopyRows();
+        } else if (p_.element == Element::kBfloat16) {
+            QuantizeRows<bfloat16_t>();
+        } else {
+            QuantizeRows<half>();
+        }
+    }
+
+ private:
+    __aicore__ inline void CopyRows() {
+        uint32_t row_bytes = 2 * p_.hidden;
+        AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows;
+        pipe_->InitBuffer(rows, 4, row_bytes);
+        for (uint32_t token = share_.begin; token < share_.end; ++token) {
+            LocalTensor<uint8_t> row = rows.AllocTensor<uint8_t>();
+            Load(row, At<uint8_t>(t_.x + static_cast<uint64_t>(token) * row_bytes), row_bytes);
+            rows.EnQue(row);
+            row = rows.DeQue<uint8_t>();
+            Store(At<uint8_t>(stage_ + token * StagePitch(p_)), row, row_bytes);
+            rows.FreeTensor(row);
+        }
+    }
+
+    template <typename X>
+    __aicore__ inline void QuantizeRows() {
+        uint32_t per_token = StageRowsPerToken(p_), scale_words = ScalePitchWords(p_);
+        AscendC::TQue<TPosition::VECIN, 1> inputs, smooth_rows;
+        AscendC::TQue<TPosition::VECOUT, 1> outputs;
+        Buffer wide_buffer, product_buffer, scale_buffer, id_buffer, mask_buffer;
+        RowQuantizer quantizer;
+        pipe_->InitBuffer(inputs, 2, 2 * p_.hidden);
+        pipe_->InitBuffer(outputs, 2, p_.hidden);
+        pipe_->InitBuffer(wide_buffer, 4 * p_.hidden);
+        pipe_->InitBuffer(scale_buffer, 4 * scale_words);
+        quantizer.InitBuffers(pipe_, p_.hidden);
+        if (p_.smooth) {
+            pipe_->InitBuffer(smooth_rows, 1, 4 * p_.hidden);
+            pipe_->InitBuffer(product_buffer, 4 * p_.hidden);
+            pipe_->InitBuffer(id_buffer, 4 * p_.topk);
+            pipe_->InitBuffer(mask_buffer, p_.topk);
+        }
+        LocalTensor<float> wide = wide_buffer.Get<float>(), scales = scale_buffer.Get<float>();
+        for (uint32_t token = share_.begin; token < share_.end; ++token) {
+            LocalTensor<X> input = inputs.AllocTensor<X>();
+            Load(input, At<X>(t_.x + 2ull * token * p_.hidden), p_.hidden);
+            inputs.EnQue(input);
+            if (p_.smooth) LoadRoute(token, id_buffer, mask_buffer);
+            input = inputs.DeQue<X>();
+            AscendC::Cast(wide, input, RoundMode::CAST_NONE, p_.hidden);
+            inputs.FreeTensor(input);
+            MOE_VBARRIER();
+            for (uint32_t i = 0; i < scale_words; ++i) scales.SetValue(i, 0.0f);
+            for (uint32_t slot = 0; slot < per_token; ++slot) {
+                LocalTensor<float> values = wide;
+                if (p_.smooth) {
+                    int32_t scale_row = ScaleRow(slot, id_buffer, mask_buffer);
+                    if (scale_row < 0) continue;
+                    // One buffer: the quantiser's V_S wait already keeps the next load behind its
+                    // use.
+                    LocalTensor<float> smooth = smooth_rows.AllocTensor<float>();
+                    Load(smooth, At<float>(t_.scales + 4ull * scale_row * p_.hidden), p_.hidden);
+                    smooth_rows.EnQue(smooth);
+                    smooth = smooth_rows.DeQue<float>();
+                    values = product_buffer.Get<float>();
+                    AscendC::Mul(values, wide, smooth, p_.hidden);
+                    smooth_rows.FreeTensor(smooth);
+                    MOE_VBARRIER();
+                }
+                LocalTensor<int8_t> out = outputs.AllocTensor<int8_t>();
+                scales.SetValue(slot, quantizer.Quantize(out, values));
+                outputs.EnQue(out);
+                out = outputs.DeQue<int8_t>();
+                Store(At<int8_t>(stage_ + (static_cast<uint64_t>(token) * per_token + slot) *
+                                              StagePitch(p_)),
+                      out, p_.hidden);
+                outputs.FreeTensor(out);
+            }
+            MOE_SYNC(S_MTE3);
+            Store(At<float>(t_.workspace + 4ull * token * scale_words), scales, scale_words);
+            MOE_SYNC(MTE3_S);
+        }
+    }
+
+    __aicore__ inline void LoadRoute(uint32_t token, Buffer& id_buffer, Buffer& mask_buffer) {
+        MOE_SYNC(S_MTE2);
+        Load(id_buffer.Get<int32_t>(), At<int32_t>(t_.expert_ids + 4ull * token * p_.topk),
+             p_.topk);
+        if (p_.mask == Mask::kPairs)
+            Load(mask_buffer.Get<uint8_t>(),
+                 At<uint8_t>(t_.mask + static_cast<uint64_t>(token) * p_.topk), p_.topk);
+        MOE_SYNC(MTE2_S);
+    }
+
+    // The row of `scales` for a slot of the token whose route is loaded; -1 if the pair is not
+    // sent.
+    __aicore__ inline int32_t ScaleRow(uint32_t slot, Buffer& id_buffer,
+                                       Buffer& mask_buffer) const {
+        LocalTensor<uint8_t> mask = mask_buffer.Get<uint8_t>();
+        bool pairs = p_.mask == Mask::kPairs;
+        if (slot >= p_.topk) {
+            bool any = !pairs;
+            for (uint32_t k = 0; k < p_.topk && !any; ++k) any = mask.GetValue(k) != 0;
+            return any ? static_cast<int32_t>(slot - p_.topk) : -1;
+        }
+        int32_t expert = id_buffer.Get<int32_t>().GetValue(slot);
+        bool sent = expert >= 0 && expert < static_cast<int32_t>(p_.moe_experts) &&
+                    (!pairs || mask.GetValue(slot) != 0);
+        return sent ? expert + static_cast<int32_t>(p_.shared_experts) : -1;
+    }
+
+    TPipe* pipe_;
+    const Window& window_;
+    const Parameters& p_;
+    const DispatchTensors& t_;
+    uint64_t stage_;
+    Share share_;
+};
+
+}  // namespace ascend_moe

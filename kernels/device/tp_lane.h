@@ -1,0 +1,111 @@
+// TP: rows from one rank of a pair to the other, both ways at once, through a ring per core. The
+// pair launches with the same number of cores; core c of one talks to core c of the other.
+//
+//   sender                                     receiver
+//                     <.. consumed(epoch, 0)   has begun this launch, so it has left the last one:
+//                     the ring is free
+//   rows -> ring      ..>
+//   waits for the copies
+//   produced(epoch,n) ..>                      takes rows
+//                     <.. consumed(epoch, n)   after the loads have completed; their places may be
+//                     used again
+#pragma once
+
+#include "window.h"
+
+namespace ascend_moe {
+
+class TpLane {
+ public:
+    __aicore__ inline TpLane(TPipe* pipe, Window& window, uint32_t row_bytes)
+        : window_(window), epoch_(window.tp_epoch + 1), pitch_(TpSlotPitch(row_bytes)) {
+        uint64_t ring = TpRingBytes(window.TpBytes(), window.cores);
+        depth_ = static_cast<uint32_t>(ring / pitch_);
+        ring_offset_ = kTpRingsOffset + window.core * ring;
+        pipe->InitBuffer(post_, kBlockBytes);
+        pipe->InitBuffer(poll_, 2 * kBlockBytes);
+    }
+
+    // Tells the peer that this rank has begun the launch.
+    __aicore__ inline void Grant() { Post(kTpConsumedOffset + window_.core * kBlockBytes, 0); }
+
+    // Until the peer has granted its ring, and with it everything else in its window.
+    __aicore__ inline void WaitForGrant() {
+        uint32_t ignored;
+        while (!window_.failed && !Read(kTpConsumedOffset + window_.core * kBlockBytes, ignored))
+            Pause();
+    }
+
+    // A numbered block into the peer's window, and the wait for the peer's. First every copy so far
+    // is waited for: rows are there before they are announced, and rows taken out have been loaded,
+    // because each load was followed by a copy that needed it.
+    __aicore__ inline void Post(uint64_t offset, uint32_t number) {
+        LocalTensor<uint32_t> block = post_.Get<uint32_t>();
+        MOE_SYNC(MTE3_S);
+        for (uint32_t i = 0; i < kBlockWords; ++i)
+            block.SetValue(i, i == 0 ? window_.tp_nonce : i == 1 ? epoch_ : i == 2 ? number : 0);
+        MOE_SYNC(S_MTE3);
+        Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, offset)), block, kBlockWords);
+    }
+    __aicore__ inline uint32_t WaitFor(uint64_t offset) {
+        uint32_t number = 0;
+        while (!window_.failed && !Read(offset, number)) Pause();
+        return number;
+    }
+
+    // Sends rows `out` and receives rows `in`, numbered by the side: side.Send(row, address) fills
+    // a place of the peer's ring, side.Receive(row, address) takes one out of ours.
+    template <typename Side>
+    __aicore__ inline void Exchange(Side& side, Share out, Share in) {
+        uint32_t to_send = out.end - out.begin, to_receive = in.end - in.begin, sent = 0,
+                 received = 0;
+        while (!window_.failed && (sent < to_send || received < to_receive)) {
+            uint32_t consumed = 0, produced = 0, before = sent + received;
+            bool granted = Read(kTpConsumedOffset + window_.core * kBlockBytes, consumed);
+            Read(kTpProducedOffset + window_.core * kBlockBytes, produced);
+            if (granted && sent < to_send && sent < consumed + depth_) {
+                for (; sent < to_send && sent < consumed + depth_; ++sent) {
+                    side.Send(out.begin + sent, window_.OfTp(1 - window_.tp_rank, Place(sent)));
+                }
+                Post(kTpProducedOffset + window_.core * kBlockBytes, sent);
+            }
+            if (received < produced) {
+                for (; received < produced; ++received)
+                    side.Receive(in.begin + received,
+                                 window_.OfTp(window_.tp_rank, Place(received)));
+                Post(kTpConsumedOffset + window_.core * kBlockBytes, received);
+            }
+            if (sent + received == before) Pause();
+        }
+    }
+
+ private:
+    __aicore__ inline uint64_t Place(uint32_t number) const {
+        return ring_offset_ + number % depth_ * pitch_;
+    }
+    __aicore__ inline void Pause() {
+        window_.Pause(MOE_NAME("TP rank"), 1 - window_.tp_rank, epoch_);
+    }
+
+    // The number in a block of the own window if it is of this launch.
+    __aicore__ inline bool Read(uint64_t offset, uint32_t& number) {
+        LocalTensor<uint32_t> block = poll_.Get<uint32_t>();
+        MOE_SYNC(S_MTE2);
+        {
+            PollScope poll;
+            Load(block, At<uint32_t>(window_.OfTp(window_.tp_rank, offset)), kBlockWords);
+        }
+        MOE_SYNC(MTE2_S);
+        if (block.GetValue(0) != window_.tp_nonce || block.GetValue(1) != epoch_) return false;
+        number = block.GetValue(2);
+        return true;
+    }
+
+    Window& window_;
+    uint32_t epoch_;
+    uint64_t pitch_, ring_offset_;
+    uint32_t depth_;
+    Buffer post_, poll_;
+};
+
+}  // namespace ascend_moe

@@ -1,0 +1,191 @@
+// The windows of the group as one kernel sees them: addresses, tagged blocks, epochs.
+// docs/kernels.md sections 2 to 4.
+
+#pragma once
+
+#include "abi.h"
+#include "shim.h"
+
+namespace ascend_moe {
+
+using AscendC::LocalTensor;
+using AscendC::TBuf;
+using AscendC::TPipe;
+using AscendC::TPosition;
+
+using Buffer = TBuf<TPosition::VECCALC>;
+
+__aicore__ inline Parameters ReadParameters(GM_ADDR at) {
+    Parameters parameters;
+    auto words = At<uint32_t>(reinterpret_cast<uint64_t>(at));
+    auto* out = reinterpret_cast<uint32_t*>(&parameters);
+    for (uint32_t i = 0; i < sizeof(Parameters) / 4; ++i) out[i] = words.GetValue(i);
+    return parameters;
+}
+
+// The contiguous share of one core: [begin, end) of `items`.
+struct Share {
+    uint32_t begin, end;
+};
+__aicore__ inline Share ShareOf(uint32_t items, uint32_t core, uint32_t cores) {
+    uint32_t each = items / cores, more = items % cores;
+    uint32_t begin = core * each + (core < more ? core : more);
+    return {begin, begin + each + (core < more ? 1 : 0)};
+}
+
+// Rows of an output that one core must own together so that no 32-byte block is shared by two: a
+// multiple of `at_least`.
+__aicore__ inline uint32_t RowGroup(uint32_t row_bytes, uint32_t at_least) {
+    uint32_t group = at_least;
+    while (group * row_bytes % kBlockBytes != 0) group *= 2;
+    return group;
+}
+__aicore__ inline Share RowShare(uint32_t rows, uint32_t group, uint32_t core, uint32_t cores) {
+    Share share = ShareOf(CeilDiv(rows, group), core, cores);
+    share.begin *= group;
+    share.end *= group;
+    if (share.begin > rows) share.begin = rows;
+    if (share.end > rows) share.end = rows;
+    return share;
+}
+
+class Window {
+ public:
+    uint32_t rank, ranks, nonce;
+    uint32_t tp_rank, tp_nonce;
+    uint32_t core, cores;
+    uint64_t bytes;
+
+    __aicore__ inline void Init(GM_ADDR context, uint32_t timeout_ticks, LastOp op) {
+        op_ = op;
+        context_ = reinterpret_cast<uint64_t>(context);
+        auto words = At<uint32_t>(context_);
+        rank = words.GetValue(__builtin_offsetof(Context, ep_rank) / 4);
+        ranks = words.GetValue(__builtin_offsetof(Context, ep_size) / 4);
+        nonce = words.GetValue(__builtin_offsetof(Context, nonce) / 4);
+        tp_rank = words.GetValue(__builtin_offsetof(Context, tp_rank) / 4);
+        tp_nonce = words.GetValue(__builtin_offsetof(Context, tp_nonce) / 4);
+        bytes = At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window_bytes) / 8);
+        core = static_cast<uint32_t>(AscendC::GetBlockIdx());
+        cores = static_cast<uint32_t>(AscendC::GetBlockNum());
+        timeout_ = static_cast<int64_t>(timeout_ticks) * 1024;
+        start_ = AscendC::GetSystemCycle();
+    }
+
+    // Where `offset` of a rank's window is mapped.
+    __aicore__ inline uint64_t Of(uint32_t peer, uint64_t offset) const {
+        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window) / 8 + peer) +
+               offset;
+    }
+
+    // The same for the window of a TP rank.
+    __aicore__ inline uint64_t OfTp(uint32_t peer, uint64_t offset) const {
+        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, tp_window) / 8 + peer) +
+               offset;
+    }
+    __aicore__ inline uint64_t TpBytes() const {
+        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, tp_window_bytes) / 8);
+    }
+
+    // UB for control blocks, at most `blocks` polled at once. Call after every reset of the pipe.
+    __aicore__ inline void InitBuffers(TPipe* pipe, uint32_t blocks) {
+        pipe->InitBuffer(post_, kBlockBytes);
+        pipe->InitBuffer(poll_, blocks * kBlockBytes);
+        poll_blocks_ = blocks;
+    }
+
+    // The launch counters, read by every core before the first SyncAll.
+    __aicore__ inline void ReadState() {
+        LocalTensor<uint32_t> block = poll_.Get<uint32_t>();
+        Load(block, At<uint32_t>(Of(rank, kStateOffset)), kBlockWords);
+        MOE_SYNC(MTE2_S);
+        dispatch_epoch = block.GetValue(kStateDispatch);
+        combine_epoch = block.GetValue(kStateCombine);
+        last_op = block.GetValue(kStateLastOp);
+        tp_epoch = block.GetValue(kStateTp);
+        MOE_SYNC(S_MTE2);
+    }
+    // By core 0 after the last SyncAll.
+    __aicore__ inline void WriteState(uint32_t dispatch, uint32_t combine, uint32_t tp, LastOp op) {
+        LocalTensor<uint32_t> block = post_.Get<uint32_t>();
+        Fill(block, nonce, dispatch);
+        block.SetValue(kStateCombine, combine);
+        block.SetValue(kStateLastOp, op);
+        block.SetValue(kStateTp, tp);
+        MOE_SYNC(S_MTE3);
+        Store(At<uint32_t>(Of(rank, kStateOffset)), block, kBlockWords);
+        MOE_SYNC(MTE3_S);
+    }
+    uint32_t dispatch_epoch, combine_epoch, last_op, tp_epoch;
+
+    // The same tagged block to this core's share of the ranks, at `offset` + own rank. Ranks start
+    // with the next one, so that not all write to the same peer at once.
+    __aicore__ inline void PostToAll(uint64_t offset, uint32_t epoch) {
+        LocalTensor<uint32_t> block = post_.Get<uint32_t>();
+        Fill(block, nonce, epoch);
+        MOE_SYNC(S_MTE3);
+        for (uint32_t i = core; i < ranks; i += cores) {
+            Store(At<uint32_t>(Of((rank + 1 + i) % ranks, offset + rank * kBlockBytes)), block,
+                  kBlockWords);
+        }
+        MOE_SYNC(MTE3_S);
+    }
+
+    // Waits until `count` consecutive blocks of the own window carry this nonce and an epoch not
+    // older than `epoch`; per_peer of them belong to one rank, first_peer first. Their content
+    // stays in the buffer that is returned.
+    __aicore__ inline LocalTensor<uint32_t> Wait(WaitName what, uint64_t offset, uint32_t count,
+                                                 uint32_t per_peer, uint32_t first_peer,
+                                                 uint32_t epoch) {
+        LocalTensor<uint32_t> blocks = poll_.Get<uint32_t>();
+        uint32_t seen = 0;
+        while (!failed && seen < count) {
+            {
+                PollScope poll;
+                Load(blocks[seen * kBlockWords],
+                     At<uint32_t>(Of(rank, offset + seen * kBlockBytes)),
+                     (count - seen) * kBlockWords);
+            }
+            MOE_SYNC(MTE2_S);
+            while (seen < count && Tagged(blocks[seen * kBlockWords], epoch)) ++seen;
+            MOE_SYNC(S_MTE2);
+            if (seen < count) Pause(what, first_peer + seen / per_peer, epoch);
+        }
+        return blocks;
+    }
+
+    bool failed = false;  // a peer did not come in time
+
+    // What a poll does when it saw nothing new.
+    __aicore__ inline void Pause(WaitName what, uint32_t peer, uint32_t epoch) {
+        PollPause(what, peer, epoch);
+        if (timeout_ == 0 || AscendC::GetSystemCycle() - start_ < timeout_) return;
+        failed = true;
+        LocalTensor<uint32_t> block = post_.Get<uint32_t>();
+        Fill(block, nonce, epoch);
+        block.SetValue(kErrorPeer, peer + 1);
+        block.SetValue(kErrorOp, op_);
+        MOE_SYNC(S_MTE3);
+        Store(At<uint32_t>(Of(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
+        MOE_SYNC(MTE3_S);
+    }
+
+ private:
+    __aicore__ inline void Fill(const LocalTensor<uint32_t>& block, uint32_t first,
+                                uint32_t second) {
+        block.SetValue(0, first);
+        block.SetValue(1, second);
+        for (uint32_t i = kTagWords; i < kBlockWords; ++i) block.SetValue(i, 0);
+    }
+    __aicore__ inline bool Tagged(const LocalTensor<uint32_t>& block, uint32_t epoch) const {
+        return block.GetValue(0) == nonce && static_cast<int32_t>(block.GetValue(1) - epoch) >= 0;
+    }
+
+    uint64_t context_;
+    LastOp op_;
+    int64_t timeout_, start_;
+    Buffer post_, poll_;
+    uint32_t poll_blocks_;
+};
+
+}  // namespace ascend_moe

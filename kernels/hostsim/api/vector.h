@@ -1,0 +1,331 @@
+// Vector instructions, all on PIPE_V, in their "first count elements" form unless noted.
+#pragma once
+
+#include <algorithm>
+
+#include "tensor.h"
+#include "types.h"
+
+namespace AscendC {
+
+namespace detail {
+
+// One vector instruction: declares its operands to the checker.
+class VectorInstruction {
+ public:
+    explicit VectorInstruction(hostsim::Loc loc) : core_(hostsim::g_core) {
+        core_->Begin(PIPE_V, loc);
+    }
+    template <typename T>
+    bool Reads(const LocalTensor<T>& t, uint64_t count) {
+        core_->Align(t.At() % 32 == 0, "a vector operand is not 32-byte aligned");
+        if (!t.Holds(0, count * sizeof(T))) return false;
+        core_->Read(t.At(), static_cast<uint32_t>(count * sizeof(T)));
+        return true;
+    }
+    template <typename T>
+    bool Writes(const LocalTensor<T>& t, uint64_t count) {
+        core_->Align(t.At() % 32 == 0, "a vector operand is not 32-byte aligned");
+        if (!t.Holds(0, count * sizeof(T))) return false;
+        core_->Write(t.At(), static_cast<uint32_t>(count * sizeof(T)));
+        core_->MarkWritten(t.At(), static_cast<uint32_t>(count * sizeof(T)), true);
+        core_->launch->counters.vector_elements += count;
+        return true;
+    }
+
+ private:
+    hostsim::Core* core_;
+};
+
+template <typename T, typename F>
+void Unary(const LocalTensor<T>& dst, const LocalTensor<T>& src, int32_t count, hostsim::Loc loc,
+           F f) {
+    VectorInstruction in(loc);
+    if (!in.Reads(src, count) || !in.Writes(dst, count)) return;
+    T* to = dst.Host();
+    const T* from = src.Host();
+    for (int32_t i = 0; i < count; ++i) to[i] = f(from[i]);
+}
+
+template <typename T, typename F>
+void Binary(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b,
+            int32_t count, hostsim::Loc loc, F f) {
+    VectorInstruction in(loc);
+    if (!in.Reads(a, count) || !in.Reads(b, count) || !in.Writes(dst, count)) return;
+    T* to = dst.Host();
+    const T *left = a.Host(), *right = b.Host();
+    for (int32_t i = 0; i < count; ++i) to[i] = f(left[i], right[i]);
+}
+
+template <typename T>
+constexpr bool kArithmetic = std::is_same_v<T, float> || std::is_same_v<T, int32_t>;
+
+template <typename To>
+To Saturate(double value) {
+    if (std::isnan(value)) return 0;
+    return static_cast<To>(
+        std::clamp<double>(value, std::numeric_limits<To>::min(), std::numeric_limits<To>::max()));
+}
+
+}  // namespace detail
+
+template <typename T>
+void Duplicate(const LocalTensor<T>& dst, T value, int32_t count,
+               hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(sizeof(T) == 2 || sizeof(T) == 4, "no 8- or 64-bit Duplicate");
+    detail::VectorInstruction in(loc);
+    if (in.Writes(dst, count)) std::fill_n(dst.Host(), count, value);
+}
+
+#define HOSTSIM_SCALAR_OP(Name, expression)                                                   \
+    template <typename T>                                                                     \
+    void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, T s, int32_t count,       \
+              hostsim::Loc loc = hostsim::Loc::Here()) {                                      \
+        static_assert(detail::kArithmetic<T>, "float and int32_t here");                      \
+        detail::Unary(dst, src, count, loc, [s](T v) { return static_cast<T>(expression); }); \
+    }
+HOSTSIM_SCALAR_OP(Adds, v + s)
+HOSTSIM_SCALAR_OP(Muls, v* s)
+#undef HOSTSIM_SCALAR_OP
+
+#define HOSTSIM_BINARY_OP(Name, Types, expression)                                         \
+    template <typename T>                                                                  \
+    void Name(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b, \
+              int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {                    \
+        static_assert(Types, "element type not supported by " #Name);                      \
+        detail::Binary(dst, a, b, count, loc,                                              \
+                       [](T x, T y) { return static_cast<T>(expression); });               \
+    }
+HOSTSIM_BINARY_OP(Add, detail::kArithmetic<T>, x + y)
+HOSTSIM_BINARY_OP(Sub, detail::kArithmetic<T>, x - y)
+HOSTSIM_BINARY_OP(Mul, detail::kArithmetic<T>, x* y)
+HOSTSIM_BINARY_OP(Div, (std::is_same_v<T, float>), x / y)
+HOSTSIM_BINARY_OP(And, (std::is_same_v<T, uint16_t>), x& y)
+#undef HOSTSIM_BINARY_OP
+
+// Clears the sign bit, also of NaN.
+inline void Abs(const LocalTensor<float>& dst, const LocalTensor<float>& src, int32_t count,
+                hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::Unary(dst, src, count, loc, [](float v) { return std::fabs(v); });
+}
+
+inline void Exp(const LocalTensor<float>& dst, const LocalTensor<float>& src, int32_t count,
+                hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::Unary(dst, src, count, loc, [](float v) { return std::exp(v); });
+}
+
+// Arithmetic shift of int32.
+inline void ShiftRight(const LocalTensor<int32_t>& dst, const LocalTensor<int32_t>& src, int32_t s,
+                       int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::Unary(dst, src, count, loc, [s](int32_t v) { return v >> s; });
+}
+
+template <typename T>
+void CreateVecIndex(const LocalTensor<T>& dst, T first, uint32_t count,
+                    hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(detail::kArithmetic<T>, "float and int32_t here");
+    detail::VectorInstruction in(loc);
+    if (!in.Writes(dst, count)) return;
+    for (uint32_t i = 0; i < count; ++i) dst.Host()[i] = static_cast<T>(first + static_cast<T>(i));
+}
+
+// Bit i of dst (least significant first) is src[i] <mode> s. count * 4 must be a multiple of 256
+// bytes. int32 compares EQ only.
+template <typename T>
+void CompareScalar(const LocalTensor<uint8_t>& dst, const LocalTensor<T>& src, T s, CMPMODE mode,
+                   uint32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(detail::kArithmetic<T>, "float and int32_t here");
+    detail::VectorInstruction in(loc);
+    hostsim::g_core->Align(count * sizeof(T) % 256 == 0,
+                           "CompareScalar needs a multiple of 256 bytes");
+    hostsim::g_core->Align((std::is_same_v<T, float>) || mode == CMPMODE::EQ,
+                           "int32 compares EQ only");
+    if (!in.Reads(src, count) || !in.Writes(dst, count / 8)) return;
+    for (uint32_t byte = 0; byte < count / 8; ++byte) {
+        uint8_t bits = 0;
+        for (int i = 0; i < 8; ++i) {
+            T v = src.Host()[byte * 8 + i];
+            bool set = false;
+            switch (mode) {
+                case CMPMODE::LT:
+                    set = v < s;
+                    break;
+                case CMPMODE::GT:
+                    set = v > s;
+                    break;
+                case CMPMODE::EQ:
+                    set = v == s;
+                    break;
+                case CMPMODE::LE:
+                    set = v <= s;
+                    break;
+                case CMPMODE::GE:
+                    set = v >= s;
+                    break;
+                case CMPMODE::NE:
+                    set = v != s;
+                    break;
+            }
+            bits |= static_cast<uint8_t>(set) << i;
+        }
+        dst.Host()[byte] = bits;
+    }
+}
+
+// Keeps the elements whose pattern bit is set. Only the reduceMode form with one repeat: `mask`
+// elements are looked at.
+template <typename T>
+void GatherMask(const LocalTensor<T>& dst, const LocalTensor<T>& src,
+                const LocalTensor<uint32_t>& pattern, bool reduce_mode, uint32_t mask,
+                const GatherMaskParams& p, uint64_t& kept,
+                hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(sizeof(T) == 4, "32-bit elements with a uint32_t pattern");
+    detail::VectorInstruction in(loc);
+    hostsim::g_core->Align(reduce_mode && p.repeatTimes == 1 && p.src0BlockStride == 1,
+                           "only reduceMode with one dense repeat is in the subset");
+    kept = 0;
+    if (!in.Reads(src, mask) ||
+        !in.Reads(pattern.template ReinterpretCast<uint8_t>(), (mask + 7) / 8))
+        return;
+    const uint8_t* bits = reinterpret_cast<const uint8_t*>(pattern.Host());
+    std::vector<T> out;
+    for (uint32_t i = 0; i < mask; ++i) {
+        if (bits[i / 8] >> (i % 8) & 1) out.push_back(src.Host()[i]);
+    }
+    if (!in.Writes(dst, out.size())) return;
+    std::copy(out.begin(), out.end(), dst.Host());
+    kept = out.size();
+}
+
+// dst[i] = element at byte base + offsets[i] of src.
+template <typename T>
+void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src,
+            const LocalTensor<uint32_t>& offsets, uint32_t base, uint32_t count,
+            hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(sizeof(T) == 4, "32-bit elements here");
+    detail::VectorInstruction in(loc);
+    if (!in.Reads(offsets, count)) return;
+    std::vector<T> out(count);
+    for (uint32_t i = 0; i < count; ++i) {
+        uint32_t at = base + offsets.Host()[i];
+        if (!src.Holds(at, sizeof(T))) return;
+        hostsim::g_core->Read(src.At() + at, sizeof(T));
+        std::memcpy(&out[i], reinterpret_cast<const uint8_t*>(src.Host()) + at, sizeof(T));
+    }
+    if (in.Writes(dst, count)) std::copy(out.begin(), out.end(), dst.Host());
+}
+
+// dst[0] = largest element. `tmp` holds one element per repeat.
+inline void ReduceMax(const LocalTensor<float>& dst, const LocalTensor<float>& src,
+                      const LocalTensor<float>& tmp, int32_t count, bool index = false,
+                      hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::VectorInstruction in(loc);
+    hostsim::g_core->Align(!index, "the index is not part of the subset");
+    if (!in.Reads(src, count) || !in.Writes(tmp, (count + 63) / 64) || count == 0) return;
+    float best = *std::max_element(src.Host(), src.Host() + count);
+    if (in.Writes(dst, 1)) dst.Host()[0] = best;
+}
+
+// dst[0] = sum: a tree inside each 256-byte repeat, then the repeats in order. `tmp` holds one
+// element per repeat.
+inline void ReduceSum(const LocalTensor<float>& dst, const LocalTensor<float>& src,
+                      const LocalTensor<float>& tmp, int32_t count,
+                      hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::VectorInstruction in(loc);
+    if (!in.Reads(src, count) || !in.Writes(tmp, (count + 63) / 64)) return;
+    float total = 0.0f;
+    for (int32_t first = 0; first < count; first += 64) {
+        float lanes[64] = {};
+        std::copy_n(src.Host() + first, std::min(64, count - first), lanes);
+        for (int width = 1; width < 64; width *= 2) {
+            for (int i = 0; i < 64; i += 2 * width) lanes[i] += lanes[i + width];
+        }
+        total += lanes[0];
+    }
+    if (in.Writes(dst, 1)) dst.Host()[0] = total;
+}
+
+// One result per 32-byte block. Argument order repeat, mask (v8.5); all strides dense here.
+template <typename T = float>
+inline void BlockReduceMax(const LocalTensor<float>& dst, const LocalTensor<float>& src,
+                           int32_t repeat, int32_t mask, int32_t dst_repeat, int32_t src_block,
+                           int32_t src_repeat, hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::VectorInstruction in(loc);
+    hostsim::g_core->Align(
+        repeat <= 255 && mask == 64 && dst_repeat == 1 && src_block == 1 && src_repeat == 8,
+        "only dense full repeats are in the subset");
+    if (!in.Reads(src, repeat * 64) || !in.Writes(dst, repeat * 8)) return;
+    for (int32_t b = 0; b < repeat * 8; ++b)
+        dst.Host()[b] = *std::max_element(src.Host() + b * 8, src.Host() + b * 8 + 8);
+}
+
+// Element i of src fills block i of dst, eight per repeat.
+inline void Brcb(const LocalTensor<float>& dst, const LocalTensor<float>& src, uint8_t repeat,
+                 const BrcbRepeatParams& p, hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::VectorInstruction in(loc);
+    hostsim::g_core->Align(p.dstBlkStride == 1 && p.dstRepStride == 8,
+                           "only dense Brcb is in the subset");
+    if (!in.Reads(src, repeat * 8) || !in.Writes(dst, repeat * 64)) return;
+    for (int32_t i = 0; i < repeat * 8; ++i) std::fill_n(dst.Host() + i * 8, 8, src.Host()[i]);
+}
+
+// The factor of the int32 to half Cast.
+inline void SetDeqScale(half scale) { hostsim::g_core->deq_scale = static_cast<float>(scale); }
+
+namespace detail {
+
+template <typename To, typename From>
+struct Caster;  // pairs without a specialisation do not exist on this architecture or are not in
+                // the subset
+
+#define HOSTSIM_CAST(To, From, modes, expression)                                    \
+    template <>                                                                      \
+    struct Caster<To, From> {                                                        \
+        static bool Allows([[maybe_unused]] RoundMode mode) { return (modes); }      \
+        static To Do(From v, [[maybe_unused]] RoundMode mode) { return expression; } \
+    }
+constexpr bool Rounds(RoundMode mode) { return mode != RoundMode::CAST_NONE; }
+inline half MakeHalf(float v, RoundMode mode) {
+    half h;
+    h.bits = hostsim::FloatToHalf(v, mode);
+    return h;
+}
+inline bfloat16_t MakeBfloat(float v, RoundMode mode) {
+    bfloat16_t b;
+    b.bits = hostsim::FloatToBfloat(v, mode);
+    return b;
+}
+inline double Integral(float v, RoundMode mode) {
+    return std::isfinite(v) ? RoundIntegral(v, mode) : static_cast<double>(v);
+}
+
+HOSTSIM_CAST(float, half, mode == RoundMode::CAST_NONE, static_cast<float>(v));
+HOSTSIM_CAST(float, bfloat16_t, mode == RoundMode::CAST_NONE, static_cast<float>(v));
+HOSTSIM_CAST(float, int32_t, true, static_cast<float>(v));
+HOSTSIM_CAST(half, float, true,
+             MakeHalf(v, mode == RoundMode::CAST_NONE ? RoundMode::CAST_RINT : mode));
+HOSTSIM_CAST(bfloat16_t, float, Rounds(mode), MakeBfloat(v, mode));
+HOSTSIM_CAST(int32_t, float, Rounds(mode), Saturate<int32_t>(Integral(v, mode)));
+HOSTSIM_CAST(half, int32_t, true,
+             MakeHalf(static_cast<float>(v) * hostsim::g_core->deq_scale, RoundMode::CAST_RINT));
+HOSTSIM_CAST(half, int8_t, mode == RoundMode::CAST_NONE, half(static_cast<float>(v)));
+HOSTSIM_CAST(half, uint8_t, mode == RoundMode::CAST_NONE, half(static_cast<float>(v)));
+HOSTSIM_CAST(int8_t, half, true, Saturate<int8_t>(Integral(static_cast<float>(v), mode)));
+#undef HOSTSIM_CAST
+
+}  // namespace detail
+
+template <typename To, typename From>
+void Cast(const LocalTensor<To>& dst, const LocalTensor<From>& src, RoundMode mode, uint32_t count,
+          hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::VectorInstruction in(loc);
+    hostsim::g_core->Align((detail::Caster<To, From>::Allows(mode)),
+                           "this rounding mode does not exist for this Cast");
+    hostsim::g_core->Align(dst.At() != src.At() || sizeof(To) == sizeof(From),
+                           "Cast in place between widths");
+    if (!in.Reads(src, count) || !in.Writes(dst, count)) return;
+    for (uint32_t i = 0; i < count; ++i)
+        dst.Host()[i] = detail::Caster<To, From>::Do(src.Host()[i], mode);
+}
+
+}  // namespace AscendC

@@ -1,0 +1,98 @@
+#include "hostsim.h"
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "sim/world.h"
+
+struct hostsim_world {
+    hostsim::World world;
+    std::string text;
+    explicit hostsim_world(const hostsim::Schedule& schedule) : world(schedule) {}
+};
+
+namespace {
+
+struct Kernel {
+    uint32_t argument_count;
+    hostsim_kernel run;
+};
+
+std::map<std::string, Kernel>& Kernels() {
+    static std::map<std::string, Kernel> kernels;
+    return kernels;
+}
+
+const char* Keep(hostsim_world* world, std::string text) {
+    world->text = std::move(text);
+    return world->text.c_str();
+}
+
+}  // namespace
+
+hostsim_world* hostsim_new(const hostsim_schedule* s) {
+    hostsim::Schedule schedule;
+    schedule.seed = s->seed;
+    schedule.landing_percent = s->landing_percent;
+    schedule.stalled_rank = s->stalled_rank;
+    schedule.stall_steps = s->stall_steps;
+    schedule.uneven = s->uneven != 0;
+    schedule.alone = s->alone != 0;
+    schedule.patience = s->patience;
+    if (s->max_steps != 0) schedule.max_steps = s->max_steps;
+    return new hostsim_world(schedule);
+}
+
+void hostsim_delete(hostsim_world* world) { delete world; }
+
+uint64_t hostsim_alloc(hostsim_world* world, int32_t rank, uint64_t bytes, const char* name,
+                       uint64_t offset) {
+    return world->world.memory.Alloc(rank, bytes, name, offset);
+}
+
+void hostsim_map(hostsim_world* world, uint64_t base, uint64_t bytes, int32_t rank,
+                 const char* name, void* host) {
+    world->world.memory.AddForeign(base, bytes, rank, name, host);
+}
+
+void hostsim_unmap(hostsim_world* world, uint64_t base) { world->world.memory.Free(base); }
+
+void hostsim_write(hostsim_world* world, uint64_t address, const void* from, uint64_t bytes,
+                   int32_t written) {
+    world->world.memory.HostWrite(address, from, bytes, written != 0);
+}
+
+int32_t hostsim_read(hostsim_world* world, uint64_t address, void* to, uint64_t bytes,
+                     uint8_t* written) {
+    return world->world.memory.HostRead(address, to, bytes, written);
+}
+
+void hostsim_register(const char* name, uint32_t argument_count, hostsim_kernel kernel) {
+    Kernels()[name] = {argument_count, kernel};
+}
+
+uint32_t hostsim_launch(hostsim_world* world, int32_t rank, int32_t stream, uint32_t blocks,
+                        const char* name, const uint64_t* arguments, uint32_t argument_count) {
+    auto at = Kernels().find(name);
+    if (at == Kernels().end() || at->second.argument_count != argument_count || blocks == 0)
+        return 0;
+    std::vector<uint64_t> copy(arguments, arguments + argument_count);
+    hostsim_kernel run = at->second.run;
+    return world->world.Enqueue(rank, stream, static_cast<int>(blocks), name,
+                                [run, copy] { run(copy.data()); });
+}
+
+int32_t hostsim_run(hostsim_world* world) { return world->world.Run(); }
+
+const char* hostsim_findings(hostsim_world* world) {
+    return Keep(world, world->world.findings.Json());
+}
+const char* hostsim_deadlock(hostsim_world* world) { return Keep(world, world->world.deadlock); }
+const char* hostsim_counters(hostsim_world* world, uint32_t launch) {
+    const hostsim::Launch* found = world->world.Find(launch);
+    return Keep(world, found == nullptr ? "{}" : found->counters.Json());
+}
+const char* hostsim_sites(hostsim_world* world) { return Keep(world, world->world.SitesJson()); }
+uint64_t hostsim_steps(hostsim_world* world) { return world->world.steps; }
+void hostsim_mutate(hostsim_world* world, const char* site) { world->world.Mutate(site); }

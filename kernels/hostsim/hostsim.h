@@ -1,0 +1,66 @@
+/* hostsim as a library: a world of ranks, their global memory, streams of kernel launches. Plain C,
+ * for ctypes and for host code. One world at a time per thread of control; nothing here is
+ * thread-safe. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct hostsim_world hostsim_world;
+
+typedef struct {
+    uint64_t seed;
+    uint32_t landing_percent; /* chance that a step lets a copy in flight take effect */
+    int32_t stalled_rank;     /* -1: none; does not run during the first stall_steps steps */
+    uint64_t stall_steps;
+    uint32_t uneven; /* every rank and core has its own speed */
+    uint32_t alone;  /* one rank per process: polling never sleeps */
+    uint64_t max_steps;
+    uint32_t patience; /* so often blocked everywhere only lets a million ticks pass, so that
+                          kernels with a time limit see it */
+} hostsim_schedule;
+
+hostsim_world* hostsim_new(const hostsim_schedule* schedule);
+void hostsim_delete(hostsim_world* world);
+
+/* Global memory. Addresses are what kernels see, not host pointers. `offset` makes the start
+ * unaligned, as of a view. */
+uint64_t hostsim_alloc(hostsim_world* world, int32_t rank, uint64_t bytes, const char* name,
+                       uint64_t offset);
+void hostsim_map(hostsim_world* world, uint64_t base, uint64_t bytes, int32_t rank,
+                 const char* name, void* host);
+void hostsim_unmap(hostsim_world* world, uint64_t base);
+/* written = 0: the bytes are there, but count as never written (old data of somebody else). */
+void hostsim_write(hostsim_world* world, uint64_t address, const void* from, uint64_t bytes,
+                   int32_t written);
+/* Fills `written` (may be NULL) with one flag per byte. Returns 0 if the range is not inside one
+ * allocation. */
+int32_t hostsim_read(hostsim_world* world, uint64_t address, void* to, uint64_t bytes,
+                     uint8_t* written);
+
+/* Kernels are registered by name by the library that contains them. Returns the id of the launch, 0
+ * if the name is unknown. */
+typedef void (*hostsim_kernel)(const uint64_t* arguments);
+void hostsim_register(const char* name, uint32_t argument_count, hostsim_kernel kernel);
+uint32_t hostsim_launch(hostsim_world* world, int32_t rank, int32_t stream, uint32_t blocks,
+                        const char* name, const uint64_t* arguments, uint32_t argument_count);
+/* Runs every launch to its end. 1: done, 0: deadlock. */
+int32_t hostsim_run(hostsim_world* world);
+
+/* Texts (JSON but for the deadlock report); they live until the next call of the same function. */
+const char* hostsim_findings(hostsim_world* world);
+const char* hostsim_deadlock(hostsim_world* world);
+const char* hostsim_counters(hostsim_world* world, uint32_t launch);
+const char* hostsim_sites(
+    hostsim_world* world); /* synchronisation calls reached, "file:line" -> times */
+uint64_t hostsim_steps(hostsim_world* world);
+void hostsim_mutate(hostsim_world* world,
+                    const char* site); /* that synchronisation call does nothing */
+
+#ifdef __cplusplus
+}
+#endif

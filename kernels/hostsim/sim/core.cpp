@@ -1,0 +1,195 @@
+#include "core.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "world.h"
+
+namespace hostsim {
+
+Core* g_core = nullptr;
+
+namespace {
+
+const char* const kPipeNames[] = {"S", "V", "MTE2", "MTE3", "ALL"};
+
+constexpr pipe_t kEventFrom[] = {PIPE_S,    PIPE_S,    PIPE_S,    PIPE_V,    PIPE_V,    PIPE_V,
+                                 PIPE_MTE2, PIPE_MTE2, PIPE_MTE2, PIPE_MTE3, PIPE_MTE3, PIPE_MTE3};
+constexpr pipe_t kEventTo[] = {PIPE_V, PIPE_MTE2, PIPE_MTE3, PIPE_S, PIPE_MTE2, PIPE_MTE3,
+                               PIPE_S, PIPE_V,    PIPE_MTE3, PIPE_S, PIPE_V,    PIPE_MTE2};
+
+}  // namespace
+
+Core::Core(World* world, Launch* launch, int index)
+    : world(world), launch(launch), rank(launch->rank), index(index), blocks_(kUbBytes / kBlock) {
+    ub = world->TakeUb();
+    ub_written = ub + kUbBytes;
+    std::memset(ub, 0xCD, kUbBytes);
+    std::memset(ub_written, 0, kUbBytes);
+    stack = world->TakeStack();
+}
+
+Core::~Core() {
+    world->GiveUb(ub);
+    world->GiveStack(stack);
+}
+
+void Core::Report(const char* kind, const std::string& text) {
+    world->findings.Add(kind, launch->name, where, rank, index, text);
+}
+
+void Core::Align(bool ok, const char* what) {
+    if (!ok) Report("align", what);
+}
+
+void Core::Begin(pipe_t pipe, Loc loc) {
+    where = loc;
+    pipe_ = pipe;
+    seq_ = ++issued_[pipe];
+    if (pipe != PIPE_S) {
+        // The scalar unit issued this instruction after everything it waited for; its own UB
+        // accesses need an event.
+        for (int q = 0; q < kPipes; ++q) {
+            if (q != PIPE_S) known_[pipe][q] = std::max(known_[pipe][q], known_[PIPE_S][q]);
+        }
+        if (pipe == PIPE_V) ++launch->counters.vector_instructions;
+    } else {
+        known_[PIPE_S][PIPE_S] = seq_;
+    }
+}
+
+void Core::Read(uint32_t at, uint32_t bytes) {
+    if (bytes == 0) return;
+    if (at + bytes > kUbBytes) return Report("ub-bounds", "read behind the unified buffer");
+    for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
+        UbBlock& block = blocks_[b];
+        if (block.write_pipe >= 0 && !(block.write_pipe == PIPE_S && pipe_ == PIPE_S) &&
+            known_[pipe_][block.write_pipe] < block.write_seq) {
+            Report("hazard", std::string(kPipeNames[pipe_]) + " reads UB byte " +
+                                 std::to_string(b * kBlock) + " written by " +
+                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() +
+                                 " without synchronisation");
+        }
+        if (block.read_seq[pipe_] != seq_) {
+            block.read_seq[pipe_] = seq_;
+            block.read_loc[pipe_] = where;
+        }
+    }
+    if (std::memchr(ub_written + at, 0, bytes) != nullptr) {
+        Report("uninit", "reads UB bytes nobody wrote, operand at byte " + std::to_string(at));
+    }
+}
+
+void Core::Write(uint32_t at, uint32_t bytes) {
+    if (bytes == 0) return;
+    if (at + bytes > kUbBytes) return Report("ub-bounds", "write behind the unified buffer");
+    for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
+        UbBlock& block = blocks_[b];
+        bool same_instruction = block.write_pipe == pipe_ && block.write_seq == seq_;
+        if (block.write_pipe >= 0 && !same_instruction &&
+            !(block.write_pipe == PIPE_S && pipe_ == PIPE_S) &&
+            known_[pipe_][block.write_pipe] < block.write_seq) {
+            Report("hazard", std::string(kPipeNames[pipe_]) + " writes UB byte " +
+                                 std::to_string(b * kBlock) + " written by " +
+                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() +
+                                 " without synchronisation");
+        }
+        for (int q = 0; q < kPipes; ++q) {
+            // A pipe works in order, so it cannot overwrite what its own earlier instruction still
+            // reads.
+            if (q != pipe_ && block.read_seq[q] > known_[pipe_][q]) {
+                Report("hazard", std::string(kPipeNames[pipe_]) + " overwrites UB byte " +
+                                     std::to_string(b * kBlock) + " read by " + kPipeNames[q] +
+                                     " at " + block.read_loc[q].Text() +
+                                     " without synchronisation");
+            }
+        }
+        block.write_pipe = pipe_;
+        block.write_seq = seq_;
+        block.write_loc = where;
+    }
+}
+
+void Core::MarkWritten(uint32_t at, uint32_t bytes, bool written) {
+    if (at + bytes <= kUbBytes) std::memset(ub_written + at, written, bytes);
+}
+
+Clock Core::Snapshot(pipe_t pipe) const {
+    Clock clock = known_[pipe];
+    if (pipe != PIPE_S) {
+        for (int q = 0; q < kPipes; ++q) {
+            if (q != PIPE_S) clock[q] = std::max(clock[q], known_[PIPE_S][q]);
+        }
+    }
+    clock[pipe] = issued_[pipe];
+    return clock;
+}
+
+void Core::Learn(pipe_t pipe, const Clock& clock) {
+    ForceLoads(clock[PIPE_MTE2]);
+    ForceStores(clock[PIPE_MTE3]);
+    for (int q = 0; q < kPipes; ++q) known_[pipe][q] = std::max(known_[pipe][q], clock[q]);
+}
+
+void Core::Barrier(pipe_t pipe, Loc loc) {
+    where = loc;
+    if (world->Mutated(loc)) return;
+    if (pipe == PIPE_ALL) {
+        Clock all;
+        for (int q = 0; q < kPipes; ++q) all[q] = issued_[q];
+        for (int p = 0; p < kPipes; ++p) Learn(static_cast<pipe_t>(p), all);
+        ++generation_;
+        return;
+    }
+    if (pipe == PIPE_S) return Report("align", "PipeBarrier<PIPE_S> does not exist");
+    if (pipe == PIPE_MTE2) ForceLoads(issued_[PIPE_MTE2]);
+    if (pipe == PIPE_MTE3) ++generation_;
+    known_[pipe][pipe] = issued_[pipe];
+}
+
+void Core::SetFlag(int event, int id, Loc loc) {
+    where = loc;
+    if (world->Mutated(loc)) return;
+    if (id < 0 || id >= kEventIds) return Report("event", "event id out of range");
+    Event& e = events_[event][id];
+    if (e.set) Report("event", "set twice without a wait; first at " + e.loc.Text());
+    e = {true, Snapshot(kEventFrom[event]), loc};
+}
+
+void Core::WaitFlag(int event, int id, Loc loc) {
+    where = loc;
+    if (world->Mutated(loc)) return;
+    if (id < 0 || id >= kEventIds) return Report("event", "event id out of range");
+    Event& e = events_[event][id];
+    if (!e.set) return Report("event", "waits for an event that nobody set");
+    e.set = false;
+    Learn(kEventTo[event], e.clock);
+    world->MaybeYield(8);
+}
+
+void Core::Finish() {
+    where = launch->entry;
+    Barrier(PIPE_ALL, where);
+    for (auto& ids : events_) {
+        for (Event& e : ids) {
+            if (e.set) {
+                where = e.loc;
+                Report("event", "left set at the end of the kernel");
+            }
+        }
+    }
+    for (auto& [address, line] : cache_) {
+        if (line.dirty) {
+            where = line.loc;
+            Report("scalar-cache",
+                   "a scalar write is still in the data cache at the end of the kernel");
+        }
+    }
+    if (queues_open != 0) {
+        where = queue_where;
+        Report("queue", "a queue buffer was not returned; this was the last one taken");
+    }
+    launch->counters.peak_ub = std::max<uint64_t>(launch->counters.peak_ub, ub_top);
+}
+
+}  // namespace hostsim

@@ -1,0 +1,149 @@
+// One vector core while it runs one kernel: unified buffer, pipes, copies in flight, scalar cache.
+#pragma once
+
+#include <ucontext.h>
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "../api/types.h"
+#include "memory.h"
+
+namespace hostsim {
+
+constexpr int kPipes = 4;  // S, V, MTE2, MTE3
+constexpr uint32_t kUbBytes = 196608;
+constexpr uint32_t kUbUsable = 196352;  // 256 bytes belong to the framework
+constexpr int kEventIds = 8;
+
+// For each pipe, the number of its instructions known to be complete.
+using Clock = std::array<uint32_t, kPipes>;
+
+struct Launch;
+class World;
+
+// A strided copy: `count` blocks of `bytes`, each `ub_pitch` further in UB and `gm_pitch` further
+// in GM.
+struct CopyShape {
+    uint32_t ub;
+    uint64_t gm;
+    uint32_t count, bytes;
+    uint64_t gm_pitch;
+    uint32_t ub_pitch;
+    uint32_t pad_bytes;  // loads: bytes behind each block that are filled or become undefined
+};
+
+class Core {
+ public:
+    Core(World* world, Launch* launch, int index);
+    ~Core();
+
+    World* world;
+    Launch* launch;
+    int rank, index;
+
+    // --- UB and hazards (core.cpp) ---
+    uint8_t* ub;
+    uint8_t* ub_written;
+
+    // Starts an instruction on `pipe`; the accesses that follow belong to it.
+    void Begin(pipe_t pipe, Loc loc);
+    void Read(uint32_t at, uint32_t bytes);
+    void Write(uint32_t at, uint32_t bytes);
+    void MarkWritten(uint32_t at, uint32_t bytes, bool written);
+    void Align(bool ok, const char* what);
+
+    Clock Snapshot(pipe_t pipe) const;
+    void Learn(pipe_t pipe,
+               const Clock& clock);  // the waiting side of an event; forces the copies it covers
+    void Barrier(pipe_t pipe, Loc loc);
+    void SetFlag(int event, int id, Loc loc);
+    void WaitFlag(int event, int id, Loc loc);
+    void Report(const char* kind, const std::string& text);
+    Loc where{"", 0};
+
+    // --- copies (transfer.cpp) ---
+    void Load(const CopyShape& shape);
+    void Store(const CopyShape& shape);
+    bool LandOne();  // lets one piece in flight take effect; false if there is none
+    void ForceStores(uint32_t up_to);  // until every store up to that instruction has landed
+    void ForceLoads(uint32_t up_to);
+    bool InFlight() const { return !stores_.empty() || !loads_.empty(); }
+    void ScalarRead(uint64_t address, void* to, uint32_t bytes, Loc loc);
+    void ScalarWrite(uint64_t address, const void* from, uint32_t bytes, Loc loc);
+    void CleanCache(uint64_t address, bool all);
+    void Finish();  // end of kernel: drain and check what must not be left
+
+    // --- polling and barriers (world.cpp) ---
+    int poll_depth = 0;
+    uint64_t poll_version = 0;  // landings when the last poll paused
+    std::vector<std::pair<uint64_t, uint64_t>> poll_ranges;
+    std::string waiting_for;
+
+    // --- queues and buffers ---
+    uint32_t ub_top = 0;
+    void* pipe = nullptr;  // the kernel's TPipe
+    int queues_open = 0;
+    Loc queue_where{"", 0};  // the last AllocTensor
+    float deq_scale = 1.0f;
+    uint32_t phase = 0;
+
+    // --- the fiber ---
+    ucontext_t context{};
+    uint8_t* stack = nullptr;
+    enum class State { kReady, kPolling, kInSyncAll, kDone } state = State::kReady;
+
+ private:
+    struct UbBlock {
+        uint32_t write_seq = 0, read_seq[kPipes] = {};
+        int write_pipe = -1;
+        Loc write_loc{"", 0}, read_loc[kPipes] = {{"", 0}, {"", 0}, {"", 0}, {"", 0}};
+    };
+    struct Event {
+        bool set = false;
+        Clock clock{};
+        Loc loc{"", 0};
+    };
+    struct Piece {  // of a store: bytes that land together
+        uint32_t seq, generation;
+        uint64_t gm;
+        Loc loc;
+        std::vector<uint8_t> bytes;
+    };
+    struct PendingLoad {
+        uint32_t seq;
+        CopyShape shape;
+        bool poll;
+        Loc loc;
+    };
+    struct Line {
+        std::array<uint8_t, kCacheLine> bytes, original;
+        bool dirty;
+        Loc loc;
+    };
+
+    std::vector<UbBlock> blocks_;
+    Clock known_[kPipes]{};
+    uint32_t issued_[kPipes]{};
+    pipe_t pipe_ = PIPE_S;
+    uint32_t seq_ = 0;
+    std::array<std::array<Event, kEventIds>, static_cast<int>(AscendC::HardEvent::MAX)> events_;
+
+    std::deque<Piece> stores_;
+    std::deque<PendingLoad> loads_;
+    uint32_t generation_ = 0;  // of stores: advanced by a barrier on MTE3
+    std::map<uint64_t, Line> cache_;
+
+    void RunLoad(const PendingLoad& load);
+    void LandPiece(size_t at);
+    bool LandStore();
+    void CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll);
+};
+
+extern Core* g_core;  // the core whose fiber runs
+
+}  // namespace hostsim

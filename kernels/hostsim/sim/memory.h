@@ -1,0 +1,63 @@
+// Global memory of all ranks: allocations, translation, who wrote what. Addresses seen by kernels
+// are not host addresses.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "findings.h"
+
+namespace hostsim {
+
+constexpr uint64_t kBlock = 32;  // the unit of DMA and of everything the checker tracks
+constexpr uint64_t kCacheLine = 64;
+
+// The last writer of a 32-byte block.
+struct BlockWriter {
+    uint32_t launch = 0;  // 0: the host
+    uint32_t phase = 0;   // SyncAlls the writing core had passed
+    uint16_t core = 0;
+    Loc loc{"", 0};
+};
+
+struct Allocation {
+    uint64_t base = 0, size = 0;
+    int rank = 0;
+    std::string name;
+    uint8_t* host = nullptr;  // the bytes
+    std::unique_ptr<uint8_t[]>
+        owned;  // empty for foreign memory (virtual NPU), which is not tracked
+    std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it
+    std::vector<BlockWriter> writers;    // per 32-byte block
+    bool Tracked() const { return written != nullptr; }
+};
+
+class GlobalMemory {
+ public:
+    // A new allocation of `size` bytes, 512-byte aligned plus `offset` (a tensor that is a view).
+    // Content is poison until written.
+    uint64_t Alloc(int rank, uint64_t size, const std::string& name, uint64_t offset);
+    // Memory that exists already; `base` is what kernels see.
+    void AddForeign(uint64_t base, uint64_t size, int rank, const std::string& name, void* host);
+    void Free(uint64_t base);
+    // The allocation that holds all of [address, address + bytes), or nullptr.
+    Allocation* Find(uint64_t address, uint64_t bytes);
+
+    // Copies in and out of the bytes behind `address`. An aligned 32-byte block is seen whole by
+    // other processes that map it: its first word is written last and read first.
+    static void Land(uint64_t address, uint8_t* to, const uint8_t* from, uint64_t bytes);
+    static void Fetch(uint64_t address, uint8_t* to, const uint8_t* from, uint64_t bytes);
+
+    void HostWrite(uint64_t address, const void* from, uint64_t bytes, bool mark_written);
+    bool HostRead(uint64_t address, void* to, uint64_t bytes, uint8_t* written);
+
+ private:
+    std::vector<std::unique_ptr<Allocation>> sorted_;  // by base
+    std::vector<uint64_t> next_;                       // next free address per rank
+    Allocation* last_ = nullptr;
+    void Insert(std::unique_ptr<Allocation> allocation);
+};
+
+}  // namespace hostsim

@@ -1,0 +1,276 @@
+// Copies between GM and UB, when they take effect, and the scalar data cache (docs/hostsim.md,
+// memory model 2 to 5).
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "core.h"
+#include "world.h"
+
+namespace hostsim {
+
+namespace {
+
+std::string Hex(uint64_t value) {
+    char text[24];
+    std::snprintf(text, sizeof text, "0x%llx", static_cast<unsigned long long>(value));
+    return text;
+}
+
+}  // namespace
+
+// Bounds, block sharing and overlapping launches for one contiguous GM range, judged when the
+// instruction is issued.
+void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
+    Allocation* a = world->memory.Find(address, bytes);
+    if (a == nullptr) {
+        Allocation* near = world->memory.Find(address, 1);
+        Report("gm-bounds",
+               std::string(write ? "writes " : "reads ") + std::to_string(bytes) + " bytes at " +
+                   Hex(address) +
+                   (near == nullptr
+                        ? ", outside every allocation"
+                        : ", byte " + std::to_string(address - near->base) + " of '" + near->name +
+                              "' (" + std::to_string(near->size) + " bytes)"));
+        return;
+    }
+    if (!a->Tracked()) return;
+    for (uint64_t b = address / kBlock; b <= (address + bytes - 1) / kBlock; ++b) {
+        BlockWriter& last = a->writers[b - a->base / kBlock];
+        if (last.launch != 0 && last.launch != launch->id && !poll &&
+            world->Active(last.launch, rank)) {
+            Report("overlap", "touches '" + a->name + "' written at " + last.loc.Text() +
+                                  " by another launch still in flight on this rank");
+        }
+        if (!write) continue;
+        if (last.launch == launch->id && last.core != index && last.phase == phase) {
+            Report("block-sharing", "writes byte " + std::to_string(b * kBlock - a->base) +
+                                        " of '" + a->name + "' in a 32-byte block core " +
+                                        std::to_string(last.core) + " writes at " +
+                                        last.loc.Text() + " with no SyncAll between");
+        }
+        last = {launch->id, phase, static_cast<uint16_t>(index), where};
+    }
+}
+
+void Core::Load(const CopyShape& shape) {
+    bool poll = poll_depth > 0;
+    Counters& counters = launch->counters;
+    for (uint32_t i = 0; i < shape.count; ++i) {
+        uint64_t gm = shape.gm + i * shape.gm_pitch;
+        CheckGm(gm, shape.bytes, false, poll);
+        if (poll) poll_ranges.push_back({gm, gm + shape.bytes});
+        Write(shape.ub + i * shape.ub_pitch, shape.bytes + shape.pad_bytes);
+    }
+    uint64_t total = static_cast<uint64_t>(shape.count) * shape.bytes;
+    if (poll) {
+        counters.poll_bytes += total;
+        ++counters.polls;
+    } else {
+        (world->RankOf(shape.gm) == rank ? counters.read_own : counters.read_remote) += total;
+        counters.CountCopy(total);
+    }
+    PendingLoad load{seq_, shape, poll, where};
+    if (world->Chance(2)) {
+        RunLoad(load);
+    } else {
+        loads_.push_back(load);
+        world->NoteInFlight(this);
+    }
+    world->MaybeYield(4);
+}
+
+void Core::RunLoad(const PendingLoad& load) {
+    const CopyShape& s = load.shape;
+    for (uint32_t i = 0; i < s.count; ++i) {
+        uint64_t gm = s.gm + i * s.gm_pitch;
+        uint32_t at = s.ub + i * s.ub_pitch;
+        Allocation* a = world->memory.Find(gm, s.bytes);
+        if (a == nullptr || at + s.bytes + s.pad_bytes > kUbBytes) continue;
+        uint64_t from = gm - a->base;
+        if (a->Tracked()) {
+            std::memcpy(ub + at, a->host + from, s.bytes);
+        } else {
+            GlobalMemory::Fetch(gm, ub + at, a->host + from, s.bytes);
+        }
+        if (a->Tracked() && !load.poll) {
+            const uint8_t* written = a->written.get() + from;
+            if (std::memchr(written, 0, s.bytes) != nullptr) {
+                Loc saved = where;
+                where = load.loc;
+                uint64_t hole = static_cast<const uint8_t*>(std::memchr(written, 0, s.bytes)) -
+                                a->written.get();
+                Report("uninit", "reads byte " + std::to_string(hole) + " of '" + a->name +
+                                     "' (rank " + std::to_string(a->rank) +
+                                     "), which nobody wrote");
+                where = saved;
+            }
+        }
+        MarkWritten(at, s.bytes, true);
+        if (s.pad_bytes != 0) {
+            std::memset(ub + at + s.bytes, 0xEE, s.pad_bytes);
+            MarkWritten(at + s.bytes, s.pad_bytes, false);
+        }
+    }
+}
+
+void Core::Store(const CopyShape& shape) {
+    Counters& counters = launch->counters;
+    for (uint32_t i = 0; i < shape.count; ++i) {
+        uint64_t gm = shape.gm + i * shape.gm_pitch;
+        uint32_t at = shape.ub + i * shape.ub_pitch;
+        CheckGm(gm, shape.bytes, true, false);
+        Read(at, shape.bytes);
+        if (at + shape.bytes > kUbBytes) continue;
+        // Cut into at most four pieces at 32-byte boundaries: each lands by itself.
+        uint64_t from = gm, end = gm + shape.bytes;
+        for (int cuts = world->Chance(2) ? 0 : 3; from < end; --cuts) {
+            uint64_t blocks = (end - 1) / kBlock - from / kBlock;
+            uint64_t to = end;
+            if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
+            const uint8_t* bytes = ub + at + (from - gm);
+            stores_.push_back(
+                {seq_, generation_, from, where, std::vector<uint8_t>(bytes, bytes + (to - from))});
+            from = to;
+        }
+    }
+    uint64_t total = static_cast<uint64_t>(shape.count) * shape.bytes;
+    (world->RankOf(shape.gm) == rank ? counters.write_own : counters.write_remote) += total;
+    counters.CountCopy(total);
+    world->NoteInFlight(this);
+    world->MaybeYield(4);
+}
+
+void Core::LandPiece(size_t at) {
+    const Piece& piece = stores_[at];
+    Allocation* a = world->memory.Find(piece.gm, piece.bytes.size());
+    if (a != nullptr) {
+        uint8_t* to = a->host + (piece.gm - a->base);
+        if (a->Tracked()) {
+            std::memcpy(to, piece.bytes.data(), piece.bytes.size());
+            std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
+        } else {
+            GlobalMemory::Land(piece.gm, to, piece.bytes.data(), piece.bytes.size());
+        }
+        world->Landed(piece.gm, piece.gm + piece.bytes.size());
+    }
+    stores_.erase(stores_.begin() + at);
+}
+
+// A piece may land when no store of an earlier barrier generation is left; stores_ is ordered by
+// generation.
+bool Core::LandStore() {
+    if (stores_.empty()) return false;
+    size_t candidates = 1;
+    while (candidates < stores_.size() && stores_[candidates].generation == stores_[0].generation)
+        ++candidates;
+    LandPiece(world->Random(candidates));
+    return true;
+}
+
+bool Core::LandOne() {
+    if (!loads_.empty() && (stores_.empty() || world->Chance(2))) {
+        size_t at = world->Random(loads_.size());
+        PendingLoad load = loads_[at];
+        loads_.erase(loads_.begin() + at);
+        RunLoad(load);
+        return true;
+    }
+    return LandStore();
+}
+
+void Core::ForceStores(uint32_t up_to) {
+    // Earlier generations always land first, so landing until no covered piece is left terminates.
+    while (std::any_of(stores_.begin(), stores_.end(),
+                       [&](const Piece& p) { return p.seq <= up_to; })) {
+        LandStore();
+        world->MaybeYield(world->drain_yield);
+    }
+}
+
+void Core::ForceLoads(uint32_t up_to) {
+    for (size_t at = 0; at < loads_.size();) {
+        if (loads_[at].seq > up_to) {
+            ++at;
+            continue;
+        }
+        PendingLoad load = loads_[at];
+        loads_.erase(loads_.begin() + at);
+        RunLoad(load);
+    }
+}
+
+void Core::ScalarRead(uint64_t address, void* to, uint32_t bytes, Loc loc) {
+    Begin(PIPE_S, loc);
+    Align(address % bytes == 0, "scalar GM access is not naturally aligned");
+    bool poll = poll_depth > 0;
+    CheckGm(address, bytes, false, poll);
+    Allocation* a = world->memory.Find(address, bytes);
+    if (a == nullptr) return std::memset(to, 0, bytes), void();
+    launch->counters.scalar_read += bytes;
+    uint64_t base = address / kCacheLine * kCacheLine;
+    auto at = cache_.find(base);
+    if (at == cache_.end()) {
+        Line line{};
+        uint64_t first = std::max(base, a->base),
+                 last = std::min(base + kCacheLine, a->base + a->size);
+        std::memcpy(line.bytes.data() + (first - base), a->host + (first - a->base), last - first);
+        line.original = line.bytes;
+        line.loc = loc;
+        at = cache_.emplace(base, line).first;
+    } else if (!poll && std::memcmp(at->second.original.data() + (address - base),
+                                    a->host + (address - a->base), bytes) != 0) {
+        Report("scalar-cache", "reads a cached line of '" + a->name +
+                                   "' whose memory has changed; cached at " +
+                                   at->second.loc.Text());
+    }
+    if (a->Tracked() && !poll && !at->second.dirty &&
+        std::memchr(a->written.get() + (address - a->base), 0, bytes) != nullptr) {
+        Report("uninit", "scalar read of '" + a->name + "', which nobody wrote");
+    }
+    if (poll) {
+        poll_ranges.push_back({base, base + kCacheLine});
+        ++launch->counters.polls;
+    }
+    std::memcpy(to, at->second.bytes.data() + (address - base), bytes);
+}
+
+void Core::ScalarWrite(uint64_t address, const void* from, uint32_t bytes, Loc loc) {
+    uint8_t ignored[8];
+    bool polling = poll_depth++ > 0;  // fetching the line is not a read of the program
+    ScalarRead(address, ignored, bytes, loc);
+    --poll_depth;
+    if (!polling) poll_ranges.clear();
+    launch->counters.scalar_read -= bytes;
+    launch->counters.scalar_write += bytes;
+    CheckGm(address, bytes, true, false);
+    auto at = cache_.find(address / kCacheLine * kCacheLine);
+    if (at == cache_.end()) return;
+    std::memcpy(at->second.bytes.data() + address % kCacheLine, from, bytes);
+    at->second.dirty = true;
+    at->second.loc = loc;
+}
+
+void Core::CleanCache(uint64_t address, bool all) {
+    uint64_t base = address / kCacheLine * kCacheLine;
+    for (auto at = cache_.begin(); at != cache_.end();) {
+        if (!all && at->first != base) {
+            ++at;
+            continue;
+        }
+        if (at->second.dirty) {
+            for (uint64_t byte = 0; byte < kCacheLine; ++byte) {
+                Allocation* a = world->memory.Find(at->first + byte, 1);
+                if (a == nullptr) continue;
+                uint64_t to = at->first + byte - a->base;
+                bool changed = at->second.bytes[byte] != at->second.original[byte];
+                a->host[to] = at->second.bytes[byte];
+                if (a->Tracked() && changed) a->written[to] = 1;
+            }
+            world->Landed(at->first, at->first + kCacheLine);
+        }
+        at = cache_.erase(at);
+    }
+}
+
+}  // namespace hostsim

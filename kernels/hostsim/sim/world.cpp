@@ -1,0 +1,284 @@
+#include "world.h"
+
+#include <sched.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <set>
+
+namespace hostsim {
+
+namespace {
+
+constexpr size_t kStackBytes = 256 * 1024;
+
+void FiberEntry() {
+    Core* core = g_core;
+    core->launch->body();
+    core->Finish();
+    core->state = Core::State::kDone;
+    g_world->Yield();
+}
+
+}  // namespace
+
+World* g_world = nullptr;
+
+World::World(const Schedule& schedule) : schedule_(schedule), random_(schedule.seed) {
+    g_world = this;
+    drain_yield = 1ull << Random(5);
+}
+
+World::~World() {
+    launches_.clear();
+    for (uint8_t* ub : ubs_) delete[] ub;
+    for (uint8_t* stack : stacks_) munmap(stack, kStackBytes);
+    if (g_world == this) g_world = nullptr;
+}
+
+uint8_t* World::TakeUb() {
+    if (ubs_.empty()) return new uint8_t[2 * kUbBytes];
+    uint8_t* ub = ubs_.back();
+    ubs_.pop_back();
+    return ub;
+}
+
+uint8_t* World::TakeStack() {
+    if (stacks_.empty()) {
+        return static_cast<uint8_t*>(
+            mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+    }
+    uint8_t* stack = stacks_.back();
+    stacks_.pop_back();
+    return stack;
+}
+
+uint32_t World::Enqueue(int rank, int stream, int blocks, const std::string& name,
+                        std::function<void()> body) {
+    auto launch = std::make_unique<Launch>();
+    launch->id = static_cast<uint32_t>(launches_.size()) + 1;
+    launch->rank = rank;
+    launch->stream = stream;
+    launch->blocks = blocks;
+    launch->name = name;
+    launch->body = std::move(body);
+    launches_.push_back(std::move(launch));
+    return launches_.back()->id;
+}
+
+const Launch* World::Find(uint32_t id) const {
+    return id >= 1 && id <= launches_.size() ? launches_[id - 1].get() : nullptr;
+}
+
+bool World::Active(uint32_t id, int rank) const {
+    const Launch* launch = Find(id);
+    return launch != nullptr && launch->rank == rank && launch->started && !launch->done;
+}
+
+bool World::Mutated(Loc loc) {
+    std::string site = loc.Text();
+    ++sites_[site];
+    return !mutated_.empty() && site == mutated_;
+}
+
+std::string World::SitesJson() const {
+    std::string out = "{";
+    for (auto& [site, times] : sites_)
+        out += (out.size() > 1 ? "," : "") + JsonString(site) + ":" + std::to_string(times);
+    return out + "}";
+}
+
+void World::StartLaunches() {
+    while (first_open_ < launches_.size() && launches_[first_open_]->done) ++first_open_;
+    std::set<std::pair<int, int>> busy;
+    for (size_t i = first_open_; i < launches_.size(); ++i) {
+        Launch& launch = *launches_[i];
+        if (launch.done) continue;
+        if (!busy.insert({launch.rank, launch.stream}).second || launch.started) continue;
+        launch.started = true;
+        for (int c = 0; c < launch.blocks; ++c) {
+            auto core = std::make_unique<Core>(this, &launch, c);
+            getcontext(&core->context);
+            core->context.uc_stack.ss_sp = core->stack;
+            core->context.uc_stack.ss_size = kStackBytes;
+            core->context.uc_link = &main_;
+            makecontext(&core->context, FiberEntry, 0);
+            ready_.push_back(core.get());
+            launch.cores.push_back(std::move(core));
+        }
+    }
+}
+
+void World::Switch(Core* core) {
+    g_core = core;
+    swapcontext(&main_, &core->context);
+    g_core = nullptr;
+}
+
+void World::Yield() {
+    Core* core = g_core;
+    swapcontext(&core->context, &main_);
+}
+
+void World::MaybeYield(uint64_t one_in) {
+    if (Chance(one_in)) Yield();
+}
+
+void World::SyncAll(Core* core, Loc loc) {
+    core->where = loc;
+    if (Mutated(loc)) return;
+    Launch* launch = core->launch;
+    if (core->index == 0) ++launch->counters.sync_alls;
+    ++core->phase;
+    if (++launch->arrived == launch->blocks) {
+        launch->arrived = 0;
+        for (auto& other : launch->cores) {
+            if (other->state == Core::State::kInSyncAll) {
+                other->state = Core::State::kReady;
+                ready_.push_back(other.get());
+            }
+        }
+        return Yield();
+    }
+    core->state = Core::State::kInSyncAll;
+    core->waiting_for = "SyncAll at " + loc.Text();
+    Yield();
+}
+
+void World::PollPause(Core* core, const std::string& what) {
+    core->waiting_for = what;
+    // Sleep only if nothing at all has landed since the last pause; then what was polled is what is
+    // there.
+    if (!schedule_.alone && core->poll_version == landings) core->state = Core::State::kPolling;
+    core->poll_version = landings;
+    if (schedule_.alone) sched_yield();
+    Yield();
+    core->poll_ranges.clear();
+}
+
+void World::Landed(uint64_t from, uint64_t to) {
+    ++landings;
+    for (size_t i = 0; i < polling_.size();) {
+        Core* core = polling_[i];
+        bool hit =
+            std::any_of(core->poll_ranges.begin(), core->poll_ranges.end(),
+                        [&](const auto& range) { return from < range.second && range.first < to; });
+        if (hit) {
+            core->state = Core::State::kReady;
+            ready_.push_back(core);
+            polling_.erase(polling_.begin() + i);
+        } else {
+            ++i;
+        }
+    }
+}
+
+void World::NoteInFlight(Core* core) {
+    if (std::find(in_flight_.begin(), in_flight_.end(), core) == in_flight_.end())
+        in_flight_.push_back(core);
+}
+
+bool World::LandSomething() {
+    while (!in_flight_.empty()) {
+        size_t at = Random(in_flight_.size());
+        if (in_flight_[at]->LandOne()) return true;
+        in_flight_.erase(in_flight_.begin() + at);
+    }
+    return false;
+}
+
+void World::Retire(Core* core) {
+    Launch* launch = core->launch;
+    in_flight_.erase(std::remove(in_flight_.begin(), in_flight_.end(), core), in_flight_.end());
+    if (launch->arrived > 0 && launch->arrived + launch->left + 1 == launch->blocks) {
+        core->Report("launch", "left the kernel while other cores wait in a SyncAll");
+    }
+    if (++launch->left < launch->blocks) return;
+    launch->done = true;
+    launch->cores.clear();
+    StartLaunches();
+}
+
+int World::RankOf(uint64_t address) {
+    const Allocation* a = memory.Find(address, 1);
+    return a == nullptr ? -1 : a->rank;
+}
+
+int64_t World::Ticks() const {
+    if (!schedule_.alone) return static_cast<int64_t>(steps) + skipped_ticks_;
+    auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() / 20;
+}
+
+std::string World::WhoWaits() const {
+    std::string out;
+    for (auto& launch : launches_) {
+        for (auto& core : launch->cores) {
+            if (core->state == Core::State::kDone) continue;
+            out += "rank " + std::to_string(core->rank) + " core " + std::to_string(core->index) +
+                   " of " + launch->name + ": " + core->waiting_for + "\n";
+        }
+    }
+    return out;
+}
+
+bool World::Run() {
+    g_world = this;
+    if (schedule_.uneven && speed_.empty()) {
+        for (int i = 0; i < 1024; ++i) speed_.push_back(1 + static_cast<uint32_t>(Random(8)));
+    }
+    StartLaunches();
+    while (true) {
+        if (++steps > schedule_.max_steps) {
+            deadlock = "no progress within the step limit\n" + WhoWaits();
+            return false;
+        }
+        if (Random(100) < schedule_.landing_percent) LandSomething();
+        if (ready_.empty()) {
+            if (LandSomething()) continue;
+            bool open = std::any_of(launches_.begin(), launches_.end(),
+                                    [](const auto& l) { return !l->done; });
+            if (!open) return true;
+            if (schedule_.patience > 0 && !polling_.empty()) {
+                --schedule_.patience;
+                skipped_ticks_ += 1'000'000;
+                for (Core* core : polling_) core->state = Core::State::kReady;
+                ready_.swap(polling_);
+                continue;
+            }
+            deadlock = WhoWaits();
+            return false;
+        }
+        size_t at = Random(ready_.size());
+        for (int tries = 0; tries < 8; ++tries) {
+            Core* candidate = ready_[at];
+            bool stalled =
+                candidate->rank == schedule_.stalled_rank && steps < schedule_.stall_steps;
+            bool slow = schedule_.uneven &&
+                        Random(8) >= speed_[(candidate->rank * 31 + candidate->index) % 1024];
+            if (!stalled && !slow) break;
+            at = Random(ready_.size());
+        }
+        Core* core = ready_[at];
+        ready_[at] = ready_.back();
+        ready_.pop_back();
+        Switch(core);
+        switch (core->state) {
+            case Core::State::kReady:
+                ready_.push_back(core);
+                break;
+            case Core::State::kPolling:
+                polling_.push_back(core);
+                break;
+            case Core::State::kInSyncAll:
+                break;
+            case Core::State::kDone:
+                Retire(core);
+                break;
+        }
+    }
+}
+
+}  // namespace hostsim

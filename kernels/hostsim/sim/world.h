@@ -1,0 +1,106 @@
+// All ranks in one process: streams of launches, the fibers of their cores, and the seed that
+// decides who runs.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "core.h"
+#include "findings.h"
+#include "memory.h"
+
+namespace hostsim {
+
+struct Launch {
+    uint32_t id;  // from 1
+    int rank, stream, blocks;
+    std::string name;
+    std::function<void()> body;
+    Loc entry{"kernel entry", 0};
+    std::vector<std::unique_ptr<Core>> cores;
+    int arrived = 0, left = 0;
+    bool started = false, done = false;
+    Counters counters;
+};
+
+struct Schedule {
+    uint64_t seed = 1;
+    uint32_t landing_percent = 30;  // chance that a step lets one copy in flight take effect
+    int stalled_rank =
+        -1;  // this rank does not run during the first `stall_steps` steps, unless nobody else can
+    uint64_t stall_steps = 0;
+    bool uneven = false;  // every rank and core has its own speed
+    bool alone = false;   // one rank per process: polling never sleeps
+    uint64_t max_steps = 200'000'000;
+    uint32_t patience = 0;  // so often, blocked everywhere only lets time pass
+};
+
+class World {
+ public:
+    explicit World(const Schedule& schedule);
+    ~World();
+
+    GlobalMemory memory;
+    Findings findings;
+    uint64_t landings = 0;
+    uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
+                           // drawn from the seed
+    uint64_t steps = 0;
+    int64_t Ticks() const;  // GetSystemCycle
+    std::string deadlock;   // the report, if there was one
+
+    uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
+                     std::function<void()> body);
+    bool Run();  // until every launch is done; false on deadlock
+    const Launch* Find(uint32_t id) const;
+
+    // Mutation: the synchronisation call at this place (file name:line) does nothing.
+    void Mutate(const std::string& site) { mutated_ = site; }
+    bool Mutated(Loc loc);
+    std::string SitesJson() const;
+
+    // For cores.
+    uint64_t Random(uint64_t below) { return below <= 1 ? 0 : random_() % below; }
+    bool Chance(uint64_t one_in) { return Random(one_in) == 0; }
+    void MaybeYield(uint64_t one_in);
+    void Yield();
+    void SyncAll(Core* core, Loc loc);
+    void PollPause(Core* core, const std::string& what);
+    void Landed(uint64_t from, uint64_t to);
+    void NoteInFlight(Core* core);
+    bool Active(uint32_t launch, int rank) const;
+    int RankOf(uint64_t address);  // whose memory it is; -1 if nobody's
+
+    uint8_t* TakeUb();
+    void GiveUb(uint8_t* ub) { ubs_.push_back(ub); }
+    uint8_t* TakeStack();
+    void GiveStack(uint8_t* stack) { stacks_.push_back(stack); }
+
+ private:
+    Schedule schedule_;
+    std::mt19937_64 random_;
+    std::vector<std::unique_ptr<Launch>> launches_;
+    size_t first_open_ = 0;
+    std::vector<Core*> ready_, polling_, in_flight_;
+    std::vector<uint8_t*> ubs_, stacks_;
+    std::vector<uint32_t> speed_;
+    ucontext_t main_{};
+    int64_t skipped_ticks_ = 0;
+    std::string mutated_;
+    std::map<std::string, uint64_t> sites_;
+
+    void StartLaunches();
+    bool LandSomething();
+    void Switch(Core* core);
+    void Retire(Core* core);
+    std::string WhoWaits() const;
+};
+
+extern World* g_world;
+
+}  // namespace hostsim

@@ -1,0 +1,147 @@
+"""Runs a program on simulated ranks under one schedule and judges everything that came out."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .group import NONCE, TP_NONCE, KernelGroup, tp_window_bytes, window_bytes
+from .programs import Program, Step, received_rows
+from .simulator import Schedule, Simulator
+
+CONTROL_BYTES = 256 << 10
+
+Judge = Callable[[KernelGroup, Step, int, Any], str]
+"""What is wrong with one rank's result of a step; an empty string if nothing."""
+
+
+@dataclass
+class Outcome:
+    """What one run showed; an empty ``problems`` is a pass."""
+
+    findings: list[dict[str, Any]]
+    deadlock: str
+    mismatches: list[str]
+    counters: list[list[dict[str, Any]]] = field(default_factory=list)
+    """Per step and rank."""
+    sites: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def problems(self) -> list[str]:
+        found = [
+            f"{f['kind']} in {f['kernel']} at {f['where']}, rank {f['rank']} core {f['core']}: {f['text']}"
+            for f in self.findings
+        ]
+        if self.deadlock:
+            found.append("deadlock: " + self.deadlock)
+        return found + self.mismatches
+
+
+def old_window(seed: int) -> bytes:
+    """What an earlier context may have left: tagged blocks of plausible small epochs under another nonce."""
+    random = Random(seed)
+    blocks = []
+    for _ in range(CONTROL_BYTES // 32):
+        nonce = random.choice((NONCE, TP_NONCE)) ^ (1 << random.randrange(32))
+        blocks.append(
+            struct.pack(
+                "<8I", nonce, random.randrange(6), *(random.randrange(64) for _ in range(6))
+            )
+        )
+    return b"".join(blocks)
+
+
+def execute(
+    program: Program,
+    schedule: Schedule,
+    *,
+    cores: int = 4,
+    offset: int = 0,
+    mutate: str = "",
+    old_data: bytes = b"",
+    judge: Judge | None = None,
+) -> Outcome:
+    """One run, judged by the oracle unless told otherwise.
+
+    ``offset`` shifts every tensor by so many elements; ``mutate`` drops one synchronisation site.
+    """
+    random = Random(schedule.seed)
+    calls = [(step.op, call) for step in program.steps for call in step.calls]
+    with Simulator(schedule, mutate) as simulator:
+        group = KernelGroup(
+            simulator,
+            program.ranks,
+            window_bytes(calls),
+            tp=program.tp,
+            tp_window_bytes=tp_window_bytes(program.hidden, cores) * random.randint(1, 3),
+            cores=cores,
+            offset=offset,
+            old_data=old_data,
+        )
+        results: list[Sequence[Any]] = []
+        for step in program.steps:
+            if step.op == "dispatch":
+                results.append(group.dispatch(step.calls))
+            else:
+                results.append(group.combine(step.calls, results[step.of]))
+        finished = simulator.run()
+        outcome = Outcome(simulator.findings, simulator.deadlock, [], sites=simulator.sites)
+        if not finished:
+            return outcome
+        outcome.counters = [
+            [simulator.counters(result.launch) for result in ranks] for ranks in results
+        ]
+        for number, (step, ranks) in enumerate(zip(program.steps, results, strict=True)):
+            for rank, result in enumerate(ranks):
+                wrong = (judge or compare_with_oracle)(group, step, rank, result)
+                if wrong:
+                    outcome.mismatches.append(
+                        f"{program.name} step {number} ({step.op}) rank {rank}: {wrong}"
+                    )
+        return outcome
+
+
+def compare_with_oracle(group: KernelGroup, step: Step, rank: int, result: Any) -> str:
+    """What differs from the oracle, or an empty string."""
+    if step.op == "combine":
+        content, written = group.simulator.get(result.address, result.shape)
+        if not written.all():
+            return f"{int((~written).sum())} elements of the output were not written"
+        return "" if same_bits(content, step.expected[rank]) else "the output differs"
+    return dispatch_difference(group.read(result), step.expected[rank], step.calls[rank])
+
+
+def dispatch_difference(
+    found: Mapping[str, tuple[Tensor, Tensor]], expected: Any, call: Mapping[str, Any]
+) -> str:
+    """Compares (content, written) of every output with the oracle; later rows must stay untouched."""
+    own, rows = received_rows(expected, call)
+    lengths = {
+        "expand_x": rows,
+        "assist_info_for_combine": 3 * own,
+        "dynamic_scales": rows if call.get("quant_mode") else 0,
+        "expert_token_nums": len(expected.expert_token_nums),
+        "ep_recv_counts": len(expected.ep_recv_counts),
+        "tp_recv_counts": len(expected.tp_recv_counts) if call.get("tp_world_size") == 2 else 0,
+    }
+    for name, length in lengths.items():
+        content, written = found[name]
+        if not written[:length].all():
+            return f"{name} was not written completely"
+        if written[length:].any():
+            return f"{name} was written beyond its {length} entries"
+        if not same_bits(content[:length], getattr(expected, name)[:length]):
+            return f"{name} differs"
+    return ""
+
+
+def same_bits(found: Tensor, expected: Tensor) -> bool:
+    return torch.equal(
+        found.contiguous().view(torch.uint8), expected.contiguous().view(torch.uint8)
+    )

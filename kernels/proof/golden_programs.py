@@ -1,0 +1,53 @@
+"""The vendor kernels' own inputs and outputs as programs: what must come out is the stored data, not an oracle."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+
+from golden import PATHS, GoldenCase
+
+from .execution import execute
+from .group import Dispatched, KernelGroup
+from .programs import Program, Step
+from .simulator import Schedule
+
+
+def golden_cases() -> list[GoldenCase]:
+    """Every stored case of A3."""
+    return [case for case in map(GoldenCase.load, PATHS) if case.product == "A3"]
+
+
+class GoldenProgram:
+    """One case, played ``rounds`` times back to back (the data is the vendor kernels' second round)."""
+
+    def __init__(self, case: GoldenCase, rounds: int = 2) -> None:
+        self.case = case
+        self.program = Program(case.name, case.contract)
+        for _ in range(rounds):
+            dispatch = [case.dispatch_call(rank) for rank in range(case.ranks)]
+            number = self.program.dispatch(dispatch)
+            handles = self.program.steps[number].expected
+            combine = [case.combine_call(rank, handles[rank]) for rank in range(case.ranks)]
+            self.program.steps.append(Step("combine", combine, [None] * case.ranks, number))
+
+    def problems(self, schedule: Schedule, *, cores: int) -> list[str]:
+        """Runs the case and compares every stored tensor; findings and deadlocks count as well."""
+
+        def judge(group: KernelGroup, step: Step, rank: int, result: Any) -> str:
+            try:
+                if isinstance(result, Dispatched):
+                    outputs = group.read(result)
+                    self.case.check_dispatch(rank, [outputs[name][0] for name in result.shapes])
+                else:
+                    self.case.check_combine(
+                        rank, group.simulator.get(result.address, result.shape)[0]
+                    )
+            except AssertionError as error:
+                return str(error).splitlines()[0]
+            return ""
+
+        return execute(self.program, schedule, cores=cores, judge=judge).problems

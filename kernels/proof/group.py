@@ -1,0 +1,294 @@
+"""An EP group of simulated ranks that runs our kernels on the operators' own keywords.
+
+`KernelGroup` does what the host library does on hardware: windows, contexts, parameters,
+workspace, launches. Calls are the dicts that ``ascend_moe.reference.dispatch_world`` and
+``combine_world`` take, so results can be compared directly.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascend_moe.contract.shapes import World, dispatch_specs
+from ascend_moe.contract.signature import with_defaults
+
+from .simulator import Simulator, library
+
+MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 1, 768
+NONCE, TP_NONCE = 0x5EED0001, 0x5EED1002
+
+
+OUTPUTS = (
+    "expand_x",
+    "dynamic_scales",
+    "assist_info_for_combine",
+    "expert_token_nums",
+    "ep_recv_counts",
+    "tp_recv_counts",
+    "expand_scales",
+)
+
+
+class Parameters(ctypes.Structure):
+    """``ascend_moe::Parameters`` of ``kernels/device/abi.h``."""
+
+    _fields_ = [
+        (name, ctypes.c_uint32)
+        for name in (
+            "batch", "max_batch", "hidden", "topk", "moe_experts", "local_experts",
+            "shared_experts", "shared_ranks", "zero_experts", "copy_experts", "const_experts",
+            "element", "mask", "quant", "smooth", "cumulative_counts", "capacity", "comm_quant",
+            "shared_x", "tp", "timeout_ticks",
+        )
+    ]  # fmt: skip
+
+
+def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
+    """The kernel parameters of one call; ``call`` has every keyword of the operator."""
+    world = World.of_call(call)
+    rows = call["x"] if op == "dispatch" else call["expand_x"]
+    batch, topk = call["expert_ids"].shape
+    mask = call["x_active_mask"]
+    given = Parameters(
+        batch=batch,
+        max_batch=(call["global_bs"] or batch * call["ep_world_size"]) // call["ep_world_size"],
+        hidden=rows.shape[1],
+        topk=topk,
+        moe_experts=call["moe_expert_num"],
+        local_experts=world.local_expert_num,
+        shared_experts=world.shared_expert_num,
+        shared_ranks=call["shared_expert_rank_num"],
+        zero_experts=call["zero_expert_num"],
+        copy_experts=call["copy_expert_num"],
+        const_experts=call["const_expert_num"],
+        element=int(rows.dtype == torch.float16),
+        mask=0 if mask is None else mask.dim(),
+        tp=call["tp_world_size"] == 2,
+    )
+    if op == "dispatch":
+        given.quant = call["quant_mode"] == 2
+        given.smooth = call["scales"] is not None
+        given.cumulative_counts = call["expert_token_nums_type"] == 0
+    else:
+        given.comm_quant = call["comm_quant_mode"] == 2
+        given.shared_x = call["shared_expert_x"] is not None
+        given.capacity = rows.shape[0]
+    return given
+
+
+def output_shapes(call: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Empty tensors like the seven outputs of this dispatch."""
+    batch, hidden = call["x"].shape
+    specs = dispatch_specs(
+        World.of_call(call),
+        rank=call["ep_rank_id"],
+        bs=batch,
+        hidden=hidden,
+        topk=call["expert_ids"].shape[1],
+        x_dtype=str(call["x"].dtype).removeprefix("torch."),
+        quant_mode=call["quant_mode"],
+        global_bs=call["global_bs"],
+        tp_world_size=call["tp_world_size"],
+        has_expert_scales=call["expert_scales"] is not None,
+    )
+    return {
+        name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
+        for name, spec in zip(OUTPUTS, specs, strict=True)
+    }
+
+
+@dataclass
+class Dispatched:
+    """Device addresses of one rank's dispatch outputs, and what they look like."""
+
+    addresses: dict[str, int]
+    shapes: dict[str, Tensor]
+    launch: int = 0
+
+
+@dataclass
+class Combined:
+    """The output of one rank's combine."""
+
+    address: int
+    shape: Tensor
+    launch: int = 0
+
+
+class KernelGroup:
+    """The ranks of one EP group inside a simulator, each with its window and context."""
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        ranks: int,
+        window_bytes: int,
+        *,
+        tp: int = 1,
+        tp_window_bytes: int = 0,
+        cores: int = 4,
+        nonce: int = NONCE,
+        old_data: bytes = b"",
+        offset: int = 0,
+        timeout_ticks: int = 0,
+        mapped: Sequence[int] = (),
+        only: int | None = None,
+    ) -> None:
+        """``ranks`` counts all: rank ``r`` is EP rank ``r // tp`` of plane ``r % tp``; pairs are TP pairs.
+
+        ``old_data`` is what somebody left at the start of every window; ``offset`` shifts every
+        tensor by so many elements, as views are. ``mapped``: addresses of windows that exist
+        already; ``only``: this process runs one rank of the group.
+        """
+        self.simulator, self.cores, self.offset = simulator, cores, offset
+        self.timeout_ticks = timeout_ticks
+        self.local = range(ranks) if only is None else (only,)
+        self.windows = list(mapped) or [
+            self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)
+        ]
+        tp_windows = [
+            self._window(rank, tp_window_bytes, "TP window", old_data) if tp == 2 else 0
+            for rank in range(ranks)
+        ]
+        self.contexts: dict[int, int] = {}
+        for rank in self.local:
+            ep_rank, tp_rank = divmod(rank, tp)
+            plane = self.windows[tp_rank::tp]
+            pair = tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
+            raw = struct.pack(
+                "<8I4Q768Q",
+                *(MAGIC, VERSION, ep_rank, ranks // tp, nonce, tp_rank, tp, TP_NONCE),
+                *(window_bytes, tp_window_bytes, *pair),
+                *plane,
+                *[0] * (MAX_RANKS - len(plane)),
+            )
+            self.contexts[rank] = simulator.put(rank, raw, "context")
+            simulator.launch(
+                rank, "ascend_moe_open", [self.contexts[rank], self._put(rank, Parameters())], cores
+            )
+
+    def _window(self, rank: int, size: int, name: str, old_data: bytes) -> int:
+        address = self.simulator.alloc(rank, size, name)
+        self.simulator.write(address, old_data[:size], written=False)
+        return address
+
+    def _put(self, rank: int, given: Parameters) -> int:
+        given.timeout_ticks = self.timeout_ticks
+        return self.simulator.put(rank, bytes(given), "parameters")
+
+    def _tensor(self, rank: int, call: Mapping[str, Any], name: str) -> int:
+        tensor = call[name]
+        return (
+            0
+            if tensor is None
+            else self.simulator.put(rank, tensor, name, self.offset * tensor.element_size())
+        )
+
+    def _workspace(self, rank: int, size: int) -> int:
+        return self.simulator.alloc(rank, max(size, 1), "workspace")
+
+    def dispatch(self, calls: Sequence[Mapping[str, Any]]) -> list[Dispatched]:
+        """Enqueues a dispatch on every local rank; ``calls`` are those of the first ranks or of all."""
+        return [
+            self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **calls[rank]}))
+            for rank in self.local
+            if rank < len(calls)
+        ]
+
+    def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
+        shapes = output_shapes(call)
+        given = parameters("dispatch", call)
+        given.capacity = shapes["expand_x"].shape[0]
+        addresses = {
+            name: self.simulator.alloc(rank, max(like.numel() * like.element_size(), 1), name)
+            for name, like in shapes.items()
+        }
+        inputs = [
+            self._tensor(rank, call, name)
+            for name in ("x", "expert_ids", "scales", "x_active_mask")
+        ]
+        arguments = [
+            self.contexts[rank],
+            *inputs,
+            *(addresses[name] for name in OUTPUTS[:6]),
+            self._workspace(rank, library().moe_dispatch_workspace(ctypes.byref(given))),
+            self._put(rank, given),
+        ]
+        return Dispatched(
+            addresses,
+            shapes,
+            self.simulator.launch(rank, "ascend_moe_dispatch", arguments, self.cores),
+        )
+
+    def combine(
+        self, calls: Sequence[Mapping[str, Any]], handles: Sequence[Dispatched]
+    ) -> list[Combined]:
+        """Enqueues a combine on every local rank, on handles that a dispatch before it will have filled."""
+        return [
+            self._combine(rank, with_defaults("combine", {"group_ep": "ep", **calls[rank]}), handle)
+            for rank, handle in zip(self.local, handles, strict=True)
+        ]
+
+    def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
+        given = parameters("combine", call)
+        out = torch.empty(given.batch, given.hidden, dtype=call["expand_x"].dtype)
+        address = self.simulator.alloc(rank, out.numel() * out.element_size(), "combine out")
+
+        def tensor(name: str) -> int:
+            return self._tensor(rank, call, name)
+
+        arguments = [
+            self.contexts[rank],
+            tensor("expand_x"),
+            tensor("expert_ids"),
+            handle.addresses["assist_info_for_combine"],
+            handle.addresses["ep_recv_counts"],
+            tensor("expert_scales"),
+            handle.addresses["tp_recv_counts"],
+            tensor("x_active_mask"),
+            tensor("shared_expert_x"),
+            tensor("ori_x"),
+            tensor("const_expert_alpha_1"),
+            tensor("const_expert_alpha_2"),
+            tensor("const_expert_v"),
+            address,
+            self._workspace(rank, library().moe_combine_workspace(ctypes.byref(given))),
+            self._put(rank, given),
+        ]
+        return Combined(
+            address, out, self.simulator.launch(rank, "ascend_moe_combine", arguments, self.cores)
+        )
+
+    def read(self, result: Dispatched) -> dict[str, tuple[Tensor, Tensor]]:
+        """Content of every output, and which elements a kernel wrote."""
+        return {
+            name: self.simulator.get(result.addresses[name], like)
+            for name, like in result.shapes.items()
+        }
+
+
+def window_bytes(calls: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
+    """The smallest window that serves all these (op, call) pairs."""
+    lib, dispatch, combine = library(), 0, 0
+    for op, call in calls:
+        filled = with_defaults(op, {"group_ep": "ep", **call})
+        given = parameters(op, filled)
+        if op == "dispatch":
+            dispatch = max(
+                dispatch, lib.moe_dispatch_bytes(ctypes.byref(given), filled["ep_world_size"])
+            )
+        else:
+            combine = max(combine, lib.moe_combine_bytes(ctypes.byref(given)))
+    return lib.moe_window_bytes(dispatch, combine)
+
+
+def tp_window_bytes(hidden: int, cores: int) -> int:
+    """The smallest TP window: a ring of one row per core."""
+    return library().moe_tp_window_bytes(hidden, cores)

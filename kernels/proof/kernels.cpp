@@ -1,0 +1,29 @@
+// The device kernels inside the simulator, and the sizes that follow from their parameters.
+#include "../device/moe_kernels.cpp"
+#include "../hostsim/register.h"
+
+HOSTSIM_KERNEL(ascend_moe_open);
+HOSTSIM_KERNEL(ascend_moe_dispatch);
+HOSTSIM_KERNEL(ascend_moe_combine);
+
+extern "C" {
+
+uint32_t moe_parameter_bytes() { return sizeof(ascend_moe::Parameters); }
+uint32_t moe_context_bytes() { return sizeof(ascend_moe::Context); }
+uint64_t moe_dispatch_bytes(const ascend_moe::Parameters* p, uint32_t ranks) {
+    return ascend_moe::DispatchBytes(*p, ranks);
+}
+uint64_t moe_combine_bytes(const ascend_moe::Parameters* p) { return ascend_moe::CombineBytes(*p); }
+uint64_t moe_window_bytes(uint64_t dispatch_bytes, uint64_t combine_bytes) {
+    return ascend_moe::WindowBytes(dispatch_bytes, combine_bytes);
+}
+uint64_t moe_tp_window_bytes(uint32_t hidden, uint32_t cores) {
+    return ascend_moe::TpWindowBytes(hidden, cores);
+}
+uint64_t moe_dispatch_workspace(const ascend_moe::Parameters* p) {
+    return ascend_moe::DispatchWorkspace(*p);
+}
+uint64_t moe_combine_workspace(const ascend_moe::Parameters* p) {
+    return ascend_moe::CombineWorkspace(*p);
+}
+}

@@ -1,0 +1,291 @@
+"""Programs: sequences of dispatches and combines of a whole group, with what the oracle says must come out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascend_moe.reference import combine_world, dispatch_world
+
+Calls = Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Step:
+    """One operator on all ranks. ``of`` is the step whose handle a combine uses; ``expected`` one result per rank."""
+
+    op: str
+    calls: Calls
+    expected: Sequence[Any]
+    of: int = -1
+
+
+@dataclass
+class Program:
+    """Steps that all ranks enqueue in this order, without waiting for one another."""
+
+    name: str
+    contract: str
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def ranks(self) -> int:
+        """All ranks; with TP two per EP rank."""
+        return len(self.steps[0].calls)
+
+    @property
+    def tp(self) -> int:
+        return 2 if self.steps[0].calls[0].get("tp_world_size") == 2 else 1
+
+    @property
+    def hidden(self) -> int:
+        return int(self.steps[0].calls[0]["x"].shape[1])
+
+    def dispatch(self, calls: Calls) -> int:
+        """Appends a dispatch and returns its number."""
+        expected = dispatch_world(calls, product="A3", contract=self.contract)
+        self.steps.append(Step("dispatch", calls, expected))
+        return len(self.steps) - 1
+
+    def combine(self, calls: Calls, of: int) -> None:
+        """Appends a combine on the handle of step ``of``; ``calls`` come without handle."""
+        handles = self.steps[of].expected
+        complete = [
+            {
+                **call,
+                "assist_info_for_combine": handle.assist_info_for_combine,
+                "ep_send_counts": handle.ep_recv_counts,
+                "tp_send_counts": handle.tp_recv_counts if self.tp == 2 else None,
+            }
+            for call, handle in zip(calls, handles, strict=True)
+        ]
+        expected = combine_world(complete, product="A3", contract=self.contract)
+        self.steps.append(Step("combine", complete, expected, of))
+
+
+def received_rows(dispatched: Any, call: Mapping[str, Any]) -> tuple[int, int]:
+    """(own rows, rows with the TP peer's) of a dispatch result."""
+    if call.get("tp_world_size") != 2:
+        return (int(dispatched.ep_recv_counts[-1]),) * 2
+    return int(dispatched.tp_recv_counts[call["tp_rank_id"]]), int(dispatched.tp_recv_counts.sum())
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What all layers of a program share."""
+
+    ranks: int
+    max_batch: int
+    hidden: int
+    topk: int
+    local_experts: int
+    shared_experts: int = 0
+    shared_ranks: int = 0
+    dtype: torch.dtype = torch.bfloat16
+    quant: bool = False
+    smooth: bool = False
+    mask: int = 0
+    uneven: bool = False
+    cumulative: bool = False
+    comm_quant: bool = False
+    shared_x: bool = False
+    zero_experts: int = 0
+    copy_experts: int = 0
+    const_experts: int = 0
+    skewed: bool = False
+    tp: int = 1
+
+    @property
+    def moe_experts(self) -> int:
+        return self.local_experts * (self.ranks - self.shared_ranks)
+
+    @property
+    def contract(self) -> str:
+        return (
+            "cann-9.1" if self.zero_experts + self.copy_experts + self.const_experts else "cann-8.2"
+        )
+
+
+HIDDEN = (1024, 1024, 1024, 1025, 1031, 1048, 1056, 1999, 2048, 4096, 7168, 8191, 8192)
+
+
+def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] = HIDDEN) -> Shape:
+    """A legal shape; all features occur, in any combination the contract allows."""
+    ranks = random.choice((2, 2, 3, 4, 4, 5, 6, 8))
+    shared_experts = random.choice((0, 0, 0, 1, 1, 2)) if ranks > 2 else random.choice((0, 0, 1))
+    replicas = random.randint(1, max(1, (ranks - 1) // max(shared_experts, 1)))
+    shared_ranks = shared_experts * replicas
+    local_experts = random.choice((1, 1, 2, 3, 4, 7, 13))
+    special = random.random() < 0.2
+    moe = local_experts * (ranks - shared_ranks)
+    tp = 2 if local_experts == 1 and not special and random.random() < 0.5 else 1
+    dtype = random.choice((torch.bfloat16, torch.bfloat16, torch.float16))
+    quant = random.random() < 0.5
+    uneven = random.random() < 0.3
+    return Shape(
+        ranks=ranks,
+        max_batch=random.randint(1, most_tokens),
+        hidden=random.choice(hidden),
+        topk=random.randint(1, min(16, moe)),
+        local_experts=local_experts,
+        shared_experts=shared_experts,
+        shared_ranks=shared_ranks,
+        dtype=dtype,
+        quant=quant,
+        smooth=quant and random.random() < 0.4,
+        mask=0 if uneven else random.choice((0, 0, 1, 2)),
+        uneven=uneven,
+        cumulative=random.random() < 0.5,
+        comm_quant=tp == 1 and random.random() < 0.3,
+        shared_x=shared_ranks == 0 and random.random() < 0.3,
+        zero_experts=random.randint(0, 2) if special else 0,
+        copy_experts=random.randint(0, 2) if special else 0,
+        const_experts=random.randint(0, 2) if special and dtype == torch.bfloat16 else 0,
+        skewed=random.random() < 0.2,
+        tp=tp,
+    )
+
+
+class Layers:
+    """Draws the calls of one layer after another for a shape."""
+
+    def __init__(self, shape: Shape, seed: int) -> None:
+        self.shape = shape
+        self._generator = torch.Generator().manual_seed(seed)
+        self._random = Random(seed)
+        self._batches = [
+            self._random.randint(1, shape.max_batch) if shape.uneven else shape.max_batch
+            for _ in range(shape.ranks * shape.tp)
+        ]
+        self._scales = self._normal(shape.shared_experts + shape.moe_experts, shape.hidden).abs()
+
+    def dispatch(self) -> list[dict[str, Any]]:
+        """One call per rank: fresh tokens, routes and masks."""
+        shape = self.shape
+        return [
+            {
+                **self._common(rank),
+                "x": self._rows(self._batches[rank]),
+                "expert_ids": self._ids(self._batches[rank]),
+                "x_active_mask": self._mask(self._batches[rank]),
+                "scales": self._scales if shape.smooth else None,
+                "quant_mode": 2 if shape.quant else 0,
+                "expert_token_nums_type": 0 if shape.cumulative else 1,
+            }
+            for rank in range(shape.ranks * shape.tp)
+        ]
+
+    def combine(self, dispatched: Calls, handles: Sequence[Any]) -> list[dict[str, Any]]:
+        """The combine of that dispatch, with fresh expert outputs; rows nobody may read are NaN."""
+        shape = self.shape
+        # The oracle's int8 combine needs a row on every rank.
+        comm_quant = shape.comm_quant and all(handle.ep_recv_counts[-1] > 0 for handle in handles)
+        calls = []
+        for rank, (call, handle) in enumerate(zip(dispatched, handles, strict=True)):
+            batch = self._batches[rank]
+            expand_x = torch.full(handle.expand_x.shape, torch.nan, dtype=shape.dtype)
+            _, rows = received_rows(handle, call)
+            expand_x[:rows] = self._rows(rows)
+            special = {}
+            if shape.copy_experts or shape.const_experts:
+                special["ori_x"] = call["x"]
+            if shape.const_experts:
+                special |= self._const_experts()
+            if shape.shared_x:
+                special["shared_expert_x"] = self._rows(batch)
+            calls.append(
+                {
+                    **self._common(rank),
+                    **special,
+                    "expand_x": expand_x,
+                    "expert_ids": call["expert_ids"],
+                    "x_active_mask": call["x_active_mask"],
+                    "expert_scales": self._normal(batch, shape.topk).abs(),
+                    "comm_quant_mode": 2 if comm_quant else 0,
+                }
+            )
+        return calls
+
+    def _const_experts(self) -> dict[str, Tensor]:
+        """Scores whose softmax is exact however computed: equal, or so far apart that one share is 1."""
+        size = (self.shape.const_experts, self.shape.hidden)
+        alpha_1, alpha_2 = torch.zeros(size), torch.zeros(size)
+        alpha_1[1:, 0] = 1e30
+        alpha_2[1:, 0] = -1e30
+        rows = {
+            "const_expert_alpha_1": alpha_1,
+            "const_expert_alpha_2": alpha_2,
+            "const_expert_v": self._normal(*size),
+        }
+        return {name: row.to(self.shape.dtype) for name, row in rows.items()}
+
+    def _common(self, rank: int) -> dict[str, Any]:
+        shape = self.shape
+        special = (
+            {
+                "zero_expert_num": shape.zero_experts,
+                "copy_expert_num": shape.copy_experts,
+                "const_expert_num": shape.const_experts,
+            }
+            if shape.contract == "cann-9.1"
+            else {}
+        )
+        if shape.tp == 2:
+            special |= {"group_tp": "tp", "tp_world_size": 2, "tp_rank_id": rank % 2}
+        return special | {
+            "ep_world_size": shape.ranks,
+            "ep_rank_id": rank // shape.tp,
+            "moe_expert_num": shape.moe_experts,
+            "shared_expert_num": shape.shared_experts,
+            "shared_expert_rank_num": shape.shared_ranks,
+            "global_bs": shape.max_batch * shape.ranks if shape.uneven else 0,
+        }
+
+    def _normal(self, *size: int) -> Tensor:
+        return torch.randn(size, generator=self._generator)
+
+    def _rows(self, count: int) -> Tensor:
+        """Rows of very different magnitude, some of them zero."""
+        magnitude = 10.0 ** torch.randint(-4, 4, (count, 1), generator=self._generator)
+        magnitude[torch.rand(count, 1, generator=self._generator) < 0.1] = 0.0
+        return (self._normal(count, self.shape.hidden) * magnitude).to(self.shape.dtype)
+
+    def _ids(self, batch: int) -> Tensor:
+        shape = self.shape
+        all_experts = (
+            shape.moe_experts + shape.zero_experts + shape.copy_experts + shape.const_experts
+        )
+        among = max(shape.topk, 2) if shape.skewed else all_experts
+        rows = [
+            torch.randperm(min(among, all_experts), generator=self._generator)[: shape.topk]
+            for _ in range(batch)
+        ]
+        return torch.stack(rows).int()
+
+    def _mask(self, batch: int) -> Tensor | None:
+        shape = self.shape
+        if shape.mask == 0:
+            return None
+        if shape.mask == 1:
+            return torch.arange(batch) < self._random.randint(0, batch)
+        # The August-2025 rule: below a row without an active pair there is none.
+        active = torch.rand(batch, shape.topk, generator=self._generator) < 0.6
+        return active & active.any(dim=1).cummin(dim=0).values[:, None]
+
+
+def layer_program(name: str, shape: Shape, seed: int, order: str = "dc") -> Program:
+    """A program of fresh layers: ``d`` dispatches, ``c`` combines the latest dispatch, ``o`` the one before it."""
+    program, layers, dispatches = Program(name, shape.contract), Layers(shape, seed), []
+    for letter in order:
+        if letter == "d":
+            dispatches.append(program.dispatch(layers.dispatch()))
+        else:
+            of = dispatches[-1 if letter == "c" else -2]
+            step = program.steps[of]
+            program.combine(layers.combine(step.calls, step.expected), of)
+    return program

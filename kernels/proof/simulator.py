@@ -1,0 +1,192 @@
+"""hostsim from Python: builds the proof library once and wraps its C interface (``kernels/hostsim/hostsim.h``)."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+SOURCE = Path(__file__).parent
+BUILD = SOURCE.parents[1] / "build" / "proof"
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The proof library, built with CMake into ``build/proof`` (a no-op when nothing has changed)."""
+    for command in (
+        ["cmake", "-S", str(SOURCE), "-B", str(BUILD)],
+        ["cmake", "--build", str(BUILD), "--parallel", "2"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(
+                f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+            )
+    lib = ctypes.CDLL(str(BUILD / "libmoe_proof.so"))
+    pointer, text, u64, u32, i32 = (
+        ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int32
+    )  # fmt: skip
+    for name, result, arguments in (
+        ("hostsim_new", pointer, [pointer]),
+        ("hostsim_delete", None, [pointer]),
+        ("hostsim_alloc", u64, [pointer, i32, u64, text, u64]),
+        ("hostsim_map", None, [pointer, u64, u64, i32, text, pointer]),
+        ("hostsim_write", None, [pointer, u64, pointer, u64, i32]),
+        ("hostsim_read", i32, [pointer, u64, pointer, u64, pointer]),
+        ("hostsim_launch", u32, [pointer, i32, i32, u32, text, pointer, u32]),
+        ("hostsim_run", i32, [pointer]),
+        ("hostsim_findings", text, [pointer]),
+        ("hostsim_deadlock", text, [pointer]),
+        ("hostsim_counters", text, [pointer, u32]),
+        ("hostsim_sites", text, [pointer]),
+        ("hostsim_steps", u64, [pointer]),
+        ("hostsim_mutate", None, [pointer, text]),
+        ("moe_parameter_bytes", u32, []),
+        ("moe_context_bytes", u32, []),
+        ("moe_dispatch_bytes", u64, [pointer, u32]),
+        ("moe_combine_bytes", u64, [pointer]),
+        ("moe_window_bytes", u64, [u64, u64]),
+        ("moe_tp_window_bytes", u64, [u32, u32]),
+        ("moe_dispatch_workspace", u64, [pointer]),
+        ("moe_combine_workspace", u64, [pointer]),
+    ):
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    return lib
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Who runs when, and when copies land: see docs/hostsim.md."""
+
+    seed: int = 1
+    landing_percent: int = 30
+    stalled_rank: int = -1
+    stall_steps: int = 0
+    uneven: bool = False
+    max_steps: int = 50_000_000
+    patience: int = 0
+    alone: bool = False
+    """One rank per process: the others write into memory that is mapped, not simulated."""
+
+
+class _CSchedule(ctypes.Structure):
+    _fields_ = [
+        ("seed", ctypes.c_uint64),
+        ("landing_percent", ctypes.c_uint32),
+        ("stalled_rank", ctypes.c_int32),
+        ("stall_steps", ctypes.c_uint64),
+        ("uneven", ctypes.c_uint32),
+        ("alone", ctypes.c_uint32),
+        ("max_steps", ctypes.c_uint64),
+        ("patience", ctypes.c_uint32),
+    ]
+
+
+class Simulator:
+    """One simulated world. Use as a context manager: one at a time per process."""
+
+    def __init__(self, schedule: Schedule | None = None, mutate: str = "") -> None:
+        schedule = schedule or Schedule()
+        self._lib = library()
+        given = _CSchedule(
+            schedule.seed,
+            schedule.landing_percent,
+            schedule.stalled_rank,
+            schedule.stall_steps,
+            schedule.uneven,
+            schedule.alone,
+            schedule.max_steps,
+            schedule.patience,
+        )
+        self._world = self._lib.hostsim_new(ctypes.byref(given))
+        if mutate:
+            self._lib.hostsim_mutate(self._world, mutate.encode())
+
+    def __enter__(self) -> Simulator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lib.hostsim_delete(self._world)
+
+    def alloc(self, rank: int, size: int, name: str, offset: int = 0) -> int:
+        return self._lib.hostsim_alloc(self._world, rank, size, name.encode(), offset)
+
+    def map(self, rank: int, base: int, host: int, size: int, name: str) -> int:
+        """Makes memory of this process visible to kernels at ``base``; it is bounds-checked only."""
+        self._lib.hostsim_map(self._world, base, size, rank, name.encode(), host)
+        return base
+
+    def put(self, rank: int, data: Tensor | bytes, name: str, offset: int = 0) -> int:
+        """A new allocation with this content; 0, the null address, for an empty one."""
+        raw = data if isinstance(data, bytes) else _bytes(data)
+        if not raw:
+            return 0
+        address = self.alloc(rank, len(raw), name, offset)
+        self.write(address, raw)
+        return address
+
+    def write(self, address: int, raw: bytes, written: bool = True) -> None:
+        """``written=False``: old data of somebody else, that no kernel may read except in a poll."""
+        self._lib.hostsim_write(self._world, address, raw, len(raw), written)
+
+    def get(self, address: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The content as a tensor of that shape and dtype, and for every element whether a kernel wrote it."""
+        size = like.numel() * like.element_size()
+        raw, written = ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)
+        if size and not self._lib.hostsim_read(self._world, address, raw, size, written):
+            raise ValueError(f"{size} bytes at {address:#x} are not inside one allocation")
+        content = torch.frombuffer(bytearray(raw.raw), dtype=like.dtype) if size else like
+        flags = (
+            torch.frombuffer(bytearray(written.raw), dtype=torch.uint8) if size else torch.ones(0)
+        )
+        return content.view(like.shape), flags.view(*like.shape, like.element_size()).bool().all(-1)
+
+    def launch(
+        self, rank: int, kernel: str, arguments: list[int], blocks: int, stream: int = 0
+    ) -> int:
+        array = (ctypes.c_uint64 * max(len(arguments), 1))(*arguments)
+        launch = self._lib.hostsim_launch(
+            self._world, rank, stream, blocks, kernel.encode(), array, len(arguments)
+        )
+        if not launch:
+            raise ValueError(
+                f"no kernel {kernel} with {len(arguments)} arguments and {blocks} blocks"
+            )
+        return launch
+
+    def run(self) -> bool:
+        """Runs all launches to their end; False on a deadlock."""
+        return bool(self._lib.hostsim_run(self._world))
+
+    @property
+    def findings(self) -> list[dict[str, Any]]:
+        return json.loads(self._lib.hostsim_findings(self._world))
+
+    @property
+    def deadlock(self) -> str:
+        """Who waits for what, one line per core; empty if there is no deadlock."""
+        return self._lib.hostsim_deadlock(self._world).decode()
+
+    @property
+    def sites(self) -> dict[str, int]:
+        """Synchronisation calls reached, ``file:line`` to how often."""
+        return json.loads(self._lib.hostsim_sites(self._world))
+
+    @property
+    def steps(self) -> int:
+        return self._lib.hostsim_steps(self._world)
+
+    def counters(self, launch: int) -> dict[str, Any]:
+        return json.loads(self._lib.hostsim_counters(self._world, launch))
+
+
+def _bytes(data: Tensor) -> bytes:
+    return data.contiguous().view(torch.uint8).numpy().tobytes() if data.numel() else b""

@@ -1,0 +1,9 @@
+import pytest
+
+from kernels.proof.simulator import library
+
+
+@pytest.fixture(scope="session")
+def proof_library():
+    """The proof library, built once for the session."""
+    return library()

@@ -1,0 +1,248 @@
+// One small kernel per rule of the checker, each with exactly one mistake, beside the correct
+// kernel it was made from; and kernels for the simulator's numerics. All take (in, out): `in` holds
+// 256 floats, `out` room for 256.
+#include "kernel_operator.h"
+#include "register.h"
+
+using namespace AscendC;
+
+namespace {
+
+constexpr uint32_t kCount = 256;
+using Calc = TBuf<TPosition::VECCALC>;
+
+// What the mini kernels share: a pipe, a buffer, both tensors.
+struct Frame {
+    TPipe pipe;
+    Calc buffer, second;
+    LocalTensor<float> ub, ub2;
+    GlobalTensor<float> in, out;
+    Frame(GM_ADDR from, GM_ADDR to) {
+        pipe.InitBuffer(buffer, kCount * 4);
+        pipe.InitBuffer(second, kCount * 4);
+        ub = buffer.Get<float>();
+        ub2 = second.Get<float>();
+        in.SetGlobalBuffer(reinterpret_cast<float*>(from));
+        out.SetGlobalBuffer(reinterpret_cast<float*>(to));
+    }
+};
+
+template <HardEvent event>
+void Sync() {
+    SetFlag<event>(0);
+    WaitFlag<event>(0);
+}
+
+// in * 2 + 1, correct but for what the mistake leaves out.
+enum Mistake { kNone, kNoLoadWait, kNoBarrier, kNoStoreWait, kNoReuseWait };
+void DoubleAndAdd(GM_ADDR from, GM_ADDR to, Mistake mistake) {
+    Frame f(from, to);
+    DataCopy(f.ub, f.in, kCount);
+    if (mistake != kNoLoadWait) Sync<HardEvent::MTE2_V>();
+    Muls(f.ub2, f.ub, 2.0f, kCount);
+    if (mistake != kNoBarrier) PipeBarrier<PIPE_V>();
+    Adds(f.ub2, f.ub2, 1.0f, kCount);
+    if (mistake != kNoStoreWait) Sync<HardEvent::V_MTE3>();
+    DataCopy(f.out, f.ub2, kCount);
+    if (mistake != kNoReuseWait) Sync<HardEvent::MTE3_V>();
+    Duplicate(f.ub2, 0.0f, kCount);
+}
+
+}  // namespace
+
+#define MINI(name)                                  \
+    extern "C" void name(GM_ADDR from, GM_ADDR to); \
+    HOSTSIM_KERNEL(name);                           \
+    extern "C" void name([[maybe_unused]] GM_ADDR from, [[maybe_unused]] GM_ADDR to)
+
+MINI(mini_correct) { DoubleAndAdd(from, to, kNone); }
+MINI(mini_hazard_load) { DoubleAndAdd(from, to, kNoLoadWait); }
+MINI(mini_hazard_vector) { DoubleAndAdd(from, to, kNoBarrier); }
+MINI(mini_hazard_store) { DoubleAndAdd(from, to, kNoStoreWait); }
+MINI(mini_hazard_reuse) { DoubleAndAdd(from, to, kNoReuseWait); }
+
+MINI(mini_hazard_scalar) {
+    Frame f(from, to);
+    for (uint32_t i = 0; i < kCount; ++i) f.ub.SetValue(i, 1.0f);
+    DataCopy(f.out, f.ub, kCount);  // S_MTE3 is missing
+}
+MINI(mini_align_ub) {
+    Frame f(from, to);
+    DataCopy(f.ub[1], f.in, 8);
+}
+MINI(mini_align_cast) {
+    Frame f(from, to);
+    Duplicate(f.ub, 1.0f, kCount);
+    PipeBarrier<PIPE_V>();
+    Cast(f.ub2.ReinterpretCast<bfloat16_t>(), f.ub, RoundMode::CAST_NONE,
+         kCount);  // float to bfloat16 has no CAST_NONE
+}
+MINI(mini_align_compare) {
+    Frame f(from, to);
+    Duplicate(f.ub, 1.0f, kCount);
+    PipeBarrier<PIPE_V>();
+    CompareScalar(f.ub2.ReinterpretCast<uint8_t>(), f.ub, 0.0f, CMPMODE::GT,
+                  40);  // 160 bytes, not a multiple of 256
+}
+MINI(mini_ub_capacity) {
+    Frame f(from, to);
+    Calc big;
+    f.pipe.InitBuffer(big, 196608);
+}
+MINI(mini_ub_bounds) {
+    Frame f(from, to);
+    Duplicate(f.ub2, 0.0f, kCount + 8);
+}
+MINI(mini_gm_bounds) {
+    Frame f(from, to);
+    DataCopyPad(f.ub[8], f.in[kCount - 7], DataCopyExtParams{1, 32, 0, 0, 0},
+                DataCopyPadExtParams<float>{});
+}
+MINI(mini_uninit_ub) {
+    Frame f(from, to);
+    DataCopy(f.out, f.ub, kCount);
+}
+MINI(mini_uninit_gm) {
+    Frame f(from, to);
+    DataCopy(f.ub, f.out, kCount);
+}
+MINI(mini_uninit_padding) {
+    Frame f(from, to);
+    DataCopyPad(f.ub, f.in, DataCopyExtParams{1, 20, 0, 0, 0}, DataCopyPadExtParams<float>{});
+    Sync<HardEvent::MTE2_MTE3>();
+    DataCopy(f.out, f.ub, 8);  // five elements are defined
+}
+MINI(mini_event_left_set) { SetFlag<HardEvent::MTE2_V>(0); }
+MINI(mini_event_never_set) { WaitFlag<HardEvent::MTE2_V>(0); }
+MINI(mini_event_set_twice) {
+    SetFlag<HardEvent::MTE2_V>(3);
+    SetFlag<HardEvent::MTE2_V>(3);
+    WaitFlag<HardEvent::MTE2_V>(3);
+}
+MINI(mini_queue_leak) {
+    TPipe pipe;
+    TQue<TPosition::VECIN, 1> queue;
+    pipe.InitBuffer(queue, 1, 256);
+    queue.AllocTensor<float>();
+}
+MINI(mini_queue_empty) {
+    TPipe pipe;
+    TQue<TPosition::VECIN, 1> queue;
+    pipe.InitBuffer(queue, 1, 256);
+    queue.DeQue<float>();
+}
+MINI(mini_scalar_cache_dirty) {
+    Frame f(from, to);
+    f.out.SetValue(0, 1.0f);
+}
+MINI(mini_scalar_cache_stale) {
+    Frame f(from, to);
+    f.in.GetValue(0);  // caches the line
+    Duplicate(f.ub, 5.0f, 8);
+    Sync<HardEvent::V_MTE3>();
+    DataCopy(f.in, f.ub, 8);
+    Sync<HardEvent::MTE3_S>();
+    f.in.GetValue(0);
+}
+MINI(mini_scalar_cache_cleaned) {
+    Frame f(from, to);
+    f.out.SetValue(0, 1.0f);
+    DataCacheCleanAndInvalid<float, CacheLine::SINGLE_CACHE_LINE, DcciDst::CACHELINE_OUT>(f.out);
+}
+MINI(mini_block_sharing) {
+    Frame f(from, to);
+    Duplicate(f.ub, 5.0f, 8);
+    Sync<HardEvent::V_MTE3>();
+    DataCopyPad(f.out[GetBlockIdx()], f.ub, DataCopyExtParams{1, 4, 0, 0, 0});
+}
+MINI(mini_block_taken_over) {  // the same block by two cores, one after the other
+    Frame f(from, to);
+    Duplicate(f.ub, 5.0f, 8);
+    Sync<HardEvent::V_MTE3>();
+    for (int64_t core = 0; core < GetBlockNum(); ++core) {
+        if (core == GetBlockIdx()) DataCopy(f.out, f.ub, 8);
+        PipeBarrier<PIPE_ALL>();
+        SyncAll();
+    }
+}
+MINI(mini_deadlock) {
+    Frame f(from, to);
+    while (true) {
+        {
+            hostsim::PollScope poll;
+            DataCopy(f.ub, f.out, 8);
+        }
+        Sync<HardEvent::MTE2_S>();
+        if (f.ub.GetValue(0) == 1.0f) return;
+        Sync<HardEvent::S_MTE2>();
+        hostsim::PollPause("a flag", 7, 1);
+    }
+}
+MINI(mini_sync_all_skipped) {
+    if (GetBlockIdx() == 0) SyncAll();
+}
+
+// Core 0 publishes 192 floats with a flag behind them, core 1 waits for the flag and reads. Without
+// the barrier the flag may overtake.
+namespace {
+void Publish(GM_ADDR from, GM_ADDR to, bool barrier) {
+    Frame f(from, to);
+    if (GetBlockIdx() == 0) {
+        Duplicate(f.ub, 5.0f, kCount);
+        Sync<HardEvent::V_MTE3>();
+        DataCopy(f.out, f.ub, 192);
+        if (barrier) PipeBarrier<PIPE_MTE3>();
+        DataCopy(f.out[192], f.ub, 8);
+        return;
+    }
+    while (true) {
+        {
+            hostsim::PollScope poll;
+            DataCopy(f.ub, f.out[192], 8);
+        }
+        Sync<HardEvent::MTE2_S>();
+        if (f.ub.GetValue(0) == 5.0f) break;
+        Sync<HardEvent::S_MTE2>();
+        hostsim::PollPause("the flag", 0, 1);
+    }
+    DataCopy(f.ub2, f.out, 192);  // finds memory nobody wrote if the data is not there
+}
+}  // namespace
+MINI(mini_flag_after_data) { Publish(from, to, true); }
+MINI(mini_flag_overtakes) { Publish(from, to, false); }
+
+// SyncAll does not drain: the other core may not see the copy yet.
+namespace {
+void Share(GM_ADDR from, GM_ADDR to, bool drain) {
+    Frame f(from, to);
+    if (GetBlockIdx() == 0) {
+        Duplicate(f.ub, 5.0f, kCount);
+        Sync<HardEvent::V_MTE3>();
+        DataCopy(f.out, f.ub, kCount);
+        if (drain) PipeBarrier<PIPE_ALL>();
+    }
+    SyncAll();
+    if (GetBlockIdx() == 1) DataCopy(f.ub2, f.out, kCount);
+}
+}  // namespace
+MINI(mini_sync_all_drained) { Share(from, to, true); }
+MINI(mini_sync_all_undrained) { Share(from, to, false); }
+
+// Numerics: floats of `in` through another type and back into `out`.
+namespace {
+template <typename Narrow>
+void Through(GM_ADDR from, GM_ADDR to, RoundMode mode) {
+    Frame f(from, to);
+    DataCopy(f.ub, f.in, kCount);
+    Sync<HardEvent::MTE2_V>();
+    Cast(f.ub2.ReinterpretCast<Narrow>(), f.ub, mode, kCount);
+    PipeBarrier<PIPE_V>();
+    Cast(f.ub, f.ub2.ReinterpretCast<Narrow>(), RoundMode::CAST_NONE, kCount);
+    Sync<HardEvent::V_MTE3>();
+    DataCopy(f.out, f.ub, kCount);
+}
+}  // namespace
+MINI(mini_through_bfloat16) { Through<bfloat16_t>(from, to, RoundMode::CAST_RINT); }
+MINI(mini_through_half) { Through<half>(from, to, RoundMode::CAST_RINT); }
+MINI(mini_through_int32) { Through<int32_t>(from, to, RoundMode::CAST_RINT); }
+MINI(mini_through_int32_floor) { Through<int32_t>(from, to, RoundMode::CAST_FLOOR); }

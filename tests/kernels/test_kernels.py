@@ -1,0 +1,157 @@
+"""The device kernels inside hostsim: the bounded part of scripts/prove_kernels, and edges."""
+
+import pytest
+import torch
+
+from kernels.proof.execution import CONTROL_BYTES, execute, old_window
+from kernels.proof.golden_programs import GoldenProgram, golden_cases
+from kernels.proof.group import NONCE, KernelGroup, window_bytes
+from kernels.proof.mutation import run_mutants
+from kernels.proof.programs import Layers, Program, Shape, layer_program
+from kernels.proof.prove import (
+    SCHEDULE_SHAPES,
+    Tally,
+    run_schedules,
+    run_sweep,
+    window_mb_worst_case,
+)
+from kernels.proof.simulator import Schedule, Simulator
+from kernels.proof.traffic import traffic_mb
+
+pytestmark = pytest.mark.usefixtures("proof_library")
+
+SMALL = Shape(ranks=2, max_batch=3, hidden=1024, topk=2, local_experts=2)
+
+
+@pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("cores", [1, 3, 8])
+def test_golden_data_bit_for_bit(case, cores):
+    assert GoldenProgram(case).problems(Schedule(seed=cores, uneven=True), cores=cores) == []
+
+
+def test_random_programs_equal_the_oracle():
+    tally = Tally()
+    assert run_sweep(tally, 60, first_seed=1000) == 60
+    assert (tally.findings, tally.deadlocks, tally.mismatches) == (0, 0, 0)
+
+
+def test_schedules_with_two_layers_in_flight():
+    tally = Tally()
+    number = 30 * len(SCHEDULE_SHAPES)
+    assert run_schedules(tally, number) == number
+    assert (tally.findings, tally.deadlocks, tally.mismatches) == (0, 0, 0)
+
+
+def test_every_dropped_synchronisation_is_noticed():
+    caught, _ = run_mutants()
+    survivors = [site for site, how in caught.items() if not how]
+    # stage.h says why one queue step may go.
+    assert len(caught) > 100
+    assert [site for site in survivors if "stage.h" not in site] == []
+    assert len(survivors) <= 1
+
+
+def test_traffic_is_below_the_shipped_kernels():
+    moved, floor = traffic_mb()
+    assert moved["dispatch_bf16"] < 4.5
+    assert moved["dispatch_int8"] < 2.6
+    assert moved["combine"] < 5.2
+    assert all(moved[name] < 1.03 * floor[name] for name in moved)
+
+
+def test_the_largest_legal_call_fits_hccl_buffsize_200():
+    assert window_mb_worst_case() < 400
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        Shape(
+            ranks=2, max_batch=512, hidden=1024, topk=16, local_experts=16, quant=True, smooth=True
+        ),
+        Shape(ranks=2, max_batch=512, hidden=1024, topk=16, local_experts=16, mask=2),
+        Shape(
+            ranks=16,
+            max_batch=2,
+            hidden=1024,
+            topk=8,
+            local_experts=2,
+            shared_experts=4,
+            shared_ranks=8,
+        ),
+        Shape(ranks=2, max_batch=4, hidden=8192, topk=4, local_experts=256, comm_quant=True),
+        Shape(ranks=4, max_batch=16, hidden=7168, topk=8, local_experts=8, dtype=torch.float16),
+    ],
+    ids=["smooth-512x16", "mask-512x16", "16-ranks-shared", "512-experts-8192", "7168-fp16"],
+)
+def test_large_shapes(shape):
+    assert execute(layer_program("large", shape, 5), Schedule(seed=5), cores=48).problems == []
+
+
+def test_output_rows_of_inactive_tokens_are_zero():
+    shape = Shape(ranks=2, max_batch=6, hidden=1031, topk=2, local_experts=2, mask=1)
+    program = layer_program("masked", shape, 3)
+    active = program.steps[0].calls[0]["x_active_mask"].sum()
+    assert active < 6
+    assert not program.steps[1].expected[0][active:].any()
+    assert execute(program, Schedule(seed=3), cores=4).problems == []
+
+
+def test_const_experts_blend_by_the_softmax_of_their_scores():
+    """Ordinary scores: the order of a sum of H products is nobody's promise, hence a tolerance."""
+    shape = Shape(ranks=2, max_batch=6, hidden=1031, topk=4, local_experts=2, const_experts=3)
+    layers, program = Layers(shape, 9), Program("const", shape.contract)
+    number = program.dispatch(layers.dispatch())
+    step = program.steps[number]
+    calls = layers.combine(step.calls, step.expected)
+    generator = torch.Generator().manual_seed(9)
+    for call in calls:
+        size = float(call["ori_x"].float().norm(dim=1).max()) + 1e-9
+        for name in ("const_expert_alpha_1", "const_expert_alpha_2"):
+            call[name] = (torch.randn(3, 1031, generator=generator) / size).bfloat16()
+    program.combine(calls, number)
+    far = []
+
+    def judge(group, judged, rank, result):
+        if judged.op == "combine":
+            found = group.simulator.get(result.address, result.shape)[0]
+            expected = judged.expected[rank].float()
+            far.append(((found.float() - expected).abs() > 2**-7 * expected.abs() + 1e-6).sum())
+        return ""
+
+    assert execute(program, Schedule(seed=9), cores=3, judge=judge).problems == []
+    assert far == [0, 0]
+
+
+def lonely_dispatch(timeout_ticks, patience):
+    """Rank 0 dispatches, rank 1 never does; (finished, report, error records of the four cores)."""
+    calls = Layers(SMALL, 1).dispatch()
+    with Simulator(Schedule(patience=patience)) as simulator:
+        size = window_bytes([("dispatch", call) for call in calls])
+        group = KernelGroup(simulator, 2, size, cores=4, timeout_ticks=timeout_ticks)
+        group.dispatch(calls[:1])
+        finished = simulator.run()
+        record, _ = simulator.get(group.windows[0] + 512, torch.empty(32, dtype=torch.int32))
+        return finished, simulator.deadlock, simulator.findings, record.view(4, 8)
+
+
+def test_a_peer_that_never_comes_is_a_deadlock_without_time_limit():
+    finished, report, _, _ = lonely_dispatch(0, 3)
+    assert not finished
+    assert "counts of rank 1, epoch 1" in report
+
+
+def test_a_peer_that_never_comes_ends_in_an_error_record():
+    finished, report, findings, records = lonely_dispatch(100, 3)
+    assert (finished, report, findings) == (True, "", [])
+    named = [record for record in records if record[2]]
+    assert len(named) == 1
+    assert named[0][1:4].tolist() == [1, 2, 1]  # epoch 1, rank 1 (stored + 1), dispatch
+
+
+def test_old_epochs_are_not_flags_of_ours():
+    """The prefill is what the schedules count on: plausible epochs, never our nonce."""
+    words = torch.frombuffer(bytearray(old_window(1)), dtype=torch.int32).view(-1, 8)
+    assert len(words) == CONTROL_BYTES // 32
+    assert (words[:, 0] != NONCE).all()
+    assert set(words[:, 1].tolist()) == set(range(6))
