@@ -23,6 +23,7 @@ import torch.distributed.distributed_c10d as c10d
 from ascend_moe.contract.agreement import disagreements, statement
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
+from ascend_moe.contract.path import path_of
 from ascend_moe.contract.resolve import resolve_contract, resolve_product
 from ascend_moe.patience import TIMEOUT_VARIABLE, timeout_seconds
 
@@ -49,12 +50,13 @@ def meet_once(op: str, call: Mapping[str, Any], refusal: ConstraintError | None)
     reason = str(refusal.violations[0]) if refusal else ""
     attempt = _attempts[name] = _attempts.get(name, 0) + 1
     meeting = Meeting(group, f"ascend_moe/{name}/{attempt}")
-    meeting.state(statement(op, call, values=False), reason)
+    product, contract = resolve_product(), resolve_contract(op, call)
+    path = path_of(call, product=product.name, contract=contract.name)
+    meeting.state(statement(op, call, path=path, values=False), reason)
     if refusal:
         return
     found = meeting.findings(f"npu_moe_distribute_{op}_v2")
     if found:
-        product, contract = resolve_product(), resolve_contract(op, call)
         raise constraint_error(op, call, found, product, contract)
     _met.add(name)
 

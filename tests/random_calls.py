@@ -36,6 +36,7 @@ class Plan:
     skewed: bool
     strided: bool
     seed: int
+    hierarchy: bool = False
 
     @property
     def experts(self) -> int:
@@ -46,7 +47,13 @@ class Plan:
         return self.ep * self.tp
 
     def environment(self) -> dict[str, str]:
-        return {"ASCEND_MOE_PRODUCT": self.product, "ASCEND_MOE_CONTRACT": self.contract}
+        selected = self.hierarchy and self.contract == "cann-8.2"
+        return {
+            "ASCEND_MOE_PRODUCT": self.product,
+            "ASCEND_MOE_CONTRACT": self.contract,
+            "HCCL_INTRA_PCIE_ENABLE": str(int(selected)),
+            "HCCL_INTRA_ROCE_ENABLE": str(int(not selected)),
+        }
 
 
 @st.composite
@@ -102,6 +109,41 @@ def plans(draw: st.DrawFn, ranks: int, *, tp: int = 1) -> Plan:
     )
 
 
+@st.composite
+def hierarchy_plans(draw: st.DrawFn, ranks: int) -> Plan:
+    """Calls that take the hierarchy path; ``ranks`` is a multiple of 16."""
+    product, contract = draw(st.sampled_from(["A2 cann-8.2", "A2 cann-9.1", "A3 cann-9.1"])).split()
+    local = draw(st.integers(1, 3))
+    max_bs = draw(st.integers(1, 5))
+    uneven = product == "A2" and draw(st.booleans())
+    sizes = [draw(st.integers(1, max_bs)) if uneven else max_bs for _ in range(ranks)]
+    return Plan(
+        product=product,
+        contract=contract,
+        ep=ranks,
+        tp=1,
+        shared_experts=0,
+        shared_ranks=0,
+        local_experts=local,
+        batch_sizes=tuple(sizes),
+        hidden=1024 if product == "A3" else draw(st.sampled_from([32, 96])),
+        topk=draw(st.integers(1, 8)),
+        dtype=draw(st.sampled_from(["bfloat16", "float16"])),
+        quant_mode=draw(st.sampled_from([0, 2])),
+        smooth=False,
+        mask=draw(st.sampled_from(["none", "1d", "nobody"])) if product == "A3" else "none",
+        token_nums_type=draw(st.sampled_from([0, 1])),
+        expert_scales=True,
+        shared_expert_x="none",
+        comm_quant_mode=draw(st.sampled_from([0, 2])),
+        special=(0, 0, 0),
+        skewed=draw(st.booleans()),
+        strided=draw(st.booleans()),
+        seed=draw(st.integers(0, 2**31)),
+        hierarchy=True,
+    )
+
+
 def dispatch_calls(plan: Plan) -> list[dict[str, Any]]:
     """One dict of operator keywords per rank; group names are left to the executor under test."""
     generator = torch.Generator().manual_seed(plan.seed)
@@ -154,6 +196,8 @@ def common(plan: Plan, rank: int, generator: torch.Generator) -> dict[str, Any]:
         "shared_expert_rank_num": plan.shared_ranks,
         "global_bs": max(plan.batch_sizes) * plan.ep if uneven or plan.seed % 2 else 0,
     }
+    if plan.hierarchy and plan.contract == "cann-9.1":
+        call["comm_alg"] = "hierarchy"
     if plan.tp == 2:
         call |= {"tp_world_size": 2, "tp_rank_id": rank % 2}
     if sum(plan.special):

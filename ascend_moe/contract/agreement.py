@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ascend_moe.contract.errors import Violation
+from ascend_moe.contract.limits import PATHS
+from ascend_moe.contract.path import PCIE, ROCE
 from ascend_moe.contract.signature import OPERATORS
 from ascend_moe.contract.window import read_hccl_buffsize
 
@@ -43,25 +45,33 @@ FIELDS: Final = (
     "H",
     "K",
     "dtype",
+    "path",
     *ATTRIBUTES,
 )
 """Names of the integers of a statement, in the order in which they travel."""
 
+_PARAM: Final = {"hccl_buffsize": "HCCL_BUFFSIZE", "path": "comm_alg"}
+_HINT: Final = {"hccl_buffsize": " (MB)", "path": f" (on A2 {PCIE} and {ROCE} also select it)"}
+
 UNKNOWN: Final = -(2**31)
 """A size that a broken call does not have; the rank that made it reports what is wrong."""
 
-_MUST_AGREE: Final = ("operator", *ATTRIBUTES, "H", "K", "dtype")
+_MUST_AGREE: Final = ("operator", *ATTRIBUTES, "path", "H", "K", "dtype")
 _NAMES: Final[Mapping[str, Sequence[str]]] = {
     "operator": OPERATORS,
     "dtype": DTYPES,
     "comm_alg": ALGORITHMS,
+    "path": PATHS,
 }
 
 
-def statement(op: str, call: Mapping[str, Any], *, values: bool = True) -> dict[str, int]:
+def statement(
+    op: str, call: Mapping[str, Any], *, path: str | None = None, values: bool = True
+) -> dict[str, int]:
     """The statement of one rank.
 
     call:   every parameter of the operator, defaults filled in
+    path:   full mesh, fullmesh_v2 or hierarchy, where that is decided; on A2 variables select it, not only comm_alg
     values: whether tensor contents may be read (that is a synchronisation on a device)
     """
     tokens = call["x" if op == "dispatch" else "expand_x"]
@@ -77,6 +87,7 @@ def statement(op: str, call: Mapping[str, Any], *, values: bool = True) -> dict[
         "H": _two(tokens.shape)[1],
         "K": topk,
         "dtype": _index(DTYPES, str(tokens.dtype).removeprefix("torch.")),
+        "path": UNKNOWN if path is None else PATHS.index(path),
     }
     fields.update((name, call.get(name, 0)) for name in ATTRIBUTES)
     fields["comm_alg"] = _index(ALGORITHMS, call["comm_alg"])
@@ -104,14 +115,18 @@ def disagreements(
         values = [one[name] for one in statements]
         if len(set(values) - {UNKNOWN}) < 2:
             continue
+        if name == "path" and any(
+            one["comm_alg"] != statements[0]["comm_alg"] for one in statements
+        ):
+            continue  # told as comm_alg
         window = name == "hccl_buffsize"
-        unit = " (MB)" if window else ""
         found.append(
             Violation(
                 rule="E-01" if window else "X-40",
                 level="error",
-                param="HCCL_BUFFSIZE" if window else name,
-                message=f"ranks disagree: {_who_has_what(name, values)}{unit}; it must be the same on all ranks",
+                param=_PARAM.get(name, name),
+                message=f"ranks disagree: {_who_has_what(name, values)}{_HINT.get(name, '')}; "
+                "it must be the same on all ranks",
                 value=tuple(values),
                 limit="the same on all ranks",
             )

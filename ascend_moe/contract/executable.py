@@ -70,11 +70,7 @@ def _not_built(call: Call) -> list[Violation]:
     """Legal or tolerated on hardware, not runnable here: missing modes, and what only the kernels can ignore."""
     found = []
     if call.path == HIERARCHY:
-        message = f"the hierarchy path of {call.product} is not in this release; use full mesh"
-        found.append(Violation("X-29", "error", "comm_alg", message, call.comm_alg, "full mesh"))
-    if call.performance_info is not None:
-        message = "performance_info is not in this release; pass None"
-        found.append(Violation("X-31", "error", "performance_info", message, "a tensor", None))
+        found += _hierarchy(call)
     weights = call.expert_scales
     if call.op == "dispatch" and weights is not None:
         shape, wanted = tuple(weights.shape), (call.batch, call.topk)
@@ -84,4 +80,18 @@ def _not_built(call: Call) -> list[Violation]:
     if call.op == "dispatch" and dtype_name(call.tokens) == "int32":
         message = "int32 x (packed int4) is not in this release; pass bfloat16 or float16"
         found.append(Violation("D-14", "error", "x", message, "int32", "bfloat16 or float16"))
+    return found
+
+
+def _hierarchy(call: Call) -> list[Violation]:
+    """What hierarchy cannot do even with the rule table switched off."""
+    found = []
+    ep, server = call.ep_world_size, call.path_limits.ranks_per_server
+    if ep % server:
+        rule = "X-05" if call.product == "A2" else "X-06"
+        message = f"is {ep}; hierarchy needs whole servers of {server} ranks"
+        found.append(Violation(rule, "error", "ep_world_size", message, ep, server))
+    if call.op == "dispatch" and call.scales is not None:
+        message = "is a tensor; hierarchy quantises a token once for all its experts: pass None"
+        found.append(Violation("D-08", "error", "scales", message, "a tensor", None))
     return found

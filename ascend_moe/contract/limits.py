@@ -38,6 +38,7 @@ EXPERT_TOKEN_NUMS_TYPES = (0, 1)
 EXPERT_SHARD_TYPES = (0,)
 EXPERTS_TOTAL_BELOW = 2**31 - 1  # MoE and special experts together
 RANKS_PER_SERVER = 8  # A2
+RANKS_PER_SERVER_A3 = 16  # dies
 PACKED_HIDDEN_MAX = 5120  # int32 x: words per token
 PACKED_HIDDEN_MULTIPLE = 32
 WINDOW_MB_DEFAULT = 200
@@ -87,6 +88,8 @@ class PathLimits:
     comm_quant_modes: tuple[int, ...] = COMM_QUANT_MODES
     shared_ranks: bool = False
     uneven_batches: bool = True
+    ranks_per_server: int = 0  # hierarchy: neighbours that add their rows before these leave
+    sums_by_expert: bool = False  # hierarchy: a server adds by ascending expert id, not by k
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     hidden_multiple=32,
                     moe_experts_warn=512,
                     mask_ranks=(),
+                    ranks_per_server=RANKS_PER_SERVER,
                 ),
             },
             tp_sizes=(0, 1),
@@ -175,6 +179,8 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     moe_experts_warn=512,
                     mask_ranks=(),
                     performance_info=True,
+                    ranks_per_server=RANKS_PER_SERVER,
+                    sums_by_expert=True,
                 ),
             },
             tp_sizes=(0, 1),
@@ -215,6 +221,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_experts_warn=24,
                     mask_ranks=(1,),
                     uneven_batches=False,
+                    ranks_per_server=RANKS_PER_SERVER_A3,
                 ),
             },
             tp_sizes=(0, 1),

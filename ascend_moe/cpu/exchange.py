@@ -81,6 +81,8 @@ class Exchange:
         self._rank = group.rank()
         self._global_ranks = dist.get_process_group_ranks(group)
         self._peers = [rank for rank in range(group.size()) if rank != self._rank]
+        self.waited = [0.0] * group.size()
+        """Seconds for which this rank did nothing but wait for what each rank had to send."""
         self._seconds = timeout_seconds()
         self._deadline = time.monotonic() + self._seconds
         self._sends: list[_Message] = []
@@ -140,7 +142,10 @@ class Exchange:
 
     def finish(self) -> None:
         """Waits until the peers have taken everything this rank sent; its buffers are free afterwards."""
-        self._wait(self._sends)
+        for message in self._sends:
+            self._wait_for(message, self._deadline)
+        if self._failures:
+            self._fail()
         self._sends = []
 
     def _post_statements(
@@ -185,7 +190,9 @@ class Exchange:
 
     def _wait(self, pending: Sequence[_Message]) -> None:
         for message in pending:
+            began = time.perf_counter()
             self._wait_for(message, self._deadline)
+            self.waited[message.peer] += time.perf_counter() - began
         if self._failures:
             self._fail()
 

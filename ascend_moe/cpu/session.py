@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
@@ -24,7 +25,9 @@ from ascend_moe.contract.errors import (
 from ascend_moe.contract.executable import check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
 from ascend_moe.contract.layers import SEEN
+from ascend_moe.contract.path import path_of
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
+from ascend_moe.contract.servers import servers_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
 from ascend_moe.cpu.exchange import Exchange, Statement
@@ -44,7 +47,11 @@ class Session:
         self._contract: Resolved = resolve_contract(op, self.call)
         self.product = self._product.name
         self.world = World.of_call(self.call)
-        self._numbers = list(statement(op, self.call).values())
+        where = {"product": self.product, "contract": self._contract.name}
+        self._path = path_of(self.call, **where)
+        self.servers = servers_of(self._path, **where)
+        self._performance_info = arguments.get("performance_info")
+        self._numbers = list(statement(op, self.call, path=self._path).values())
 
         with_tp = self.call["tp_world_size"] == 2
         groups = {"ep": resolve(self.call["group_ep"])}
@@ -89,6 +96,17 @@ class Session:
         self.tp.finish()
         return swapped
 
+    def finish(self) -> None:
+        """Ends the exchange, and adds to ``performance_info`` how many microseconds this rank waited for each rank.
+
+        The caller's tensor changes in place although the schema does not say so, as in torch_npu. The schema must stay
+        the stock one, so a graph compiler does not know it either: give it a graph input, not an intermediate.
+        """
+        self.ep.finish()
+        if self._performance_info is not None:
+            waited = torch.tensor(self.ep.waited, dtype=torch.float64)
+            self._performance_info += (waited * 1e6).round().long()
+
     def require(self, found: list[Violation]) -> None:
         """Raises ConstraintError when anything was found."""
         if found:
@@ -114,7 +132,7 @@ class Session:
             safety=check_level() == "off",
         )
         if self._op == "combine" and not any(violation.level == "error" for violation in found):
-            found += handle_violations(self.world, call, product=self.product)
+            found += handle_violations(self.world, call, product=self.product, path=self._path)
         found += membership_violations(
             "group_ep",
             call["group_ep"],
