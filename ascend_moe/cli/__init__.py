@@ -15,6 +15,7 @@ COMMANDS = {
     "demo": "dispatch, expert and combine over CPU ranks, compared with the reference",
     "buffsize": "the HCCL_BUFFSIZE that a deployment needs",
     "check": "a call described in a JSON file, against the rules",
+    "run": "an unmodified torch_npu script on the virtual NPU, without hardware",
     "explain": "a rule, or the log of a failed run: what it means and what to do",
     "doctor": "what is here, and which known problems wait",
 }

@@ -1,0 +1,91 @@
+"""Put the stand-in in torch_npu's way, in this process and in those it will start."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from pathlib import Path
+
+from ascend_moe.vnpu import torchair_native
+from ascend_moe.vnpu.build import virtual_npu
+from ascend_moe.vnpu.environment import (
+    MARKER,
+    MAX_DEVICES,
+    announcement,
+    refuse_beside_real_cann,
+    variables,
+)
+from ascend_moe.vnpu.errors import VirtualNpuError
+
+PRODUCTS = ("A2", "A3")
+# Each library before those that need it; torch_npu finds them loaded, by their names.
+LIBRARIES = (
+    "libascendcl.so",
+    "libacl_op_compiler.so",
+    "libhccl.so",
+    "libhcomm.so",
+    "libnnopbase.so",
+    "libopapi.so",
+    "libge_runner.so",
+    "libgraph.so",
+    "libacl_tdt_channel.so",
+    "libatb.so",
+)
+
+
+def is_active() -> bool:
+    """Whether this process sees the virtual NPU."""
+    return MARKER in os.environ
+
+
+def activate(
+    product: str | None = None, devices: int | None = None, *, force: bool = False
+) -> None:
+    """Make ``import torch_npu`` find the virtual NPU, in this process and in those it starts.
+
+    Call it before torch_npu is imported; torch itself may be loaded already. A second call does nothing.
+
+    Args:
+        product: "A2" or "A3"; default ASCEND_MOE_PRODUCT, else A3.
+        devices: how many devices torch.npu.device_count() shows; default 16.
+        force: also on a machine with a real CANN.
+
+    Raises:
+        VirtualNpuError: torch_npu, g++ or cmake is missing, a real CANN is here, or torch_npu has
+            been imported before.
+    """
+    if is_active():
+        prepare_process(Path(os.environ[MARKER]))
+        return
+    if "torch_npu" in sys.modules:
+        raise VirtualNpuError("torch_npu has been imported; activate the virtual NPU before that")
+    changes = environment_of_run(product, devices, force=force)
+    os.environ.update(changes)
+    prepare_process(Path(changes[MARKER]))
+
+
+def environment_of_run(
+    product: str | None, devices: int | None, *, force: bool = False
+) -> dict[str, str]:
+    """Check the request, build if necessary, announce, and return the variables to set."""
+    product = product or os.environ.get("ASCEND_MOE_PRODUCT") or "A3"
+    if product not in PRODUCTS:
+        raise VirtualNpuError(f"product {product!r} is not one of {', '.join(PRODUCTS)}")
+    if devices is not None and not 1 <= devices <= MAX_DEVICES:
+        raise VirtualNpuError(f"{devices} devices: between 1 and {MAX_DEVICES} are possible")
+    if not force:
+        refuse_beside_real_cann(os.environ)
+    changes = variables(virtual_npu(), os.environ, product=product, devices=devices)
+    count = changes.get("ASCEND_MOE_VNPU_DEVICES") or os.environ.get(
+        "ASCEND_MOE_VNPU_DEVICES", "16"
+    )
+    print(announcement(product, int(count)), file=sys.stderr, flush=True)
+    return changes
+
+
+def prepare_process(home: Path) -> None:
+    """Load the stand-in libraries and offer torchair its native half."""
+    for name in LIBRARIES:
+        ctypes.CDLL(str(home / "lib64" / name), mode=ctypes.RTLD_GLOBAL)
+    torchair_native.install()

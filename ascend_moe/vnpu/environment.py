@@ -1,0 +1,70 @@
+"""The environment variables of a process that sees the virtual NPU.
+
+They are what CANN's ``set_env.sh`` would set, with the home of the stand-in in place of CANN's, plus the
+choices of the user (product, number of devices) and a marker.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+from collections.abc import Mapping
+from pathlib import Path
+
+from ascend_moe.hardware.cann import cann_home
+from ascend_moe.vnpu.build import CANN_VERSION, VirtualNpu
+from ascend_moe.vnpu.errors import VirtualNpuError
+
+MARKER = "ASCEND_MOE_VNPU"  # set to the home of the stand-in in every process that uses it
+CHILD_HOOK = Path(__file__).parent / "child"
+MAX_DEVICES = 1024
+
+
+def variables(
+    built: VirtualNpu,
+    current: Mapping[str, str],
+    *,
+    product: str | None = None,
+    devices: int | None = None,
+) -> dict[str, str]:
+    """What to set, given the environment as it is.
+
+    Variables that the user may have set for reasons of his own are extended, not replaced.
+    """
+    changes = {
+        MARKER: str(built.home),
+        "ASCEND_HOME_PATH": str(built.home),
+        "ASCEND_OPP_PATH": str(built.home / "opp"),
+        "ASCEND_CUSTOM_OPP_PATH": _prepend(built.vendor, current.get("ASCEND_CUSTOM_OPP_PATH")),
+        "LD_LIBRARY_PATH": _prepend(built.home / "lib64", current.get("LD_LIBRARY_PATH")),
+        "PYTHONPATH": _prepend(CHILD_HOOK, current.get("PYTHONPATH")),
+        "ASCEND_MOE_VNPU_CANN": current.get("ASCEND_MOE_VNPU_CANN", CANN_VERSION),
+    }
+    if product is not None:
+        changes["ASCEND_MOE_PRODUCT"] = product
+    if devices is not None:
+        changes["ASCEND_MOE_VNPU_DEVICES"] = str(devices)
+    return changes
+
+
+def refuse_beside_real_cann(current: Mapping[str, str]) -> None:
+    """Raise VirtualNpuError on a machine with a CANN of its own: its NPU must not be hidden by accident."""
+    if current.get(MARKER):
+        return
+    home = cann_home(current)
+    library = None if home is not None else ctypes.util.find_library("ascendcl")
+    if home is None and library is None:
+        return
+    raise VirtualNpuError(
+        f"CANN is installed here ({home or library}); to hide it behind the virtual NPU, "
+        "say so: ascend-moe run --force, activate(force=True)"
+    )
+
+
+def announcement(product: str, devices: int) -> str:
+    """The line that says, once per run, that no hardware is involved."""
+    return f"ascend-moe: virtual NPU ({product}, {devices} devices); nothing here ran on an Ascend device"
+
+
+def _prepend(first: Path, rest: str | None) -> str:
+    others = [entry for entry in (rest or "").split(":") if entry and entry != str(first)]
+    return ":".join([str(first), *others])

@@ -1,0 +1,59 @@
+// One exchange of rows between the ranks of a group.
+//
+//   Post      every rank writes a header, some words and its rows into its own window
+//   (barrier)
+//   From      everyone reads what is meant for it from the windows of the others
+//   Finish    (barrier) the windows may be used again
+//
+// The header says what the rank believes about the call. Ranks that disagree, or one that cannot
+// take part, end the call with an error on every rank; on hardware they would wait for each other
+// for ever.
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "standin.h"
+
+namespace ascend_moe {
+
+constexpr size_t kAgreed = 12;
+
+// What all ranks must have in common, in the order of kAgreedNames (post.cpp).
+using Agreement = std::array<int64_t, kAgreed>;
+
+struct PostedRows {
+    const int32_t* words;
+    int64_t word_count;
+    const char* rows;
+    int64_t row_count;
+};
+
+class Exchange {
+ public:
+    Exchange(std::string group_name, const char* op);
+
+    // Rows lie one behind the other. A non-empty problem takes the place of the data. Returns after
+    // the barrier.
+    int Post(const Agreement& agreement, const std::vector<int32_t>& words, const void* rows,
+             int64_t row_count, int64_t row_bytes, const std::string& problem);
+    PostedRows From(int64_t rank) const;
+    // `problem` is what this rank found while reading; the barrier is passed all the same.
+    int Finish(const std::string& problem);
+
+ private:
+    struct Header;
+
+    int Refuse(const std::string& why) const;
+    char* WindowOf(int64_t rank) const {
+        return static_cast<char*>(group_->window(rank).host_address);
+    }
+
+    const std::shared_ptr<standin::Group> group_;
+    const std::string group_name_;
+    const char* const op_;
+};
+
+}  // namespace ascend_moe

@@ -1,0 +1,40 @@
+// Who is where in an EP group, and how much memory that needs.
+//
+// Ranks below shared_expert_rank_num hold shared experts, the others local_experts() MoE experts
+// each, in ascending order. The default (shared_expert_num, shared_expert_rank_num) = (1, 0) means
+// no shared expert.
+#pragma once
+
+#include "arguments.h"
+
+namespace ascend_moe {
+
+struct World {
+    int64_t ranks;
+    int64_t moe_experts;
+    int64_t shared_experts;  // the effective number
+    int64_t shared_ranks;
+    bool a2;  // Atlas A2; otherwise A3
+
+    static World Of(const Attributes& attributes);
+
+    int64_t local_experts() const { return moe_experts / (ranks - shared_ranks); }
+    int64_t experts_on(int64_t rank) const { return rank < shared_ranks ? 1 : local_experts(); }
+    int64_t replicas() const { return shared_experts == 0 ? 0 : shared_ranks / shared_experts; }
+    int64_t rank_of_expert(int64_t expert) const { return shared_ranks + expert / local_experts(); }
+    int64_t rank_of_shared(int64_t shared, int64_t source) const {
+        return shared * replicas() + source % replicas();
+    }
+};
+
+// Largest batch of any rank.
+int64_t MaxBatch(const Attributes& attributes, int64_t batch);
+
+// The bytes of one HCCL buffer that CANN's A3 kernels need (full mesh): two halves, each with a
+// slot for every row that a rank can receive and for every row that can come home. Source: tiling
+// of MoeDistributeDispatchV2 and CombineV2, ops-transformer 05c401f9d. `spread` is comm_alg
+// fullmesh_v2 in dispatch, which stores 480 bytes per 512.
+int64_t RequiredWindowBytes(const World& world, int64_t max_batch, int64_t hidden, int64_t topk,
+                            bool spread);
+
+}  // namespace ascend_moe

@@ -1,0 +1,194 @@
+// Devices: start and stop, the current device of a thread, what the chip is called and how large it
+// is.
+//
+// Follows CANN in the point that torch_npu relies on: the current device belongs to the thread, and
+// a thread that has not chosen one gets ACL_ERROR_RT_CONTEXT_NULL, not device 0.
+#include <dlfcn.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <mutex>
+
+#include "memory.h"
+#include "soc.h"
+#include "standin.h"
+#include "stream.h"
+
+namespace standin {
+
+namespace {
+
+constexpr Soc kSocs[] = {
+    {"A3", "Ascend910_9392", 24, 48},
+    {"A2", "Ascend910B3", 20, 40},
+};
+
+constexpr int kNoDevice = -1;
+thread_local int current_device = kNoDevice;
+
+uint32_t DeviceCount() {
+    static const uint32_t count = IntegerOption("ASCEND_MOE_VNPU_DEVICES", 16);
+    return count;
+}
+
+// The context handle of device d is d + 1: never null, and needs no storage.
+aclrtContext ContextOf(int device) {
+    return reinterpret_cast<aclrtContext>(static_cast<intptr_t>(device) + 1);
+}
+
+// The library that gives aten operators to the device links to torch, so it is loaded last, when
+// torch_npu starts the runtime for the first time. It lies beside this library.
+void LoadAtenOperators() {
+    Dl_info self;
+    dladdr(reinterpret_cast<void*>(&LoadAtenOperators), &self);
+    std::string path = self.dli_fname;
+    path = path.substr(0, path.rfind('/') + 1) + "libstandin_aten.so";
+    if (dlopen(path.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr) {
+        fprintf(stderr, "[virtual NPU] aten operators are missing: %s\n", dlerror());
+    }
+}
+
+}  // namespace
+
+const Soc& CurrentSoc() {
+    static const Soc& soc = []() -> const Soc& {
+        const char* product = getenv("ASCEND_MOE_PRODUCT");
+        for (const Soc& candidate : kSocs) {
+            if (product != nullptr && strcasecmp(product, candidate.product) == 0) return candidate;
+        }
+        return kSocs[0];
+    }();
+    return soc;
+}
+
+int CurrentDevice() { return current_device; }
+
+}  // namespace standin
+
+using standin::CurrentSoc;
+using standin::Fail;
+
+extern "C" {
+
+aclError aclInit(const char*) {
+    static std::once_flag once;
+    std::call_once(once, standin::LoadAtenOperators);
+    return ACL_SUCCESS;
+}
+
+aclError aclFinalize() { return ACL_SUCCESS; }
+
+aclError aclrtGetDeviceCount(uint32_t* count) {
+    *count = standin::DeviceCount();
+    return ACL_SUCCESS;
+}
+
+aclError aclrtSetDevice(int32_t device) {
+    if (device < 0 || static_cast<uint32_t>(device) >= standin::DeviceCount()) {
+        return Fail(ACL_ERROR_RT_INVALID_DEVICEID,
+                    "aclrtSetDevice: device %d, but there are %u devices (--devices)", device,
+                    standin::DeviceCount());
+    }
+    standin::current_device = device;
+    return ACL_SUCCESS;
+}
+
+aclError aclrtGetDevice(int32_t* device) {
+    if (standin::current_device == standin::kNoDevice) {
+        return Fail(ACL_ERROR_RT_CONTEXT_NULL, "aclrtGetDevice: this thread has no device yet");
+    }
+    *device = standin::current_device;
+    return ACL_SUCCESS;
+}
+
+aclError aclrtResetDevice(int32_t) { return ACL_SUCCESS; }
+
+aclError aclrtGetCurrentContext(aclrtContext* context) {
+    if (standin::current_device == standin::kNoDevice) {
+        return Fail(ACL_ERROR_RT_CONTEXT_NULL,
+                    "aclrtGetCurrentContext: this thread has no device yet");
+    }
+    *context = standin::ContextOf(standin::current_device);
+    return ACL_SUCCESS;
+}
+
+aclError aclrtSetCurrentContext(aclrtContext context) {
+    return aclrtSetDevice(static_cast<int32_t>(reinterpret_cast<intptr_t>(context) - 1));
+}
+
+aclError aclrtGetPrimaryCtxState(int32_t, uint32_t* flags, int32_t* active) {
+    if (flags != nullptr) *flags = 0;
+    *active = 1;
+    return ACL_SUCCESS;
+}
+
+const char* aclrtGetSocName() { return CurrentSoc().name; }
+
+aclError aclrtGetLogicDevIdByUserDevId(const int32_t user_device, int32_t* const logic_device) {
+    *logic_device = user_device;
+    return ACL_SUCCESS;
+}
+
+aclError aclrtDeviceCanAccessPeer(int32_t* can_access, int32_t, int32_t) {
+    *can_access = 1;
+    return ACL_SUCCESS;
+}
+
+aclError aclrtDeviceEnablePeerAccess(int32_t, uint32_t) { return ACL_SUCCESS; }
+
+aclError aclrtSetDeviceSatMode(aclrtFloatOverflowMode) { return ACL_SUCCESS; }
+aclError aclrtSetOpWaitTimeout(uint32_t) { return ACL_SUCCESS; }
+aclError aclrtSetOpExecuteTimeOut(uint32_t) { return ACL_SUCCESS; }
+
+aclError aclrtSetOpExecuteTimeOutV2(uint64_t timeout, uint64_t* actual) {
+    if (actual != nullptr) *actual = timeout;
+    return ACL_SUCCESS;
+}
+
+aclError aclGetDeviceCapability(uint32_t, aclDeviceInfo info, int64_t* value) {
+    switch (info) {
+        case ACL_DEVICE_INFO_AI_CORE_NUM:
+            *value = CurrentSoc().cube_cores;
+            return ACL_SUCCESS;
+        case ACL_DEVICE_INFO_VECTOR_CORE_NUM:
+            *value = CurrentSoc().vector_cores;
+            return ACL_SUCCESS;
+        case ACL_DEVICE_INFO_L2_SIZE:
+            *value = int64_t{192} << 20;
+            return ACL_SUCCESS;
+        default:
+            return Fail(ACL_ERROR_INVALID_PARAM, "aclGetDeviceCapability: unknown item %d", info);
+    }
+}
+
+aclError aclrtGetDeviceInfo(uint32_t, aclrtDevAttr attribute, int64_t* value) {
+    switch (attribute) {
+        case ACL_DEV_ATTR_AICORE_CORE_NUM:
+        case ACL_DEV_ATTR_CUBE_CORE_NUM:
+            *value = CurrentSoc().cube_cores;
+            return ACL_SUCCESS;
+        case ACL_DEV_ATTR_VECTOR_CORE_NUM:
+            *value = CurrentSoc().vector_cores;
+            return ACL_SUCCESS;
+        default:
+            return Fail(ACL_ERROR_INVALID_PARAM, "aclrtGetDeviceInfo: attribute %d is not modelled",
+                        attribute);
+    }
+}
+
+// The version decides which code paths torch_npu takes (from 8.3 on a device is set lazily).
+aclError aclsysGetVersionStr(char*, char* version) {
+    const char* chosen = getenv("ASCEND_MOE_VNPU_CANN");
+    strcpy(version, chosen == nullptr ? "9.0.0" : chosen);
+    return ACL_SUCCESS;
+}
+
+aclError aclsysGetCANNVersion(aclCANNPackageName, aclCANNPackageVersion* version) {
+    memset(version, 0, sizeof(*version));
+    aclsysGetVersionStr(nullptr, version->version);
+    return ACL_SUCCESS;
+}
+
+}  // extern "C"

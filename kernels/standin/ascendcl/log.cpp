@@ -1,0 +1,82 @@
+// Error text and logging: aclGetRecentErrMsg, aclAppLog.
+//
+// CANN keeps the most recent error text per thread and hands it out once; torch_npu puts it into
+// the exception it raises. aclAppLog goes to the plog files on hardware; here
+// ASCEND_SLOG_PRINT_TO_STDOUT=1 prints it, as with CANN.
+#include <unistd.h>
+
+#include <cinttypes>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "standin.h"
+
+namespace {
+
+thread_local std::string recent_error;
+
+int LowestPrintedLevel() {
+    const char* print = getenv("ASCEND_SLOG_PRINT_TO_STDOUT");
+    if (print == nullptr || strcmp(print, "1") != 0) return INT32_MAX;
+    const char* level = getenv("ASCEND_GLOBAL_LOG_LEVEL");
+    return level == nullptr ? ACL_ERROR : atoi(level);
+}
+
+}  // namespace
+
+namespace standin {
+
+int Fail(int code, const char* format, ...) {
+    char text[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    // A text that is passed on has the prefix already.
+    const char* prefix = strstr(text, "[virtual NPU]") == nullptr ? "[virtual NPU] " : "";
+    recent_error = std::string(prefix) + text;
+    return code;
+}
+
+std::string TakeRecentError() {
+    std::string text;
+    text.swap(recent_error);
+    return text;
+}
+
+int64_t IntegerOption(const char* name, int64_t fallback) {
+    const char* text = getenv(name);
+    if (text == nullptr || *text == '\0') return fallback;
+    char* end = nullptr;
+    int64_t value = strtoll(text, &end, 10);
+    if (*end == '\0') return value;
+    fprintf(stderr, "[virtual NPU] %s=%s is not an integer; %" PRId64 " is used\n", name, text,
+            fallback);
+    return fallback;
+}
+
+}  // namespace standin
+
+extern "C" {
+
+const char* aclGetRecentErrMsg() {
+    static thread_local std::string handed_out;
+    handed_out = standin::TakeRecentError();
+    return handed_out.c_str();
+}
+
+void aclAppLog(aclLogLevel level, const char* func, const char* file, uint32_t line,
+               const char* format, ...) {
+    static const int lowest = LowestPrintedLevel();
+    if (level < lowest) return;
+    char text[2048];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    printf("[%s] (%d) %s:%u %s: %s\n", level == ACL_ERROR ? "ERROR" : "LOG", getpid(), file, line,
+           func, text);
+}
+
+}  // extern "C"

@@ -1,0 +1,56 @@
+// A communicator of this process. See communicator.cpp.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "hccl/hccl.h"
+#include "segment.h"
+#include "standin.h"
+
+namespace standin {
+
+class Communicator : public Group {
+ public:
+    Communicator(std::string name, const std::string& token, uint32_t rank, uint32_t size,
+                 uint32_t buffer_mb);
+    ~Communicator() override;
+
+    uint32_t rank() const override { return rank_; }
+    uint32_t size() const override { return size_; }
+    Window window(uint32_t rank) const override;
+    int KernelBarrier(const char* what) override;
+
+    const std::string& name() const { return name_; }
+    Segment& segment() { return segment_; }
+    // The stream error of a collective that could not go on; also what HcclGetCommAsyncError
+    // reports from then on.
+    int Broken(const char* what, const std::string& why);
+    HcclResult async_error() const { return async_error_; }
+
+    // Taken for the length of a collective and of a kernel exchange: each uses its barrier channel
+    // alone.
+    std::mutex collective_mutex;
+    std::mutex kernel_mutex;
+
+ private:
+    const std::string name_;
+    const uint32_t rank_;
+    const uint32_t size_;
+    Segment segment_;
+    std::vector<void*> device_windows_;
+    std::atomic<HcclResult> async_error_{HCCL_SUCCESS};
+};
+
+// Queues a collective; `run` is called on the stream's thread with the communicator locked for
+// collectives.
+HcclResult Enqueue(HcclComm comm, aclrtStream stream, const char* name,
+                   std::function<int(Communicator&)> run);
+
+// HcclGroupStart and HcclGroupEnd, which torch_npu looks up in libhcomm.
+void OpenMessageGroup();
+HcclResult CloseMessageGroup();
+
+size_t ElementBytes(HcclDataType type);
+
+}  // namespace standin

@@ -1,0 +1,85 @@
+// The one interface between the stand-in libraries, and between them and a kernel library.
+//
+// On hardware a kernel runs on the device: it may use device addresses, and the host may not. Here
+// everything is host code, so the difference is kept by convention and enforced by memory
+// protection: a device address is only a number to the host (touching it faults), and code that
+// plays the device asks HostAddress() for memory it can touch.
+//
+//   HostAddress     device address -> address that device-side code may dereference
+//   Launch          run device-side code on a stream, in order, on the stream's own thread
+//   Group           the EP group behind a group name: own rank, every rank's window, a barrier
+//   between the ranks
+#pragma once
+
+#include <cstdarg>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "acl/acl.h"
+
+namespace standin {
+
+#define STANDIN_API __attribute__((visibility("default")))
+
+// ---- errors
+// ---------------------------------------------------------------------------------------------------------
+
+// Remembers a message for aclGetRecentErrMsg of this thread and returns `code`, so that a function
+// can `return Fail(ACL_ERROR_..., "which call: which value, which limit")`.
+STANDIN_API int Fail(int code, const char* format, ...) __attribute__((format(printf, 2, 3)));
+STANDIN_API std::string TakeRecentError();
+
+// ---- options
+// --------------------------------------------------------------------------------------------------------
+
+// An integer environment variable; a value that is no integer is refused by name when the library
+// starts using it.
+STANDIN_API int64_t IntegerOption(const char* name, int64_t fallback);
+
+// ---- memory (libascendcl)
+// -------------------------------------------------------------------------------------------
+
+// Null when [device_address, + bytes) is not inside one live device allocation or mapped window.
+STANDIN_API void* HostAddress(const void* device_address, size_t bytes = 1);
+// Gives `bytes` of memory at `host` a device address (an HCCL window). Undo with UnmapWindow.
+STANDIN_API void* MapWindow(void* host, size_t bytes);
+STANDIN_API void UnmapWindow(void* device_address);
+
+// ---- streams (libascendcl)
+// ------------------------------------------------------------------------------------------
+
+using Task = std::function<int()>;
+// Queues `task`; while the stream is being captured the task is recorded instead and may run any
+// number of times later. A non-zero result stops the stream: later tasks are skipped and every
+// synchronisation returns that code.
+STANDIN_API int Launch(aclrtStream stream, const char* name, Task task);
+
+// ---- groups (libhccl)
+// -----------------------------------------------------------------------------------------------
+
+struct Window {
+    void* device_address;  // what the host passes to a kernel
+    void* host_address;    // what device-side code of this process may touch
+    size_t bytes;          // 2 x HCCL_BUFFSIZE
+};
+
+class STANDIN_API Group {
+ public:
+    // Null when this process has no communicator of that name.
+    static std::shared_ptr<Group> Find(const std::string& name);
+
+    virtual ~Group() = default;
+    virtual uint32_t rank() const = 0;
+    virtual uint32_t size() const = 0;
+    virtual Window window(uint32_t rank) const = 0;
+    // Waits until every rank of the group has come here, in kernels only (collectives have a
+    // barrier of their own). Non-zero, with a message that names the rank, when a rank is gone or
+    // does not come in time.
+    virtual int KernelBarrier(const char* what) = 0;
+};
+
+}  // namespace standin

@@ -1,0 +1,88 @@
+// libacl_op_compiler: compile options and system parameters, which are stored, and the operator
+// compiler, which refuses.
+//
+// An operator that gets here has no aclnn function on the virtual NPU. Success would leave its
+// outputs uninitialised, so the call fails and names the operator.
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "acl/acl_op_compiler.h"
+#include "standin.h"
+
+namespace {
+
+std::mutex mutex;
+std::map<int, std::string> compile_options;
+std::map<int, int64_t> system_parameters;
+
+std::string CompileOption(aclCompileOpt option) {
+    std::lock_guard<std::mutex> lock(mutex);
+    const auto found = compile_options.find(option);
+    if (found != compile_options.end()) return found->second;
+    return option == ACL_OP_JIT_COMPILE ? "disable" : "";
+}
+
+aclError Refuse(const char* op_type) {
+    return standin::Fail(ACL_ERROR_OP_NOT_FOUND,
+                         "operator %s is not available: it has neither an aclnn nor an aten kernel",
+                         op_type);
+}
+
+aclError StoreParameter(aclSysParamOpt option, int64_t value) {
+    std::lock_guard<std::mutex> lock(mutex);
+    system_parameters[option] = value;
+    return ACL_SUCCESS;
+}
+
+aclError LoadParameter(aclSysParamOpt option, int64_t* value) {
+    std::lock_guard<std::mutex> lock(mutex);
+    *value = system_parameters[option];
+    return ACL_SUCCESS;
+}
+
+}  // namespace
+
+extern "C" {
+
+aclError aclSetCompileopt(aclCompileOpt option, const char* value) {
+    std::lock_guard<std::mutex> lock(mutex);
+    compile_options[option] = value;
+    return ACL_SUCCESS;
+}
+
+size_t aclGetCompileoptSize(aclCompileOpt option) { return CompileOption(option).size() + 1; }
+
+aclError aclGetCompileopt(aclCompileOpt option, char* value, size_t length) {
+    strncpy(value, CompileOption(option).c_str(), length);
+    return ACL_SUCCESS;
+}
+
+aclError aclrtGetSysParamOpt(aclSysParamOpt option, int64_t* value) {
+    return LoadParameter(option, value);
+}
+aclError aclrtSetSysParamOpt(aclSysParamOpt option, int64_t value) {
+    return StoreParameter(option, value);
+}
+aclError aclrtCtxGetSysParamOpt(aclSysParamOpt option, int64_t* value) {
+    return LoadParameter(option, value);
+}
+aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) {
+    return StoreParameter(option, value);
+}
+
+aclError aclopCompileAndExecute(const char* op_type, int, const aclTensorDesc* const[],
+                                const aclDataBuffer* const[], int, const aclTensorDesc* const[],
+                                aclDataBuffer* const[], const aclopAttr*, aclopEngineType,
+                                aclopCompileType, const char*, aclrtStream) {
+    return Refuse(op_type);
+}
+
+aclError aclopCompileAndExecuteV2(const char* op_type, int, aclTensorDesc*[], aclDataBuffer*[], int,
+                                  aclTensorDesc*[], aclDataBuffer*[], aclopAttr*, aclopEngineType,
+                                  aclopCompileType, const char*, aclrtStream) {
+    return Refuse(op_type);
+}
+
+}  // extern "C"

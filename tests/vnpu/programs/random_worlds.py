@@ -1,0 +1,90 @@
+"""Random legal calls on npu tensors, compared with the oracle bit for bit.
+
+usage: random_worlds.py RANKS TP EXAMPLES PRODUCT
+
+The plans are drawn once, before the ranks are forked; the seed is fixed, so a failure comes again.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+import ranks
+import torch
+import torch_npu
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from random_calls import Plan, combine_calls, dispatch_calls, plans
+
+from ascend_moe.reference import combine_world, dispatch_world
+
+SIZE, TP, EXAMPLES, PRODUCT = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+
+
+def draw() -> list[Plan]:
+    found: list[Plan] = []
+
+    @seed(20261123)
+    @settings(
+        max_examples=EXAMPLES * 4,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(plans(SIZE, tp=TP))
+    def collect(plan: Plan) -> None:
+        if plan.product == PRODUCT and len(found) < EXAMPLES:
+            found.append(plan)
+
+    collect()
+    return found
+
+
+def check(rank: int, chosen: list[Plan]) -> None:
+    for plan in chosen:
+        versions = {"product": plan.product, "contract": plan.contract}
+        calls = dispatch_calls(plan)
+        expected = dispatch_world(calls, **versions)
+        output = [
+            t.cpu() for t in torch_npu.npu_moe_distribute_dispatch_v2(**ranks.on_npu(calls[rank]))
+        ]
+        compare_dispatch(plan, rank, calls[rank], output, expected[rank])
+
+        returned = combine_calls(plan, expected, calls)
+        wanted = combine_world(returned, **versions)[rank]
+        combined = torch_npu.npu_moe_distribute_combine_v2(**ranks.on_npu(returned[rank])).cpu()
+        if plan.special[2]:  # a const expert's scores are sums, whose order no document fixes
+            torch.testing.assert_close(combined, wanted, rtol=2**-7, atol=2**-7)
+        else:
+            assert torch.equal(bits(combined), bits(wanted)), f"{plan} rank {rank}: combine"
+
+
+def compare_dispatch(plan: Plan, rank: int, call: dict, output: list, expected) -> None:
+    """Everything that is specified: rows behind the received ones are not."""
+    experts = len(expected.expert_token_nums)
+    own = int(expected.ep_recv_counts[plan.ep * experts - 1])
+    received = own + (int(expected.tp_recv_counts[1 - call["tp_rank_id"]]) if plan.tp == 2 else 0)
+    heads = {
+        "expand_x": received,
+        "dynamic_scales": received if plan.quant_mode else 0,
+        "assist_info_for_combine": call["expert_ids"].numel() if plan.product == "A2" else 3 * own,
+        "expert_token_nums": experts,
+        # With expert_scales torch_npu has no room for the TP peer's half.
+        "ep_recv_counts": plan.ep * experts * (1 if plan.expert_scales else plan.tp),
+        "tp_recv_counts": 2 if plan.tp == 2 else 0,
+        "expand_scales": own if plan.expert_scales else 0,
+    }
+    for (name, length), got, want in zip(heads.items(), output, expected, strict=True):
+        assert got.dtype == want.dtype, f"{plan} rank {rank}: {name} {got.dtype}"
+        assert torch.equal(bits(got[:length]), bits(want[:length])), f"{plan} rank {rank}: {name}"
+
+
+def bits(tensor: torch.Tensor) -> torch.Tensor:
+    kind = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    return tensor.contiguous().view(kind)
+
+
+if __name__ == "__main__":
+    chosen = draw()
+    ranks.run(SIZE, check, chosen, tp=TP)
+    print(f"{len(chosen)} random worlds equal on {SIZE} ranks ({PRODUCT}, tp {TP})")

@@ -1,0 +1,89 @@
+"""Ranks of a program on the virtual NPU: forked processes with an HCCL group each.
+
+The parent has torch_npu imported but no device open, so a fork costs little.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import torch_npu
+
+GROUPS: dict[str, str] = {}
+"""In a rank: the names of its EP group and its TP group."""
+
+
+def run(
+    ranks: int, function: Callable[..., None], *args: Any, tp: int = 1, timeout: float = 200
+) -> None:
+    """Call ``function(rank, *args)`` on every rank; exit with 1 when any of them fails."""
+    import torch._dynamo  # noqa: F401 - torch imports it with the first operator; here once for all ranks
+
+    with tempfile.TemporaryDirectory(prefix="ascend-moe-npu-") as folder:
+        context = mp.get_context("fork")
+        store = str(Path(folder) / "store")
+        processes = [
+            context.Process(target=_serve, args=(rank, ranks, tp, store, function, args))
+            for rank in range(ranks)
+        ]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(timeout)
+        alive = [process for process in processes if process.is_alive()]
+        for process in alive:
+            process.kill()
+            process.join()
+        codes = [process.exitcode for process in processes]
+        if any(codes):
+            sys.exit(f"exit codes of the ranks: {codes}")
+
+
+def _serve(
+    rank: int, ranks: int, tp: int, store: str, function: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    torch.set_num_threads(1)
+    torch_npu.npu.set_device(rank)
+    dist.init_process_group("hccl", init_method=f"file://{store}", rank=rank, world_size=ranks)
+    # TP pairs are neighbours, EP groups take every tp-th rank (the layout of the documents' examples).
+    GROUPS["ep"] = _own_name([list(range(plane, ranks, tp)) for plane in range(tp)], rank)
+    if tp == 2:
+        GROUPS["tp"] = _own_name([[first, first + 1] for first in range(0, ranks, 2)], rank)
+    try:
+        function(rank, *args)
+        dist.barrier()
+        dist.destroy_process_group()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _own_name(layout: list[list[int]], rank: int) -> str:
+    groups = [(ranks, dist.new_group(ranks)) for ranks in layout]
+    group = next(group for ranks, group in groups if rank in ranks)
+    return group._get_backend(torch.device("npu")).get_hccl_comm_name(rank)
+
+
+def on_npu(call: dict[str, Any]) -> dict[str, Any]:
+    """The call with its tensors on the device, strides kept, and the names of this rank's groups."""
+    call = {name: _to_npu(value) for name, value in call.items()} | {"group_ep": GROUPS["ep"]}
+    return call | {"group_tp": GROUPS["tp"]} if call.get("tp_world_size") == 2 else call
+
+
+def _to_npu(value: Any) -> Any:
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.is_contiguous():
+        return value.npu()
+    holder = torch.empty_strided(value.size(), value.stride(), dtype=value.dtype, device="npu")
+    return holder.copy_(value)

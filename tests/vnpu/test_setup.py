@@ -1,0 +1,167 @@
+"""Getting there: what is missing is said in one line, a build happens once, a real CANN is left alone."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from vnpu_launch import PROGRAMS, REPOSITORY, clean_environment
+
+from ascend_moe.vnpu import VirtualNpuError, activation, build, environment, wheel
+
+COMMAND = [sys.executable, "-m", "ascend_moe", "run"]
+
+
+def run_command(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=REPOSITORY,
+        env=clean_environment() | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def last_line(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stderr.strip().splitlines()[-1]
+
+
+def test_script_is_missing():
+    assert run_command().returncode == 2
+    done = run_command("no-such-script.py")
+    assert done.returncode == 2
+    assert "no-such-script.py does not exist" in done.stderr
+
+
+def test_no_torch_npu(monkeypatch):
+    monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(
+        VirtualNpuError, match=r"not installed; pip install torch_npu==2\.13\.0"
+    ) as caught:
+        wheel.installed_wheels()
+    assert "\n" not in str(caught.value)
+
+
+def test_other_torch_npu(monkeypatch):
+    found = {"torch_npu": "2.9.0", "torch": "2.9.0"}
+    monkeypatch.setattr(wheel, "_package", lambda name, command: Path(name))
+    monkeypatch.setattr(wheel.metadata, "version", lambda name: found[name])
+    with pytest.raises(VirtualNpuError, match=r"2\.13\.0, but 2\.9\.0 is installed"):
+        wheel.installed_wheels()
+
+
+@pytest.mark.parametrize(
+    ("tool", "hint"), [("g++", "apt-get install g++"), ("cmake", "pip install cmake")]
+)
+def test_no_compiler(monkeypatch, tmp_path, tool, hint):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(
+        build, "installed_wheels", lambda: wheel.Wheels(tmp_path, tmp_path, "versions")
+    )
+    real = shutil.which
+    missing = {"g++": tool == "g++", "cmake": True}
+    stand_for = real("true")
+    monkeypatch.setattr(
+        build.shutil,
+        "which",
+        lambda name, path=None: None if missing.get(name) else stand_for,
+    )
+    with pytest.raises(
+        VirtualNpuError, match=f"needs {re.escape(tool)}, which is not installed"
+    ) as caught:
+        build.virtual_npu()
+    assert hint in str(caught.value)
+
+
+def test_real_cann_is_left_alone(tmp_path):
+    cann = tmp_path / "cann"
+    cann.mkdir()
+    with pytest.raises(VirtualNpuError, match=r"CANN is installed here.*--force"):
+        environment.refuse_beside_real_cann({"ASCEND_HOME_PATH": str(cann)})
+    ours = {"ASCEND_HOME_PATH": str(cann), environment.MARKER: str(cann)}
+    environment.refuse_beside_real_cann(ours)
+
+
+def test_too_late(monkeypatch):
+    monkeypatch.delenv(environment.MARKER, raising=False)
+    monkeypatch.setitem(sys.modules, "torch_npu", object())
+    with pytest.raises(VirtualNpuError, match="has been imported"):
+        activation.activate()
+
+
+@pytest.mark.parametrize(("product", "devices"), [("A5", None), ("A3", 0)])
+def test_unknown_wishes(product, devices):
+    with pytest.raises(VirtualNpuError):
+        activation.environment_of_run(product, devices)
+
+
+def test_user_variables_are_extended():
+    built = build.VirtualNpu(Path("/home-of-it"), Path("/vendor"))
+    given = {"LD_LIBRARY_PATH": "/mine", "ASCEND_CUSTOM_OPP_PATH": "/ops", "PYTHONPATH": "/code"}
+    made = environment.variables(built, given, product="A2", devices=4)
+    assert made["LD_LIBRARY_PATH"] == "/home-of-it/lib64:/mine"
+    assert made["ASCEND_CUSTOM_OPP_PATH"] == "/vendor:/ops"
+    assert made["PYTHONPATH"].endswith(":/code")
+    assert (
+        environment.variables(built, given | made)["LD_LIBRARY_PATH"] == "/home-of-it/lib64:/mine"
+    )
+
+
+def test_builds_do_not_overlap(monkeypatch, tmp_path):
+    """Two processes want the same part: one builds, the other waits and finds it."""
+    program = """
+import sys, time
+from pathlib import Path
+from ascend_moe.vnpu import build
+def slow(chain, room, scratch, home, cmake):
+    (scratch / "installed").mkdir()
+    time.sleep(0.5)
+    (scratch / "installed" / "who").write_text(sys.argv[2])
+    return scratch / "installed"
+build._build, build._tool = slow, lambda name, command: name
+print((build._part(None, "standin", Path(sys.argv[1]), None) / "who").read_text())
+"""
+    target = str(tmp_path / "part")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, target, str(number)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    results = [process.communicate(timeout=60) for process in processes]
+    assert len({out for out, _ in results}) == 1
+    assert sum("building" in err for _, err in results) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["part", "part.lock"]
+
+
+def test_spawned_processes_and_hidden_sitecustomize(run, tmp_path):
+    """spawn finds the stand-in, one announcement for all, and the user's own sitecustomize still runs."""
+    (tmp_path / "sitecustomize.py").write_text("import os; os.environ['MINE'] = 'ran'\n")
+    done = run("spawned.py", environment={"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"})
+    assert "3 processes, mine ran" in done.stdout
+    assert done.stdout.count("virtual NPU (") == 1
+
+
+def test_activate_in_a_process(run):
+    done = subprocess.run(
+        [sys.executable, str(PROGRAMS / "activated.py")],
+        cwd=REPOSITORY,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Ascend910B3 4" in done.stdout
