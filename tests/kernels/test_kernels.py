@@ -155,3 +155,20 @@ def test_old_epochs_are_not_flags_of_ours():
     assert len(words) == CONTROL_BYTES // 32
     assert (words[:, 0] != NONCE).all()
     assert set(words[:, 1].tolist()) == set(range(6))
+
+
+def test_layers_of_different_shapes_share_a_group():
+    """The window layout must not depend on the shape of one call."""
+    first = Shape(ranks=3, max_batch=4, hidden=2048, topk=4, local_experts=2, quant=True)
+    second = Shape(
+        ranks=3, max_batch=4, hidden=1024, topk=3, local_experts=2, quant=True, smooth=True
+    )
+    program = Program("shapes", first.contract)
+    for seed, shape in enumerate((first, second, first, second)):
+        layers = Layers(shape, seed)
+        number = program.dispatch(layers.dispatch())
+        step = program.steps[number]
+        program.combine(layers.combine(step.calls, step.expected), number)
+    for seed in range(8):
+        schedule = Schedule(seed=seed, uneven=True, stalled_rank=seed % 3, stall_steps=2000)
+        assert execute(program, schedule, cores=3, old_data=old_window(seed)).problems == []
