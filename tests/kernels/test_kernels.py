@@ -31,13 +31,13 @@ def test_golden_data_bit_for_bit(case, cores):
 
 def test_random_programs_equal_the_oracle():
     tally = Tally()
-    assert run_sweep(tally, 60, first_seed=1000) == 60
+    assert run_sweep(tally, 40, first_seed=1000) == 40
     assert (tally.findings, tally.deadlocks, tally.mismatches) == (0, 0, 0)
 
 
 def test_schedules_with_two_layers_in_flight():
     tally = Tally()
-    number = 30 * len(SCHEDULE_SHAPES)
+    number = 20 * len(SCHEDULE_SHAPES)
     assert run_schedules(tally, number) == number
     assert (tally.findings, tally.deadlocks, tally.mismatches) == (0, 0, 0)
 
@@ -46,7 +46,7 @@ def test_every_dropped_synchronisation_is_noticed():
     caught, _ = run_mutants()
     survivors = [site for site, how in caught.items() if not how]
     # stage.h says why one queue step may go.
-    assert len(caught) > 100
+    assert len(caught) > 150
     assert [site for site in survivors if "stage.h" not in site] == []
     assert len(survivors) <= 1
 
