@@ -1,5 +1,8 @@
 """The device kernels inside hostsim: the bounded part of scripts/prove_kernels, and edges."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -172,3 +175,18 @@ def test_layers_of_different_shapes_share_a_group():
     for seed in range(8):
         schedule = Schedule(seed=seed, uneven=True, stalled_rank=seed % 3, stall_steps=2000)
         assert execute(program, schedule, cores=3, old_data=old_window(seed)).problems == []
+
+
+def test_device_sources_include_only_ascendc_and_each_other():
+    folder = Path(__file__).parents[2] / "kernels" / "device"
+    own = {path.name for path in folder.iterdir()}
+    found = {
+        name
+        for path in folder.iterdir()
+        for name in re.findall(r'#include [<"](.+?)[>"]', path.read_text())
+    }
+    assert found - own == {"kernel_operator.h", "cstdint"}  # cstdint: abi.h is read by hosts too
+    switches = [
+        path.name for path in folder.iterdir() if re.search(r"^#if", path.read_text(), re.M)
+    ]
+    assert switches == ["shim.h"]
