@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ascend_moe import reference, vnpu
+    from ascend_moe import reference
     from ascend_moe.api import (
         install,
         npu_moe_distribute_combine_v2,

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from ascend_moe.bootstrap import import_torch_npu
-from ascend_moe.contract.check import constraint_error, violations
-from ascend_moe.contract.resolve import resolve_contract, resolve_product
+from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS
 from ascend_moe.cpu.registration import register
+from ascend_moe.gate import require_legal
+from ascend_moe.ranks import meet_once, window_mb_of
 
 __all__ = [
     "install",
@@ -75,9 +76,9 @@ def npu_moe_distribute_dispatch_v2(
         moe_expert_num: MoE experts of all ranks; a multiple of the ranks that hold them.
         scales: (experts, H) fp32 smooth factors for ``quant_mode`` 2; shared experts first, then MoE experts.
         x_active_mask: (BS,) or (BS, K) bool; inactive tokens are not sent. A 1-D mask has its true entries first.
-        expert_scales: (BS, K) fp32 weights; returned per row in ``expand_scales``.
+        expert_scales: (BS, K) fp32 weights; returned per row in ``expand_scales``. Hierarchy needs them.
         elastic_info: reserved, None.
-        performance_info: not in this release, None.
+        performance_info: int64 (ep_world_size,); the microseconds this rank waits for each rank are added, in place.
         group_tp: name of the TP group, for ``tp_world_size`` 2.
         tp_world_size: 0 or 1 (no TP), or 2: the two ranks of a TP pair hold the rows of both.
         tp_rank_id: this rank's index in the TP group.
@@ -87,7 +88,8 @@ def npu_moe_distribute_dispatch_v2(
         quant_mode: 0 none, 2 dynamic int8 per row.
         global_bs: 0, or max BS over the ranks * ``ep_world_size``; needed when BS differs between ranks.
         expert_token_nums_type: 1 rows per local expert, 0 running total.
-        comm_alg: "" or the name of an algorithm.
+        comm_alg: "" or the name of an algorithm. On A2 "" with ``HCCL_INTRA_PCIE_ENABLE=1`` and
+            ``HCCL_INTRA_ROCE_ENABLE=0`` is hierarchy.
         zero_expert_num: experts whose output is zero; their ids follow the MoE experts'.
         copy_expert_num: experts whose output is their input; ids follow.
         const_expert_num: experts that blend their input with a constant; ids follow.
@@ -188,21 +190,21 @@ def npu_moe_distribute_combine_v2(
         expert_ids: (BS, K) int32, as given to dispatch.
         assist_info_for_combine: int32, from dispatch.
         ep_send_counts: int32, dispatch's ``ep_recv_counts``.
-        expert_scales: (BS, K) fp32, the weights.
+        expert_scales: (BS, K) fp32, the weights on full mesh.
         group_ep: name of the EP group.
         ep_world_size: ranks of the EP group.
         ep_rank_id: this rank's index in it.
         moe_expert_num: MoE experts of all ranks.
         tp_send_counts: int32 (2,), dispatch's ``tp_recv_counts``; only read with TP.
         x_active_mask: as given to dispatch; rows of inactive tokens are zero.
-        expand_scales: from dispatch; not read on full mesh.
+        expand_scales: from dispatch; the weights in hierarchy, not read on full mesh.
         shared_expert_x: (BS, H) or (a, b, H) with a * b = BS, as expand_x; added once per token, unweighted, last.
         elastic_info: reserved, None.
         ori_x: (BS, H), the tokens; needed with copy or const experts.
         const_expert_alpha_1: (const experts, H).
         const_expert_alpha_2: (const experts, H).
         const_expert_v: (const experts, H), the constants.
-        performance_info: not in this release, None.
+        performance_info: int64 (ep_world_size,); the microseconds this rank waits for each rank are added, in place.
         group_tp: name of the TP group, for ``tp_world_size`` 2.
         tp_world_size: as in dispatch.
         tp_rank_id: as in dispatch.
@@ -210,7 +212,7 @@ def npu_moe_distribute_combine_v2(
         shared_expert_num: as in dispatch.
         shared_expert_rank_num: as in dispatch.
         global_bs: as in dispatch.
-        comm_quant_mode: 0 none, 2 rows travel as int8 with one scale per 8 elements.
+        comm_quant_mode: 0 none, 2 rows (in hierarchy, sums of servers) travel as int8 with one scale per block.
         comm_alg: as in dispatch.
         zero_expert_num: as in dispatch.
         copy_expert_num: as in dispatch.
@@ -218,7 +220,8 @@ def npu_moe_distribute_combine_v2(
 
     Returns:
         (BS, H) in the dtype of expand_x: the sum over k in ascending order in fp32, each product rounded before it is
-        added, rounded once at the end.
+        added, rounded once at the end. In hierarchy each server adds its rows first, and the sums of the servers are
+        rounded before they are added.
 
     Raises:
         ConstraintError: the call, its handle, or the ranks together, break a rule.
@@ -294,17 +297,23 @@ def uninstall() -> None:
 
 def _run(op: str, **arguments: Any) -> Any:
     """Checks the call where the kernel behind the operator does not, and makes it."""
-    if not torch.compiler.is_compiling() and arguments["expert_ids"].device.type != "cpu":
-        _require_legal(op, arguments)
+    if not torch.compiler.is_compiling():
+        device = arguments["expert_ids"].device.type
+        if device == "npu":
+            _require_legal_on_all_ranks(op, arguments)
+        elif device != "cpu":
+            require_legal(op, arguments)
     operator = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2")
     return operator(**_that_old_schemas_know(op, arguments))
 
 
-def _require_legal(op: str, arguments: dict[str, Any]) -> None:
-    product, contract = resolve_product(), resolve_contract(op, arguments)
-    found = violations(op, arguments, product=product.name, contract=contract.name)
-    if any(violation.level == "error" for violation in found):
-        raise constraint_error(op, arguments, found, product, contract)
+def _require_legal_on_all_ranks(op: str, arguments: dict[str, Any]) -> None:
+    try:
+        require_legal(op, arguments, window_mb=window_mb_of(arguments["group_ep"]))
+    except ConstraintError as refusal:
+        meet_once(op, arguments, refusal)
+        raise
+    meet_once(op, arguments, None)
 
 
 def _that_old_schemas_know(op: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the ranks of one call must agree about, and how a disagreement is told (rules X-08, X-40, X-45).
+"""What the ranks of one call must agree about, and how a disagreement is told (rules X-08, X-40, X-45, E-01, E-10).
 
 No rank can check this alone, and a rank that differs makes the exchange hang or misread its windows. Every rank
 makes a *statement*: a fixed list of integers. Executors exchange the statements before anything else and compare
@@ -11,11 +11,15 @@ link are made of: a rank that differs there would misread its peers' rows.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ascend_moe.contract.errors import Violation
+from ascend_moe.contract.limits import PATHS
+from ascend_moe.contract.path import PCIE, ROCE
 from ascend_moe.contract.signature import OPERATORS
+from ascend_moe.contract.window import read_hccl_buffsize
 
 ATTRIBUTES: Final = (
     "ep_world_size",
@@ -34,39 +38,56 @@ ALGORITHMS: Final = ("", "fullmesh", "fullmesh_v1", "fullmesh_v2", "hierarchy")
 FIELDS: Final = (
     "operator",
     "ep_rank_id",
+    "tp_rank_id",
+    "hccl_buffsize",
     "bs",
     "masks_a_token",
     "H",
     "K",
     "dtype",
+    "path",
     *ATTRIBUTES,
 )
 """Names of the integers of a statement, in the order in which they travel."""
 
+_PARAM: Final = {"hccl_buffsize": "HCCL_BUFFSIZE", "path": "comm_alg"}
+_HINT: Final = {"hccl_buffsize": " (MB)", "path": f" (on A2 {PCIE} and {ROCE} also select it)"}
+
 UNKNOWN: Final = -(2**31)
 """A size that a broken call does not have; the rank that made it reports what is wrong."""
 
-_MUST_AGREE: Final = ("operator", *ATTRIBUTES, "H", "K", "dtype")
+_MUST_AGREE: Final = ("operator", *ATTRIBUTES, "path", "H", "K", "dtype")
 _NAMES: Final[Mapping[str, Sequence[str]]] = {
     "operator": OPERATORS,
     "dtype": DTYPES,
     "comm_alg": ALGORITHMS,
+    "path": PATHS,
 }
 
 
-def statement(op: str, call: Mapping[str, Any]) -> dict[str, int]:
-    """The statement of one rank; ``call`` holds every parameter of the operator (defaults filled in)."""
+def statement(
+    op: str, call: Mapping[str, Any], *, path: str | None = None, values: bool = True
+) -> dict[str, int]:
+    """The statement of one rank.
+
+    call:   every parameter of the operator, defaults filled in
+    path:   full mesh, fullmesh_v2 or hierarchy, where that is decided; on A2 variables select it, not only comm_alg
+    values: whether tensor contents may be read (that is a synchronisation on a device)
+    """
     tokens = call["x" if op == "dispatch" else "expand_x"]
     mask = call["x_active_mask"]
     bs, topk = _two(call["expert_ids"].shape)
     fields = {
         "operator": OPERATORS.index(op),
         "ep_rank_id": call["ep_rank_id"],
+        "tp_rank_id": call["tp_rank_id"],
+        "hccl_buffsize": read_hccl_buffsize(os.environ).mb,
         "bs": bs,
-        "masks_a_token": int(mask is not None and not bool(mask.all())),
+        "masks_a_token": int(values and mask is not None and not bool(mask.all())),
         "H": _two(tokens.shape)[1],
         "K": topk,
         "dtype": _index(DTYPES, str(tokens.dtype).removeprefix("torch.")),
+        "path": UNKNOWN if path is None else PATHS.index(path),
     }
     fields.update((name, call.get(name, 0)) for name in ATTRIBUTES)
     fields["comm_alg"] = _index(ALGORITHMS, call["comm_alg"])
@@ -81,23 +102,35 @@ def _index(names: Sequence[str], name: str) -> int:
     return names.index(name) if name in names else -1
 
 
-def disagreements(statements: Sequence[Mapping[str, int]]) -> list[Violation]:
-    """All rules that the statements of an EP group break together; position in the list = rank in the group.
+def disagreements(
+    statements: Sequence[Mapping[str, int]], *, rank_param: str | None = "ep_rank_id"
+) -> list[Violation]:
+    """All rules that the statements of a group break together; the position in the list is the rank in the group.
 
-    With TP the list may hold several EP groups: only what must be equal everywhere is then compared across them.
+    rank_param: the parameter that must equal that position: ``ep_rank_id`` in an EP group (X-08), ``tp_rank_id`` in
+        a TP pair (E-10), None where the list is no group.
     """
-    found = [
-        Violation(
-            rule="X-40",
-            level="error",
-            param=name,
-            message=f"ranks disagree: {_who_has_what(name, values)}; it must be the same on all ranks",
-            value=tuple(values),
-            limit="the same on all ranks",
+    found = _wrong_ranks(statements, rank_param) if rank_param else []
+    for name in (*_MUST_AGREE, "hccl_buffsize"):
+        values = [one[name] for one in statements]
+        if len(set(values) - {UNKNOWN}) < 2:
+            continue
+        if name == "path" and any(
+            one["comm_alg"] != statements[0]["comm_alg"] for one in statements
+        ):
+            continue  # told as comm_alg
+        window = name == "hccl_buffsize"
+        found.append(
+            Violation(
+                rule="E-01" if window else "X-40",
+                level="error",
+                param=_PARAM.get(name, name),
+                message=f"ranks disagree: {_who_has_what(name, values)}{_HINT.get(name, '')}; "
+                "it must be the same on all ranks",
+                value=tuple(values),
+                limit="the same on all ranks",
+            )
         )
-        for name in _MUST_AGREE
-        if len(set(values := [one[name] for one in statements]) - {UNKNOWN}) > 1
-    ]
     sizes = [one["bs"] for one in statements]
     uneven = len(set(sizes)) > 1 and UNKNOWN not in sizes
     first = statements[0]
@@ -128,6 +161,19 @@ def disagreements(statements: Sequence[Mapping[str, int]]) -> list[Violation]:
             )
         )
     return found
+
+
+def _wrong_ranks(statements: Sequence[Mapping[str, int]], param: str) -> list[Violation]:
+    given = [one[param] for one in statements]
+    if given == list(range(len(given))):
+        return []
+    wrong = [rank for rank, value in enumerate(given) if value != rank]
+    message = (
+        f"is {_who_has_what(param, given)}; every rank must pass its own index in the group, "
+        f"wrong on {_ranks(wrong)}"
+    )
+    rule = "X-08" if param == "ep_rank_id" else "E-10"
+    return [Violation(rule, "error", param, message, tuple(given), tuple(range(len(given))))]
 
 
 def _who_has_what(name: str, values: Sequence[int]) -> str:

@@ -1,24 +1,28 @@
-"""How large HCCL_BUFFSIZE has to be: the windows of both operators in plain integers, bytes until the last line.
+"""How large HCCL_BUFFSIZE has to be, in plain integers: bytes until the last line.
 
-Every EP group owns one HCCL buffer of HCCL_BUFFSIZE megabytes (twice, once for each direction). The two
-operators use it as windows that peers write into. On A3 full mesh it holds two halves, used in turn:
+Every EP group owns an HCCL buffer of HCCL_BUFFSIZE megabytes (allocated twice), which the two
+operators use as windows that peers write into. On A3 full mesh it holds two halves, used in turn,
+and each half
 
     dispatch area   local_experts * max_bs * ep slots, one per token that may arrive
     combine area    max_bs * (K + SN) slots, one per contribution that comes back
 
-SN is the effective number of shared experts: the default (shared_expert_num=1, shared_expert_rank_num=0)
-counts 0, as the operators compute it; a literal reading of the documents counts 1 (BuffSize.literal_mb).
-Slots are sized for two-byte elements also when int8 is sent. A check fails if and only if
-required > available, so an exact fit is enough.
+SN is the effective number of shared experts: the default (shared_expert_num=1,
+shared_expert_rank_num=0) counts 0, as the operators compute it; a literal reading of the documents
+counts 1, which `BuffSize.literal_mb` shows. Slots are sized for two-byte elements also when int8 is
+sent. The check fails if and only if required > available: an exact fit is enough.
 
-Sources: op-plugin d1c6186d and 517f2e7d documents; ops-transformer op_tiling of both operators.
+Sources: the documents of op-plugin d1c6186d and 517f2e7d; op_tiling of ops-transformer. They
+write the header of a token as +64 and as +44 bytes, which is the same slot for every H.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 from ascend_moe.contract.limits import FULLMESH_V2, HIERARCHY, WINDOW_MB_MIN, path_limits
 from ascend_moe.contract.signature import CANN_8_2
@@ -26,8 +30,7 @@ from ascend_moe.contract.signature import CANN_8_2
 MB = 2**20
 
 
-@dataclass(frozen=True)
-class Traffic:
+class Traffic(NamedTuple):
     """The sizes that a formula reads. max_bs is the largest batch of any rank."""
 
     max_bs: int
@@ -40,17 +43,27 @@ class Traffic:
     packed: bool = False  # int32 x, eight int4 in a word
 
 
+class Sum(NamedTuple):
+    """A requirement in bytes and how it came about, as text only when somebody asks."""
+
+    bytes: int
+    template: str
+    numbers: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.template.format(*self.numbers)} = {self.bytes} bytes"
+
+
 @dataclass(frozen=True)
 class BuffSize:
-    """What one call, or both, need of the EP group's HCCL buffer.
+    """What one operator, or both, need of the EP group's HCCL buffer.
 
-    bytes:        exact requirement
-    mb:           smallest sufficient HCCL_BUFFSIZE
-    algorithm:    fullmesh, fullmesh_v2 or hierarchy
-    formula:      the formula with the numbers filled in
-    stock_log_mb: what the stock error message would print (one more than mb on an exact fit)
-    literal_mb:   what a literal reading of the documents asks for, where it differs from mb
-    memory_mb:    device memory that one communicator of that size takes: HCCL allocates two buffers
+    Attributes:
+        bytes: exact requirement.
+        mb: smallest sufficient HCCL_BUFFSIZE.
+        algorithm: fullmesh, fullmesh_v2 or hierarchy.
+        formula: the formula with the numbers filled in.
+        literal_mb: what a literal reading of the documents asks for, where that differs from mb.
     """
 
     bytes: int
@@ -61,117 +74,153 @@ class BuffSize:
 
     @property
     def stock_log_mb(self) -> int:
+        """What the stock error message prints: one more than mb when the size is exact."""
         return self.bytes // MB + 1
 
     @property
     def memory_mb(self) -> int:
+        """Device memory of one group whose HCCL_BUFFSIZE is mb: HCCL allocates two buffers."""
         return 2 * self.mb
 
 
-def align(size: int, unit: int) -> int:
+def _align(size: int, unit: int) -> int:
     return -(-size // unit) * unit
 
 
-def padded_480(size: int) -> int:
-    """fullmesh_v2 carries 480 bytes of payload in every block of 512."""
-    return -(-size // 480) * 512
+def mesh_a3(t: Traffic) -> Sum:
+    """A3 full mesh, and combine after a fullmesh_v2 dispatch."""
+    return _mesh_a3(t, _align(_align(2 * t.hidden, 32) + 64, 512))
 
 
-def mesh_a3(t: Traffic) -> tuple[int, str]:
-    return _mesh_a3(t, align(align(2 * t.hidden, 32) + 64, 512))
+def mesh_v2_a3(t: Traffic) -> Sum:
+    """A3 fullmesh_v2 dispatch: every block of 512 bytes carries 480 of payload."""
+    return _mesh_a3(t, -(-(_align(2 * t.hidden, 32) + 64) // 480) * 512)
 
 
-def mesh_v2_a3(t: Traffic) -> tuple[int, str]:
-    return _mesh_a3(t, padded_480(align(2 * t.hidden, 32) + 64))
-
-
-def _mesh_a3(t: Traffic, arriving: int) -> tuple[int, str]:
-    returning = align(2 * t.hidden, 512)
-    size = 2 * (
-        t.local_experts * t.max_bs * t.ep * arriving
-        + (t.topk + t.shared_experts) * t.max_bs * returning
-    )
-    return size, (
-        f"2 * ({t.local_experts} * {t.max_bs} * {t.ep} * {arriving}"
-        f" + ({t.topk} + {t.shared_experts}) * {t.max_bs} * {returning})"
+def _mesh_a3(t: Traffic, arriving: int) -> Sum:
+    returning = _align(2 * t.hidden, 512)
+    slots = t.local_experts * t.max_bs * t.ep
+    back = (t.topk + t.shared_experts) * t.max_bs
+    return Sum(
+        2 * (slots * arriving + back * returning),
+        "2 * ({} * {} * {} * {} + ({} + {}) * {} * {})",
+        (t.local_experts, t.max_bs, t.ep, arriving, t.topk, t.shared_experts, t.max_bs, returning),
     )
 
 
-def hierarchy_a3(t: Traffic) -> tuple[int, str]:
-    """As tiling computes it; the formula of the torch document is smaller than what tiling demands."""
+def hierarchy_a3(t: Traffic) -> Sum:
+    """As tiling computes it; the torch document's formula is smaller than what tiling demands."""
     words = 3 * (t.topk + 7) // 8 * 8
-    size = t.moe_experts * t.max_bs * (2 * t.hidden + words * 4 + 64) + 404 * MB
-    return size, (
-        f"{t.moe_experts} * {t.max_bs} * (2 * {t.hidden} + {words} * 4 + 64) + 404 * 2^20"
+    return Sum(
+        t.moe_experts * t.max_bs * (2 * t.hidden + words * 4 + 64) + 404 * MB,
+        "{} * {} * (2 * {} + {} * 4 + 64) + 404 * 2^20",
+        (t.moe_experts, t.max_bs, t.hidden, words),
     )
 
 
-def mesh_a2(t: Traffic) -> tuple[int, str]:
+def mesh_a2(t: Traffic) -> Sum:
+    """A2 full mesh; the 2 MB stand inside the doubled bracket."""
     arriving = min(t.local_experts, t.topk)
     token = 4 * t.hidden + 32 if t.packed else 2 * t.hidden
-    size = 2 * (t.max_bs * t.ep * arriving * token + 2 * MB)
-    return size, f"2 * ({t.max_bs} * {t.ep} * {arriving} * {token} + 2 * 2^20)"
+    return Sum(
+        2 * (t.max_bs * t.ep * arriving * token + 2 * MB),
+        "2 * ({} * {} * {} * {} + 2 * 2^20)",
+        (t.max_bs, t.ep, arriving, token),
+    )
 
 
-def hierarchy_a2_seed(t: Traffic) -> tuple[int, str]:
-    words = 4 * align(t.topk, 8)
-    size = t.moe_experts * t.max_bs * (2 * t.hidden + words * 4) + 104 * MB
-    return size, f"{t.moe_experts} * {t.max_bs} * (2 * {t.hidden} + {words} * 4) + 104 * 2^20"
+def hierarchy_a2_first(t: Traffic) -> Sum:
+    """A2 hierarchy under cann-8.2."""
+    words = 4 * _align(t.topk, 8)
+    return Sum(
+        t.moe_experts * t.max_bs * (2 * t.hidden + words * 4) + 104 * MB,
+        "{} * {} * (2 * {} + {} * 4) + 104 * 2^20",
+        (t.moe_experts, t.max_bs, t.hidden, words),
+    )
 
 
-def hierarchy_a2(t: Traffic) -> tuple[int, str]:
-    slots = t.moe_experts + t.ep // 4
-    slot = align(t.max_bs * (2 * t.hidden + 16 * align(t.topk, 8)), 512)
-    return slots * slot + 8 * MB, f"({t.moe_experts} + {t.ep} / 4) * {slot} + 8 * 2^20"
+def hierarchy_a2(t: Traffic) -> Sum:
+    """A2 hierarchy under cann-9.1."""
+    slot = _align(t.max_bs * (2 * t.hidden + 16 * _align(t.topk, 8)), 512)
+    return Sum(
+        (t.moe_experts + t.ep // 4) * slot + 8 * MB,
+        "({} + {} / 4) * {} + 8 * 2^20",
+        (t.moe_experts, t.ep, slot),
+    )
 
 
-def tp_window(rows: int, hidden: int) -> tuple[int, str]:
-    """The window of the TP group, tp_world_size = 2 (cann-8.2); rows is A."""
-    arriving = align(align(2 * hidden, 32) + 44, 512)
-    returning = align(2 * hidden, 512)
-    return 2 * rows * (arriving + returning), f"2 * ({rows} * {arriving} + {rows} * {returning})"
+def tp_window(rows: int, hidden: int) -> Sum:
+    """The buffer of the TP group with tp_world_size = 2 (cann-8.2); rows is A."""
+    arriving = _align(_align(2 * hidden, 32) + 44, 512)
+    returning = _align(2 * hidden, 512)
+    return Sum(
+        2 * rows * (arriving + returning),
+        "2 * ({} * {} + {} * {})",
+        (rows, arriving, rows, returning),
+    )
 
 
-def window_formula(
-    product: str, contract: str, path: str, op: str
-) -> Callable[[Traffic], tuple[int, str]]:
-    if product == "A3":
-        if path == HIERARCHY:
-            return hierarchy_a3
-        return mesh_v2_a3 if path == FULLMESH_V2 and op != "combine" else mesh_a3
-    if path != HIERARCHY:
-        return mesh_a2
-    return hierarchy_a2_seed if contract == CANN_8_2 else hierarchy_a2
+def own_mesh(t: Traffic, op: str) -> Sum:
+    """Our own kernels on A3 full mesh, see kernels/device/abi.h and docs/kernels.md.
 
-
-def window(traffic: Traffic, *, product: str, contract: str, path: str, op: str) -> BuffSize:
-    """The requirement of op "dispatch", "combine" or "both". fullmesh_v2 is dispatch's path:
-    combine beside it uses the plain full-mesh window, which is never larger.
+    Dispatch is pulled from the source's window, so nothing grows with the experts. The window serves
+    every quant_mode: staging is largest for smooth scales, where each pair has a row of its own.
     """
-    formula = window_formula(product, contract, path, op)
-    size, text = formula(traffic)
-    return BuffSize(size, megabytes(size, product), path, f"{text} = {size} bytes")
+    pairs = t.max_bs * (t.topk + t.shared_experts)
+    staged = max(t.max_bs * _align(2 * t.hidden, 512), pairs * _align(t.hidden, 512))
+    listed = _align(t.max_bs * min(t.local_experts, t.topk), 8)
+    dispatch = staged + t.ep * _align(8 * listed, 512)
+    half_rows = -(-pairs * _align(2 * t.hidden, 512) // 2)
+    parts = {"dispatch": dispatch, "combine": half_rows, "both": max(dispatch, half_rows)}
+    area = _align(parts[op], 512)
+    return Sum(256 * 2**10 + 4 * area, "256 * 2^10 + 4 * {}", (area,))
 
 
-def megabytes(size: int, product: str) -> int:
-    """The smallest sufficient HCCL_BUFFSIZE; A3 documents a minimum."""
-    return max(-(-size // MB), WINDOW_MB_MIN if product == "A3" else 1)
+STOCK, OWN = IMPLEMENTATIONS = ("stock", "ascend_moe")
 
 
-def largest_max_bs(
-    traffic: Traffic, available_mb: int, *, product: str, contract: str, path: str, op: str
-) -> int:
-    """The largest max_bs that fits available_mb and the contract; 0 if none does."""
-    formula = window_formula(product, contract, path, op)
-    low, high = 0, path_limits(contract, product, path).batch_max
-    while low < high:
-        middle = (low + high + 1) // 2
-        trial = Traffic(**{**vars(traffic), "max_bs": middle})
-        if formula(trial)[0] <= available_mb * MB:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+class Window(NamedTuple):
+    """Which window is asked about: it decides the formula."""
+
+    product: str
+    contract: str
+    path: str
+    op: str  # "dispatch", "combine", or "both": the larger one, for stock dispatch's
+    implementation: str = STOCK
+
+    @property
+    def formula(self) -> Callable[[Traffic], Sum]:
+        """The formula of this product, contract, path, operator and implementation."""
+        if self.implementation == OWN:
+            return partial(own_mesh, op=self.op)
+        if self.product == "A3":
+            if self.path == HIERARCHY:
+                return hierarchy_a3
+            return mesh_v2_a3 if self.path == FULLMESH_V2 and self.op != "combine" else mesh_a3
+        if self.path != HIERARCHY:
+            return mesh_a2
+        return hierarchy_a2_first if self.contract == CANN_8_2 else hierarchy_a2
+
+    def megabytes(self, size: int) -> int:
+        """The smallest sufficient HCCL_BUFFSIZE for so many bytes; A3 documents a minimum."""
+        return max(-(-size // MB), WINDOW_MB_MIN if self.product == "A3" else 1)
+
+    def required(self, traffic: Traffic) -> BuffSize:
+        """What the traffic needs."""
+        needed = self.formula(traffic)
+        return BuffSize(needed.bytes, self.megabytes(needed.bytes), self.path, str(needed))
+
+    def largest_max_bs(self, traffic: Traffic, available_mb: int) -> int:
+        """The largest max_bs that fits and that the contract allows; 0 if none does."""
+        formula = self.formula
+        low, high = 0, path_limits(self.contract, self.product, self.path).batch_max
+        while low < high:
+            middle = (low + high + 1) // 2
+            if formula(traffic._replace(max_bs=middle)).bytes <= available_mb * MB:
+                low = middle
+            else:
+                high = middle - 1
+        return low
 
 
 def required_hccl_buffsize(
@@ -187,18 +236,30 @@ def required_hccl_buffsize(
     op: str = "both",
     comm_alg: str = "",
     contract: str | None = None,
-    implementation: str = "stock",
-    env: Mapping[str, str] | None = None,
+    implementation: str = STOCK,
 ) -> BuffSize:
     """The HCCL_BUFFSIZE that a deployment needs, computed before anything runs.
 
-    product: "A2" or "A3". max_bs: largest number of tokens of any rank in one call. hidden: H in elements
-    (bfloat16 or float16). op: "dispatch", "combine" or "both". comm_alg: as for the operators; on A2 an
-    empty one lets HCCL_INTRA_PCIE_ENABLE and HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
-    contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
+    Args:
+        product: "A2" or "A3".
+        max_bs: largest number of tokens of any rank in one call.
+        hidden: H, in elements of two bytes.
+        topk: K.
+        ep_world_size: ranks of the EP group.
+        moe_expert_num: MoE experts of all ranks together.
+        shared_expert_num: as for the operators.
+        shared_expert_rank_num: as for the operators.
+        op: "dispatch", "combine" or "both".
+        comm_alg: as for the operators. On A2 an empty one lets HCCL_INTRA_PCIE_ENABLE and
+            HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
+        contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
+        implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours (A3
+            full mesh).
 
-    Raises ConstraintError where no size can be computed (a count that is not positive, experts that do
-    not divide). Sizes beyond the contract's limits are computed; ascend_moe.check_dispatch refuses them.
+    Raises:
+        ConstraintError: no size can be computed, for example experts that do not divide. Sizes
+            beyond a limit are computed: whether a call is legal is what check_dispatch answers.
+        ValueError: an unknown name, or a count that is not positive.
     """
     from ascend_moe.contract.deployment import Deployment
 
@@ -215,5 +276,5 @@ def required_hccl_buffsize(
         comm_alg=comm_alg,
         contract=contract,
         implementation=implementation,
-        env=os.environ if env is None else env,
+        env=os.environ,
     ).required

@@ -1,9 +1,4 @@
-"""Run the rule table over a call.
-
-violations(...)       list for one product and contract; the executors use it with safety=True
-check_dispatch(...)   public: all rules, product and contract resolved, never raises ConstraintError
-require_legal(...)    what the two functions do first: raise, warn, or remember that the call is legal
-"""
+"""Run the rule table over a call: for one product and contract, or with both resolved."""
 
 from __future__ import annotations
 
@@ -19,7 +14,7 @@ from ascend_moe.contract.resolve import (
     resolve_contract,
     resolve_product,
 )
-from ascend_moe.contract.rules import Breach, Rule, applicable
+from ascend_moe.contract.rules import RULE_ORDER, Breach, Rule, applicable
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
 
 
@@ -41,8 +36,8 @@ def violations(
     safety: only rules without which an executor would read out of bounds, hang or compute nonsense.
     env: environment variables, default os.environ. window_mb: the group's own HCCL buffer size.
 
-    Between the two contracts (contract "cann-8.3") what both refuse is an error, what one refuses a warning.
-    Raises TypeError for a missing, unknown or wrongly typed keyword.
+    Between the two contracts (contract "cann-8.3") what both refuse is an error, what one refuses a
+    warning. Raises TypeError for a missing, unknown or wrongly typed keyword.
     """
     if contract == BETWEEN:
         seed, current = (
@@ -61,8 +56,8 @@ def violations(
         return _between(seed, current)
     call = Call(op, args, product=product, contract=contract, env=env, window_mb=window_mb)
     found: list[Violation] = []
-    for rule in applicable(op, product, contract, call.path, values, safety):
-        finding = rule.check(call)
+    for check, rule in applicable(op, product, contract, call.path, values, safety):
+        finding = check(call)
         if finding is None:
             continue
         breaches = [finding] if isinstance(finding, Breach) else finding
@@ -103,7 +98,7 @@ def _between(seed: list[Violation], current: list[Violation]) -> list[Violation]
             elif key not in merged:
                 note = f"{violation.message} (only {contract} refuses this)"
                 merged[key] = replace(violation, level="warning", message=note)
-    return sorted(merged.values(), key=lambda violation: _RULE_ORDER[violation.rule])
+    return sorted(merged.values(), key=lambda violation: RULE_ORDER[violation.rule])
 
 
 def check_dispatch(
@@ -111,8 +106,8 @@ def check_dispatch(
 ) -> list[Violation]:
     """All rules of npu_moe_distribute_dispatch_v2 over one call: an empty list means it is legal.
 
-    call: the operator's own keywords. Tensors may live anywhere; meta tensors are fine. Rules that read
-    contents run when the contents can be read without a device synchronisation.
+    call: the operator's own keywords. Tensors may live anywhere; meta tensors are fine. Rules that
+    read contents run when the contents can be read without a device synchronisation.
     """
     return _check("dispatch", call, product, contract)
 
@@ -150,27 +145,31 @@ def constraint_error(
     contract: Resolved,
     *,
     values: bool = False,
+    window_mb: int | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> ConstraintError:
-    """The error for these violations; its first line names operator, product and contract and why these."""
-    count = f"{len(found)} rule{'s' if len(found) > 1 else ''}"
+    """The error for these violations; its first line says by what the call was judged."""
+    errors = sum(violation.level == "error" for violation in found)
+    warnings = len(found) - errors
+    counts = [f"{errors} error{'s' * (errors > 1)}"] if errors else []
+    counts += [f"{warnings} warning{'s' * (warnings > 1)}"] if warnings else []
     header = (
-        f"{STOCK_NAME[op]} breaks {count} of contract {contract.name} ({contract.how}) "
+        f"{STOCK_NAME[op]}: {', '.join(counts)} under contract {contract.name} ({contract.how}) "
         f"on product {product.name} ({product.how})"
     )
     hint = ""
-    for other in CONTRACTS:
-        if other == contract.name or contract.name == BETWEEN:
+    for other in () if contract.name == BETWEEN or not errors else CONTRACTS:
+        if other == contract.name:
             continue
-        again = violations(op, args, product=product.name, contract=other, values=values)
+        again = violations(
+            op,
+            args,
+            product=product.name,
+            contract=other,
+            values=values,
+            window_mb=window_mb,
+            env=env,
+        )
         if not any(violation.level == "error" for violation in again):
             hint = f"contract {other} would accept this call: export {CONTRACT_VARIABLE}={other}"
     return ConstraintError(found, header, hint)
-
-
-def _rule_order() -> dict[str, int]:
-    from ascend_moe.contract.rules import RULES
-
-    return {rule.id: index for index, rule in enumerate(RULES)}
-
-
-_RULE_ORDER = _rule_order()

@@ -1,7 +1,8 @@
 """A deployment as the buffer checker sees it: sizes without tensors, and what they require.
 
-Python's and the CLI's entry to buffsize.py. Rules that make a size meaningless are refused here, by the
-same records as in a call: the deployment is described as one dispatch call and given to the rule table.
+Python's and the CLI's entry to buffsize.py. Rules that make a size meaningless are refused here, by
+the same records as in a call: the deployment is described as one dispatch call and given to the
+rule table.
 """
 
 from __future__ import annotations
@@ -9,17 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ascend_moe.contract.buffsize import MB, BuffSize, Traffic, largest_max_bs, megabytes, window
+from ascend_moe.contract.buffsize import IMPLEMENTATIONS, MB, OWN, STOCK, BuffSize, Traffic, Window
 from ascend_moe.contract.call import Call, DescribedTensor
 from ascend_moe.contract.check import violations
 from ascend_moe.contract.errors import ConstraintError, Violation
 from ascend_moe.contract.limits import BETWEEN, HIERARCHY
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
+from ascend_moe.contract.rules.buffer import call_traffic
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
-from ascend_moe.contract.window import call_traffic
 
 OPS = ("dispatch", "combine", "both")
-IMPLEMENTATIONS = ("stock", "ascend_moe")
 # Without these no size exists; every other broken rule is only mentioned.
 SIZE_RULES = frozenset({"X-10", "X-17", "X-18", "X-19", "X-20", "X-21", "X-29"})
 
@@ -34,6 +34,7 @@ class Deployment:
     op: str
     traffic: Traffic
     literal_shared_experts: int
+    implementation: str
     refused: tuple[Violation, ...]  # rules of the contract that a real call of these sizes breaks
 
     @classmethod
@@ -52,7 +53,7 @@ class Deployment:
         op: str = "both",
         comm_alg: str = "",
         contract: str | None = None,
-        implementation: str = "stock",
+        implementation: str = STOCK,
     ) -> Deployment:
         """Raises ValueError for an unknown name, ConstraintError where no size can be computed."""
         if op not in OPS:
@@ -71,7 +72,7 @@ class Deployment:
         resolved_product = resolve_product(product, env)
         asked = {"comm_alg": comm_alg}
         resolved = resolve_contract("dispatch", asked, contract, env)
-        judged = CANN_9_1 if resolved.name == BETWEEN else resolved.name
+        judged = judged_by(resolved.name)
         args: dict[str, object] = {
             "x": DescribedTensor((max_bs, hidden), "bfloat16"),
             "expert_ids": DescribedTensor((max_bs, topk), "int32"),
@@ -101,10 +102,15 @@ class Deployment:
         traffic = call_traffic(call)
         if fatal or traffic is None:
             header = (
-                f"required_hccl_buffsize: no size under contract {resolved.name} ({resolved.how}) "
-                f"on product {resolved_product.name} ({resolved_product.how})"
+                f"required_hccl_buffsize has no size under contract {resolved.name} "
+                f"({resolved.how}) on product {resolved_product.name} ({resolved_product.how})"
             )
             raise ConstraintError(fatal or broken, header)
+        if implementation == OWN and (call.product != "A3" or call.path == HIERARCHY):
+            raise ValueError(
+                f"our kernels serve A3 full mesh, not {call.product} {call.path}; "
+                "use implementation='stock'"
+            )
         return cls(
             product=resolved_product,
             contract=resolved,
@@ -112,46 +118,44 @@ class Deployment:
             op=op,
             traffic=traffic,
             literal_shared_experts=shared_expert_num,
+            implementation=implementation,
             refused=tuple(broken),
         )
 
     @property
-    def _judged(self) -> str:
-        return CANN_9_1 if self.contract.name == BETWEEN else self.contract.name
-
-    def _window(self, traffic: Traffic) -> BuffSize:
-        return window(
-            traffic,
-            product=self.product.name,
-            contract=self._judged,
-            path=self.path,
-            op=self.op,
+    def window(self) -> Window:
+        """Which window is asked about."""
+        return Window(
+            self.product.name,
+            judged_by(self.contract.name),
+            self.path,
+            self.op,
+            self.implementation,
         )
 
     @property
     def required(self) -> BuffSize:
-        """The requirement, with the literal reading of the documents beside it where that differs."""
-        effective = self._window(self.traffic)
-        literal = self._window(replace(self.traffic, shared_experts=self.literal_shared_experts))
-        if self.product.name != "A3" or literal.mb == effective.mb:
+        """The requirement, with the literal reading of the documents beside it where it differs."""
+        effective = self.window.required(self.traffic)
+        literal = self.window.required(
+            self.traffic._replace(shared_experts=self.literal_shared_experts)
+        )
+        if self.implementation == OWN or literal.mb == effective.mb:
             return effective
         return replace(effective, literal_mb=literal.mb)
 
     def fits(self, available_mb: int) -> bool:
-        return self.required.bytes <= available_mb * MB and available_mb >= megabytes(
-            1, self.product.name
-        )
+        """Whether a buffer of that size is enough."""
+        return self.required.bytes <= available_mb * MB and available_mb >= self.window.megabytes(1)
 
     def largest_max_bs(self, available_mb: int) -> int:
         """The largest max_bs that fits; 0 if none does."""
-        return largest_max_bs(
-            self.traffic,
-            available_mb,
-            product=self.product.name,
-            contract=self._judged,
-            path=self.path,
-            op=self.op,
-        )
+        return self.window.largest_max_bs(self.traffic, available_mb)
+
+
+def judged_by(contract: str) -> str:
+    """The contract whose formula counts; between the two it is the later one."""
+    return CANN_9_1 if contract == BETWEEN else contract
 
 
 def _require_counts(counts: Mapping[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""What a broken rule looks like: one Violation per rule and parameter, all of them in one ConstraintError."""
+"""A broken rule is a Violation; all of them together are one ConstraintError."""
 
 from __future__ import annotations
 
@@ -52,3 +52,18 @@ class ConstraintError(ValueError, RuntimeError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return (type(self), (self.violations, self.header, self.hint))
+
+
+class ConstraintWarning(UserWarning):
+    """A rule of level "warning" was broken: the call runs."""
+
+
+class PeerError(RuntimeError):
+    """A peer died, closed its connection or did not arrive in time; `.ranks` are its ranks in the group."""
+
+    def __init__(self, message: str, ranks: Sequence[int]) -> None:
+        super().__init__(message, tuple(ranks))
+        self.ranks = tuple(ranks)
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -1,8 +1,8 @@
-"""Calls as descriptions: a legal base call for every operator, product, contract and path, and changes to it.
+"""Described calls: a legal one per operator, product, contract and path, and changes to it.
 
-The rule records carry their violating and legal calls as such changes; tests, `ascend-moe explain` and
-the documentation build the calls from them. A change is an attribute, one of the sizes BS, H, K, env, or
-a tensor as (size, ..., dtype, content) with sizes by name and an optional content:
+The rule records carry their violating and legal calls as such changes; tests, `ascend-moe explain`
+and the documentation build the calls from them. A change is an attribute, one of the sizes BS, H,
+K, env, or a tensor as (size, ..., dtype, content) with sizes by name and an optional content:
 
     "strided"    not contiguous          "gap"        mask: an inactive token before an active one
     "grad"       requires grad           "too large"  ids: one is the number of experts
@@ -116,7 +116,7 @@ def example_call(setting: Setting, changes: Mapping[str, object]) -> ExampleCall
 def _add_sizes(
     sizes: dict[str, int], setting: Setting, args: Mapping[str, object], env: Mapping[str, str]
 ) -> None:
-    """A, the number of count words and moe_expert_num, from a described dispatch of the same sizes."""
+    """Sizes that follow from others, as a described dispatch derives them."""
     batch, hidden, topk = sizes["BS"], sizes["H"], sizes["K"]
     attributes = {key: value for key, value in args.items() if key in _DISPATCH_ATTRIBUTES}
     call = NormalCall(

@@ -14,6 +14,7 @@ from ascend_moe.contract.check import violations
 from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.limits import BETWEEN, HIERARCHY
 from ascend_moe.contract.signature import CANN_9_1
+from ascend_moe.contract.window import VARIABLE as WINDOW_VARIABLE
 
 CHECK_VARIABLE = "ASCEND_MOE_CHECK"
 CHECK_LEVELS = ("full", "fast", "off")
@@ -33,17 +34,27 @@ def executor_violations(
     """Everything that stops (level "error") or accompanies (level "warning") a call on CPU tensors.
 
     safety: leave out the rules without which the call still computes what it says (sizes of the hardware).
-    The window rules X-39 and E-01 become warnings: there is no HCCL window on a CPU to overflow, but the same call
-    would fail on an NPU.
+    There is no HCCL window on a CPU to overflow. So the window rules X-39 and E-01 stop a call only where
+    HCCL_BUFFSIZE says which window the deployment has; without it, the default that an NPU would use is a warning.
     """
     found = violations(op, call, product=product, contract=contract, values=True, safety=safety)
     found = [_window_as_warning(violation) for violation in found]
+    experts = call["moe_expert_num"]
+    if safety and isinstance(experts, int) and experts < 1:
+        found.append(
+            Violation("X-09", "error", "moe_expert_num", f"is {experts}, needed: >= 1", experts, 1)
+        )
     known = CANN_9_1 if contract == BETWEEN else contract
-    return found + _not_built(Call(op, call, product=product, contract=known))
+    broken = {violation.rule for violation in found}
+    return found + [
+        violation
+        for violation in _not_built(Call(op, call, product=product, contract=known))
+        if violation.rule not in broken
+    ]
 
 
 def _window_as_warning(violation: Violation) -> Violation:
-    if violation.rule not in ("X-39", "E-01"):
+    if violation.rule not in ("X-39", "E-01") or WINDOW_VARIABLE in os.environ:
         return violation
     return Violation(
         violation.rule,
@@ -56,14 +67,31 @@ def _window_as_warning(violation: Violation) -> Violation:
 
 
 def _not_built(call: Call) -> list[Violation]:
+    """Legal or tolerated on hardware, not runnable here: missing modes, and what only the kernels can ignore."""
     found = []
     if call.path == HIERARCHY:
-        message = f"the hierarchy path of {call.product} is not in this release; use full mesh"
-        found.append(Violation("X-29", "error", "comm_alg", message, call.comm_alg, "full mesh"))
-    if call.performance_info is not None:
-        message = "performance_info is not in this release; pass None"
-        found.append(Violation("X-31", "error", "performance_info", message, "a tensor", None))
+        found += _hierarchy(call)
+    weights = call.expert_scales
+    if call.op == "dispatch" and weights is not None:
+        shape, wanted = tuple(weights.shape), (call.batch, call.topk)
+        if shape != wanted or dtype_name(weights) != "float32":
+            message = f"is {dtype_name(weights)} {shape}, needed: float32 {wanted}"
+            found.append(Violation("D-09", "error", "expert_scales", message, shape, wanted))
     if call.op == "dispatch" and dtype_name(call.tokens) == "int32":
         message = "int32 x (packed int4) is not in this release; pass bfloat16 or float16"
         found.append(Violation("D-14", "error", "x", message, "int32", "bfloat16 or float16"))
+    return found
+
+
+def _hierarchy(call: Call) -> list[Violation]:
+    """What hierarchy cannot do even with the rule table switched off."""
+    found = []
+    ep, server = call.ep_world_size, call.path_limits.ranks_per_server
+    if ep % server:
+        rule = "X-05" if call.product == "A2" else "X-06"
+        message = f"is {ep}; hierarchy needs whole servers of {server} ranks"
+        found.append(Violation(rule, "error", "ep_world_size", message, ep, server))
+    if call.op == "dispatch" and call.scales is not None:
+        message = "is a tensor; hierarchy quantises a token once for all its experts: pass None"
+        found.append(Violation("D-08", "error", "scales", message, "a tensor", None))
     return found

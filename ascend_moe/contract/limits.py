@@ -1,9 +1,9 @@
-"""Every limit of the two operators, by contract and product. No other file of the project holds one.
+"""Every limit of the two operators, by contract and product; no other file holds one.
 
 A contract is the state of the public documents at one time:
 
-    cann-8.2   op-plugin d1c6186d (2025-08-15): the first release of the _v2 pair, with TP, without comm_alg
-    cann-9.1   op-plugin 517f2e7d (2026-08-21): comm_alg, special experts, hierarchy on A3, without TP
+    cann-8.2   op-plugin d1c6186d (2025-08-15): the first release of the pair, with TP, no comm_alg
+    cann-9.1   op-plugin 517f2e7d (2026-08-21): comm_alg, special experts, A3 hierarchy, no TP
 
 A path is how the tokens travel; limits differ between paths, so they are kept per path:
 
@@ -38,6 +38,7 @@ EXPERT_TOKEN_NUMS_TYPES = (0, 1)
 EXPERT_SHARD_TYPES = (0,)
 EXPERTS_TOTAL_BELOW = 2**31 - 1  # MoE and special experts together
 RANKS_PER_SERVER = 8  # A2
+RANKS_PER_SERVER_A3 = 16  # dies
 PACKED_HIDDEN_MAX = 5120  # int32 x: words per token
 PACKED_HIDDEN_MULTIPLE = 32
 WINDOW_MB_DEFAULT = 200
@@ -46,7 +47,7 @@ WINDOW_MB_MIN = 2
 
 @dataclass(frozen=True)
 class EpSizes:
-    """The legal ep_world_size values: a listed set, or every multiple of `multiple` in [low, high]."""
+    """The legal ep_world_size values: a list, or every multiple of `multiple` in [low, high]."""
 
     listed: tuple[int, ...] = ()
     low: int = 0
@@ -63,10 +64,6 @@ class EpSizes:
             return "{" + ", ".join(map(str, self.listed)) + "}"
         step = f", multiples of {self.multiple}" if self.multiple > 1 else ""
         return f"{self.low}..{self.high}{step}"
-
-    @property
-    def largest(self) -> int:
-        return max(self.listed) if self.listed else self.high
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,8 @@ class PathLimits:
     comm_quant_modes: tuple[int, ...] = COMM_QUANT_MODES
     shared_ranks: bool = False
     uneven_batches: bool = True
+    ranks_per_server: int = 0  # hierarchy: neighbours that add their rows before these leave
+    sums_by_expert: bool = False  # hierarchy: a server adds by ascending expert id, not by k
 
 
 @dataclass(frozen=True)
@@ -137,6 +136,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     hidden_multiple=32,
                     moe_experts_warn=512,
                     mask_ranks=(),
+                    ranks_per_server=RANKS_PER_SERVER,
                 ),
             },
             tp_sizes=(0, 1),
@@ -179,6 +179,8 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     moe_experts_warn=512,
                     mask_ranks=(),
                     performance_info=True,
+                    ranks_per_server=RANKS_PER_SERVER,
+                    sums_by_expert=True,
                 ),
             },
             tp_sizes=(0, 1),
@@ -219,6 +221,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_experts_warn=24,
                     mask_ranks=(1,),
                     uneven_batches=False,
+                    ranks_per_server=RANKS_PER_SERVER_A3,
                 ),
             },
             tp_sizes=(0, 1),
@@ -229,6 +232,11 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
         ),
     }
 )
+
+
+# The paths by name, for the sentences of the rules.
+A2_FIRST, A3_FIRST = (LIMITS[CANN_8_2, product].paths for product in PRODUCTS)
+A2_LATER, A3_LATER = (LIMITS[CANN_9_1, product].paths for product in PRODUCTS)
 
 
 def path_limits(contract: str, product: str, path: str) -> PathLimits:

@@ -1,10 +1,19 @@
-"""Which way the tokens travel: full mesh, fullmesh_v2 or hierarchy. Limits and buffer sizes depend on it."""
+"""Which way the tokens travel; limits and buffer sizes depend on it."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from typing import Any
 
-from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2, HIERARCHY, LIMITS, RANKS_PER_SERVER
+from ascend_moe.contract.limits import (
+    BETWEEN,
+    FULLMESH,
+    FULLMESH_V2,
+    HIERARCHY,
+    LIMITS,
+    RANKS_PER_SERVER,
+)
 from ascend_moe.contract.signature import CANN_9_1
 
 PCIE, ROCE = "HCCL_INTRA_PCIE_ENABLE", "HCCL_INTRA_ROCE_ENABLE"
@@ -31,3 +40,14 @@ def select_path(
     if comm_alg in ("", "0") and environment_selects_hierarchy(env):
         return HIERARCHY
     return FULLMESH
+
+
+def path_of(call: Mapping[str, Any], *, product: str, contract: str) -> str:
+    """The path of a call that runs here, by this process's own variables."""
+    return select_path(
+        product=product,
+        contract=CANN_9_1 if contract == BETWEEN else contract,
+        ep_world_size=call["ep_world_size"],
+        comm_alg=call["comm_alg"],
+        env=os.environ,
+    )

@@ -44,8 +44,10 @@ def resolve_contract(
     contract: str | None = None,
     env: Mapping[str, str] | None = None,
 ) -> Resolved:
-    """The contract asked for, else ASCEND_MOE_CONTRACT, else (auto) by the CANN version where an NPU is
-    present, else the oldest contract that knows every non-default parameter of the call.
+    """The contract asked for, else ASCEND_MOE_CONTRACT, else what auto means.
+
+    auto: by the CANN version where an NPU is present, else the oldest contract that knows every
+    parameter that the call sets.
 
     Raises ValueError for an unknown name.
     """
@@ -78,19 +80,19 @@ def contract_of_cann(version: tuple[int, int]) -> str:
 
 def knows_call(op: str, args: Mapping[str, object]) -> bool:
     """Whether the first contract knows every parameter that the call sets."""
-    later = _LATER[op]
-    for name, value in args.items():
-        if name not in later or value is None:
+    for name, default in _LATER[op]:
+        value = args.get(name)
+        if value is None or value is default:
             continue
         if name == "comm_alg" and value == "0":
             continue  # what the first wrapper sends down
-        if not isinstance(value, (int, str)) or value != later[name]:
+        if not isinstance(value, (int, str)) or value != default:
             return False
     return True
 
 
 _LATER = {
-    op: {p.name: p.default for p in table if p.since != CANN_8_2}
+    op: tuple((p.name, p.default) for p in table if p.since != CANN_8_2)
     for op, table in PARAMETERS.items()
 }
 

@@ -39,6 +39,9 @@ class World:
     Ranks ``0 .. shared_expert_rank_num - 1`` are *shared ranks* (expert_shard_type 0: shared experts first), the
     others hold ``local_expert_num`` MoE experts each, in ascending order.
 
+    Sizes of an illegal world (more shared experts than their ranks, say) are wrong but computable: the rules and the
+    meta kernel ask for them before or without refusing the call.
+
     ``shared_expert_num`` is the *effective* number: 0 when ``shared_expert_rank_num`` is 0, because the default
     ``(1, 0)`` means "no shared expert" in every implementation.
     """
@@ -74,14 +77,12 @@ class World:
     @property
     def local_expert_num(self) -> int:
         """MoE experts on each MoE rank (the documents' localMoeExpertNum)."""
-        return self.moe_expert_num // self.moe_rank_num
+        return self.moe_expert_num // max(self.moe_rank_num, 1)
 
     @property
     def replicas_per_shared_expert(self) -> int:
-        """Ranks that hold a copy of the same shared expert; 0 without shared experts."""
-        return (
-            self.shared_expert_rank_num // self.shared_expert_num if self.shared_expert_num else 0
-        )
+        """Ranks that hold a copy of the same shared expert."""
+        return max(self.shared_expert_rank_num // max(self.shared_expert_num, 1), 1)
 
     def is_shared_rank(self, rank: int) -> bool:
         """Whether ``rank`` holds a shared expert instead of MoE experts."""
@@ -136,7 +137,8 @@ def dispatch_specs(
     """Shapes and dtypes of everything dispatch returns on ``rank``.
 
     ``tp_world_size`` 0 and 1 mean "no TP". Where the eager wrapper and the meta registration of torch_npu differ the
-    meta registration decides: ``expand_scales`` is empty unless ``expert_scales`` is given.
+    meta registration decides: ``expand_scales`` is empty unless ``expert_scales`` is given. With ``expert_scales``
+    and TP on fewer than 8 ranks both forget the peer's half of ``ep_recv_counts``; it is kept here.
     """
     ep = world.ep_world_size
     max_bs = max_bs_of(bs, ep_world_size=ep, global_bs=global_bs)
@@ -146,7 +148,8 @@ def dispatch_specs(
     counts = ep * experts * tp_copies
     if has_expert_scales:
         global_rows = global_bs if global_bs else bs * ep
-        counts = ep * experts + global_rows * 2 * topk * (ep // RANKS_PER_SERVER_IN_COUNTS)
+        tables = global_rows * 2 * topk * (ep // RANKS_PER_SERVER_IN_COUNTS)
+        counts = max(counts, ep * experts + tables)
     return DispatchSpecs(
         expand_x=TensorSpec((rows * tp_copies, hidden), "int8" if quant_mode else x_dtype),
         dynamic_scales=TensorSpec((rows * tp_copies,), "float32"),

@@ -78,9 +78,9 @@ def arrange(
 
 
 def lay_out(
-    world: World, call: Mapping[str, Any], product: str, own: Arrived, peer: Arrived | None
+    world: World, call: Mapping[str, Any], own: Arrived, peer: Arrived | None
 ) -> tuple[Tensor, ...]:
-    """The seven outputs; rows that nobody sent, and whatever the mode does not define, are zero."""
+    """The seven outputs without combine's handle; rows that nobody sent, and what a mode does not define, are zero."""
     bs, hidden = call["x"].shape
     specs = dispatch_specs(
         world,
@@ -95,7 +95,7 @@ def lay_out(
         has_expert_scales=call["expert_scales"] is not None,
     )
     outputs = tuple(zero_output(spec) for spec in specs)
-    expand_x, dynamic_scales, assist_info, token_nums, ep_counts, tp_counts, expand_scales = outputs
+    expand_x, dynamic_scales, _, token_nums, ep_counts, tp_counts, expand_scales = outputs
 
     n_own = len(own.source)
     expand_x[:n_own] = own.rows.elements
@@ -105,14 +105,6 @@ def lay_out(
         expand_scales[:n_own] = own.rows.weights
     slots = own.counts.numel()
     ep_counts[:slots] = own.counts.reshape(-1).cumsum(0)
-    if product == "A2":
-        active = active_pairs(call["expert_ids"], call["x_active_mask"])
-        table = ordinals_at_sender(world, call["expert_ids"], active)
-        assist_info[: table.numel()] = table.reshape(-1)
-    else:
-        triples = assist_info[: 3 * n_own].view(n_own, 3)
-        triples[:, 0] = own.source
-        triples[:, 1:] = own.rows.place[:, :2]
     received = own.counts.sum(dim=1)
     if len(tp_counts):
         tp_counts[call["tp_rank_id"]] = n_own
@@ -126,3 +118,18 @@ def lay_out(
         tp_counts[1 - call["tp_rank_id"]] = n_peer
     token_nums[:] = received if call["expert_token_nums_type"] else received.cumsum(0)
     return outputs
+
+
+def write_handle(
+    world: World, call: Mapping[str, Any], product: str, own: Arrived, outputs: tuple[Tensor, ...]
+) -> None:
+    """What combine finds its rows by on full mesh: ``assist_info_for_combine``."""
+    assist_info, n_own = outputs[2], len(own.source)
+    if product == "A2":
+        active = active_pairs(call["expert_ids"], call["x_active_mask"])
+        table = ordinals_at_sender(world, call["expert_ids"], active)
+        assist_info[: table.numel()] = table.reshape(-1)
+    else:
+        triples = assist_info[: 3 * n_own].view(n_own, 3)
+        triples[:, 0] = own.source
+        triples[:, 1:] = own.rows.place[:, :2]

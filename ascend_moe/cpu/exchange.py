@@ -15,21 +15,20 @@ What can go wrong, and who learns it:
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Final
+from typing import Final, NoReturn
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-TIMEOUT_VARIABLE: Final = "ASCEND_MOE_TIMEOUT_S"
-DEFAULT_TIMEOUT_S: Final = 120.0
+from ascend_moe.contract.errors import PeerError
+from ascend_moe.patience import TIMEOUT_VARIABLE, timeout_seconds
+
 FAREWELL_S: Final = 5.0
 """How long a failing rank helps its healthy peers to receive its statement, so that they name the culprit, not it."""
 
@@ -41,17 +40,6 @@ _TAG: Final = 0x0E9
 _ARRIVED: Final = 1
 
 
-class PeerError(RuntimeError):
-    """A peer died, closed its connection or did not arrive in time; `.ranks` are its ranks in the group."""
-
-    def __init__(self, message: str, ranks: Sequence[int]) -> None:
-        super().__init__(message, tuple(ranks))
-        self.ranks = tuple(ranks)
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
 @dataclass(frozen=True)
 class Statement:
     """What one rank says before its rows: numbers, rows for the reader, and why it refuses (empty if it does not)."""
@@ -61,29 +49,26 @@ class Statement:
     refusal: str
 
 
+@dataclass(frozen=True)
+class _Message:
+    """A message on its way; the tensor must live as long as the work."""
+
+    peer: int
+    work: dist.Work | None
+    """None when it could not even be started: the connection is gone."""
+    content: Tensor
+
+
 @dataclass
 class _State:
     """What a group remembers between calls."""
 
     broken: str = ""
-    owed: list[tuple[int, dist.Work, Tensor]] = field(default_factory=list)
+    owed: list[_Message] = field(default_factory=list)
+    """Messages of refused calls that are still on their way."""
 
 
 _states: weakref.WeakKeyDictionary[dist.ProcessGroup, _State] = weakref.WeakKeyDictionary()
-
-
-def timeout_seconds() -> float:
-    """``ASCEND_MOE_TIMEOUT_S``, or 120. Raises ValueError for anything but a positive number."""
-    text = os.environ.get(TIMEOUT_VARIABLE)
-    if text is None:
-        return DEFAULT_TIMEOUT_S
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.0 < seconds < float("inf"):
-        raise ValueError(f"{TIMEOUT_VARIABLE} must be a positive number of seconds, got {text!r}")
-    return seconds
 
 
 class Exchange:
@@ -96,9 +81,12 @@ class Exchange:
         self._rank = group.rank()
         self._global_ranks = dist.get_process_group_ranks(group)
         self._peers = [rank for rank in range(group.size()) if rank != self._rank]
+        self.waited = [0.0] * group.size()
+        """Seconds for which this rank did nothing but wait for what each rank had to send."""
         self._seconds = timeout_seconds()
         self._deadline = time.monotonic() + self._seconds
-        self._sends: list[tuple[int, dist.Work, Tensor]] = []
+        self._sends: list[_Message] = []
+        self._failures: dict[int, RuntimeError] = {}
         self._state = _states.setdefault(group, _State())
         if self._state.broken:
             raise PeerError(f"{what}: the group cannot be used any more: {self._state.broken}", ())
@@ -121,8 +109,8 @@ class Exchange:
         """
         owed = self._post_statements(numbers, [0] * self._group.size(), reason)
         deadline = time.monotonic() + min(REFUSAL_S, self._seconds)
-        while not all(_arrived(message) for _, _, message in owed):
-            if time.monotonic() > deadline:
+        while not all(_arrived(message.content) for message in owed):
+            if self._failures or time.monotonic() > deadline:
                 self._state.owed += owed + self._sends
                 return None
             time.sleep(0.001)
@@ -139,79 +127,92 @@ class Exchange:
         sources = torch.split(incoming, list(receive_counts))
         destinations = torch.split(outgoing, list(send_counts))
         received = [
-            (peer, self._start(dist.irecv, sources[peer], peer), sources[peer])
+            self._start(dist.irecv, sources[peer], peer)
             for peer in self._peers
             if receive_counts[peer]
         ]
-        for peer in self._peers:
-            if send_counts[peer]:
-                self._send(destinations[peer], peer)
+        self._sends += [
+            self._start(dist.isend, destinations[peer], peer)
+            for peer in self._peers
+            if send_counts[peer]
+        ]
         sources[self._rank].copy_(destinations[self._rank])
         self._wait(received)
         return incoming
 
     def finish(self) -> None:
         """Waits until the peers have taken everything this rank sent; its buffers are free afterwards."""
-        self._wait(self._sends)
+        for message in self._sends:
+            self._wait_for(message, self._deadline)
+        if self._failures:
+            self._fail()
         self._sends = []
 
     def _post_statements(
         self, numbers: Sequence[int], rows: Sequence[int], reason: str
-    ) -> list[tuple[int, dist.Work, Tensor]]:
-        received = []
-        for peer in self._peers:
-            message = torch.zeros(len(numbers) + 2 + REASON_BYTES // 8, dtype=torch.int64)
-            received.append((peer, self._start(dist.irecv, message, peer), message))
-        for peer in self._peers:
-            self._send(_written(numbers, rows[peer], reason), peer)
+    ) -> list[_Message]:
+        words = len(numbers) + 2 + REASON_BYTES // 8
+        received = [
+            self._start(dist.irecv, torch.zeros(words, dtype=torch.int64), peer)
+            for peer in self._peers
+        ]
+        self._sends += [
+            self._start(dist.isend, _written(numbers, rows[peer], reason), peer)
+            for peer in self._peers
+        ]
         return received
 
     def _in_rank_order(
-        self, numbers: Sequence[int], rows: int, received: Sequence[tuple[int, dist.Work, Tensor]]
+        self, numbers: Sequence[int], rows: int, received: Sequence[_Message]
     ) -> list[Statement]:
-        by_rank = {peer: _read(message, len(numbers)) for peer, _, message in received}
+        by_rank = {message.peer: _read(message.content, len(numbers)) for message in received}
         by_rank[self._rank] = Statement(list(numbers), rows, "")
         return [by_rank[rank] for rank in range(self._group.size())]
 
-    def _send(self, message: Tensor, peer: int) -> None:
-        self._sends.append((peer, self._start(dist.isend, message, peer), message))
-
     def _start(
-        self, operation: Callable[..., dist.Work | None], message: Tensor, peer: int
-    ) -> dist.Work:
+        self, operation: Callable[..., dist.Work | None], content: Tensor, peer: int
+    ) -> _Message:
+        """Starts a message. A peer that is gone is remembered, not raised: the others must get theirs first."""
+        work = None
         try:
-            work = operation(message, self._global_ranks[peer], group=self._group, tag=_TAG)
+            work = operation(content, self._global_ranks[peer], group=self._group, tag=_TAG)
         except RuntimeError as error:
-            self._fail({peer: error})
-        assert (
-            work is not None
-        )  # None only for a process outside the group, which group.resolve() excludes
-        return work
+            self._failures.setdefault(peer, error)
+        return _Message(peer, work, content)
 
     def _receive_owed(self) -> None:
-        """Takes what peers sent for calls that this rank refused."""
+        """Takes what peers sent for calls that this rank refused; its buffers are free afterwards.
+
+        Messages of one peer arrive in the order in which they were started, so these come before this call's.
+        """
         owed, self._state.owed = self._state.owed, []
         self._wait(owed)
 
-    def _wait(self, pending: Sequence[tuple[int, dist.Work, Tensor]]) -> None:
-        failures: dict[int, RuntimeError] = {}
-        for peer, work, _ in pending:
-            try:
-                work.wait(_until(self._deadline))
-            except RuntimeError as error:
-                failures.setdefault(peer, error)
-        if failures:
-            self._fail(failures)
+    def _wait(self, pending: Sequence[_Message]) -> None:
+        for message in pending:
+            began = time.perf_counter()
+            self._wait_for(message, self._deadline)
+            self.waited[message.peer] += time.perf_counter() - began
+        if self._failures:
+            self._fail()
 
-    def _fail(self, failures: dict[int, RuntimeError]) -> None:
+    def _wait_for(self, message: _Message, moment: float) -> None:
+        if message.work is None:
+            return
+        try:
+            message.work.wait(timedelta(seconds=max(moment - time.monotonic(), 0.001)))
+        except RuntimeError as error:
+            self._failures.setdefault(message.peer, error)
+
+    def _fail(self) -> NoReturn:
         """Raises PeerError for the peers that failed, after the healthy ones got this rank's messages."""
+        failures = dict(self._failures)
         late = [peer for peer, error in failures.items() if _timed_out(error)]
         gone = [peer for peer in failures if peer not in late]
         farewell = time.monotonic() + FAREWELL_S
-        for peer, work, _ in self._sends:
-            if peer not in failures:
-                with contextlib.suppress(RuntimeError):  # that peer has its own reason to fail
-                    work.wait(_until(farewell))
+        for message in self._sends:
+            if message.peer not in failures:
+                self._wait_for(message, farewell)
         parts = []
         if late:
             parts.append(
@@ -223,10 +224,6 @@ class Exchange:
             )
         self._state.broken = "; ".join(parts)
         raise PeerError(f"{self._what}: {self._state.broken}", sorted(failures))
-
-
-def _until(moment: float) -> timedelta:
-    return timedelta(seconds=max(moment - time.monotonic(), 0.001))
 
 
 def _timed_out(error: RuntimeError) -> bool:

@@ -65,5 +65,6 @@ def membership_violations(
         found.append(Violation("E-05", "error", param, text, group.size(), size))
     if group.rank() != rank:
         text = f"{rank_param}={rank}, but this process is rank {group.rank()} of the group {name!r}"
-        found.append(Violation("X-08", "error", rank_param, text, rank, group.rank()))
+        rule = "X-08" if rank_param == "ep_rank_id" else "E-10"
+        found.append(Violation(rule, "error", rank_param, text, rank, group.rank()))
     return found

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ascend_moe.contract.servers import Servers
 from ascend_moe.cpu import combine as combining
 from ascend_moe.cpu import dispatch as dispatching
+from ascend_moe.cpu import hierarchy
 from ascend_moe.cpu.session import Session
 from ascend_moe.cpu.wire import unpack
 
@@ -21,15 +23,22 @@ def dispatch(**arguments: Any) -> tuple[Tensor, ...]:
     """``npu_moe_distribute_dispatch_v2`` on CPU tensors: the operator's keywords, its seven results."""
     session = Session("dispatch", arguments)
     with session.failures_reach_the_tp_peer():
-        world, call = session.world, session.call
+        world, call, servers = session.world, session.call, session.servers
+        if servers is not None:
+            call = servers.in_order_of_sum(call)
         pairs = dispatching.leaving(world, call)
         leaving = torch.bincount(pairs.destination, minlength=world.ep_world_size).tolist()
         arriving = session.agree(leaving)
         incoming = session.ep.rows(dispatching.outgoing(call, pairs), leaving, arriving)
         own = dispatching.arrange(world, call, incoming, arriving)
-        session.ep.finish()
+        session.finish()
     peer = _allgather(session, own) if session.tp else None
-    return dispatching.lay_out(world, call, session.product, own, peer)
+    outputs = dispatching.lay_out(world, call, own, peer)
+    if servers is not None:
+        hierarchy.write_handle(own, outputs)
+    else:
+        dispatching.write_handle(world, call, session.product, own, outputs)
+    return outputs
 
 
 def combine(**arguments: Any) -> Tensor:
@@ -37,6 +46,8 @@ def combine(**arguments: Any) -> Tensor:
     session = Session("combine", arguments)
     world, call = session.world, session.call
     rows = combining.own_rows(world, call)
+    if session.servers is not None:
+        return _combine_by_server(session, session.servers, rows)
     if session.tp:
         rows = _reduce_scatter(session, rows)
     with session.failures_reach_the_tp_peer():
@@ -45,9 +56,21 @@ def combine(**arguments: Any) -> Tensor:
         incoming = session.ep.rows(homeward.buffer, homeward.counts, arriving)
         arrived = unpack(incoming, rows.shape[1], rows.dtype)
         home = combining.find_rows(world, call, session.product, arrived, arriving)
-        session.ep.finish()
+        session.finish()
     session.require(home.violations)
     return combining.weighted_sum(world, call, arrived.elements, home)
+
+
+def _combine_by_server(session: Session, servers: Servers, rows: Tensor) -> Tensor:
+    world, call = session.world, session.call
+    homeward = hierarchy.homeward(world, call, rows)
+    arriving = session.agree(homeward.counts)
+    incoming = session.ep.rows(homeward.buffer, homeward.counts, arriving)
+    arrived = unpack(incoming, rows.shape[1], rows.dtype)
+    home = combining.find_rows(world, call, "A3", arrived, arriving)  # rows name token and place
+    session.finish()
+    session.require(home.violations)
+    return hierarchy.weighted_sum(world, servers, call, arrived, arriving, home)
 
 
 def _allgather(session: Session, own: dispatching.Arrived) -> dispatching.Arrived:

@@ -27,7 +27,8 @@ from ascend_moe.contract.signature import OPERATORS, PARAMETERS, schema, with_de
 from ascend_moe.cpu import kernels
 
 _NAMESPACE = "npu"
-_library: torch.library.Library | None = None
+_Library: Any = torch.library.Library  # its methods carry no types
+_library: Any = None
 
 
 def register() -> None:
@@ -45,7 +46,7 @@ def register() -> None:
 
 def _register() -> None:
     global _library
-    library = torch.library.Library(_NAMESPACE, "FRAGMENT")
+    library = _Library(_NAMESPACE, "FRAGMENT")
     for op in OPERATORS:
         name = f"npu_moe_distribute_{op}_v2"
         kernel = kernels.dispatch if op == "dispatch" else kernels.combine
@@ -86,7 +87,7 @@ def _by_keyword(op: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _dispatch_meta(**arguments: Any) -> tuple[Tensor, ...]:
-    call = with_defaults("dispatch", arguments)
+    call: dict[str, Any] = with_defaults("dispatch", arguments)
     x = call["x"]
     specs = dispatch_specs(
         World.of_call(call),
@@ -104,12 +105,13 @@ def _dispatch_meta(**arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _combine_meta(**arguments: Any) -> Tensor:
-    call = with_defaults("combine", arguments)
+    call: dict[str, Any] = with_defaults("combine", arguments)
     expand_x = call["expand_x"]
     spec = combine_spec(
         bs=call["expert_ids"].shape[0], hidden=expand_x.shape[1], expand_x_dtype=str(expand_x.dtype)
     )
-    return expand_x.new_empty(spec.shape)
+    output: Tensor = expand_x.new_empty(spec.shape)
+    return output
 
 
 class _Hook(importlib.abc.MetaPathFinder):

@@ -7,21 +7,30 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ascend_moe.contract.agreement import FIELDS, disagreements, statement
 from ascend_moe.contract.check import constraint_error
-from ascend_moe.contract.errors import ConstraintError, Violation
+from ascend_moe.contract.errors import (
+    ConstraintError,
+    ConstraintWarning,
+    PeerError,
+    Violation,
+)
 from ascend_moe.contract.executable import check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
+from ascend_moe.contract.layers import SEEN
+from ascend_moe.contract.path import path_of
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
+from ascend_moe.contract.servers import servers_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
-from ascend_moe.cpu.exchange import Exchange, PeerError, Statement
+from ascend_moe.cpu.exchange import Exchange, Statement
 from ascend_moe.cpu.group import membership_violations, resolve
 
 
@@ -38,7 +47,11 @@ class Session:
         self._contract: Resolved = resolve_contract(op, self.call)
         self.product = self._product.name
         self.world = World.of_call(self.call)
-        self._numbers = list(statement(op, self.call).values())
+        where = {"product": self.product, "contract": self._contract.name}
+        self._path = path_of(self.call, **where)
+        self.servers = servers_of(self._path, **where)
+        self._performance_info = arguments.get("performance_info")
+        self._numbers = list(statement(op, self.call, path=self._path).values())
 
         with_tp = self.call["tp_world_size"] == 2
         groups = {"ep": resolve(self.call["group_ep"])}
@@ -52,8 +65,8 @@ class Session:
         }
         if any(violation.level == "error" for violation in found):
             self._refuse(found, lines)
-        for violation in found:
-            warnings.warn(str(violation), RuntimeWarning, stacklevel=4)
+        for violation in [*found, *SEEN.warnings(self.call)]:
+            warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
         self.ep = lines["ep"]
         self.tp = lines.get("tp")
 
@@ -63,14 +76,14 @@ class Session:
         Raises ConstraintError on every rank when one of them refuses or when they disagree.
         """
         statements = self.ep.statements(self._numbers, leaving)
-        self.require(_found_in(statements, "rank"))
+        self.require(_found_in(statements, "ep_rank_id"))
         return [one.rows for one in statements]
 
     def agree_with_tp_peer(self, rows: int) -> int:
         """The same for the two ranks of a TP pair; returns how many own rows the peer has."""
         assert self.tp is not None
         statements = self.tp.statements(self._numbers, [rows, rows])
-        self.require(_found_in(statements, "tp rank"))
+        self.require(_found_in(statements, "tp_rank_id"))
         peer_rows = statements[1 - int(self.call["tp_rank_id"])].rows
         self.require(self._tp_count_violations(peer_rows))
         return peer_rows
@@ -82,6 +95,17 @@ class Session:
         swapped = self.tp.rows(outgoing, _only(1 - here, leaving), _only(1 - here, arriving))
         self.tp.finish()
         return swapped
+
+    def finish(self) -> None:
+        """Ends the exchange, and adds to ``performance_info`` how many microseconds this rank waited for each rank.
+
+        The caller's tensor changes in place although the schema does not say so, as in torch_npu. The schema must stay
+        the stock one, so a graph compiler does not know it either: give it a graph input, not an intermediate.
+        """
+        self.ep.finish()
+        if self._performance_info is not None:
+            waited = torch.tensor(self.ep.waited, dtype=torch.float64)
+            self._performance_info += (waited * 1e6).round().long()
 
     def require(self, found: list[Violation]) -> None:
         """Raises ConstraintError when anything was found."""
@@ -108,7 +132,7 @@ class Session:
             safety=check_level() == "off",
         )
         if self._op == "combine" and not any(violation.level == "error" for violation in found):
-            found += handle_violations(self.world, call, product=self.product)
+            found += handle_violations(self.world, call, product=self.product, path=self._path)
         found += membership_violations(
             "group_ep",
             call["group_ep"],
@@ -127,12 +151,14 @@ class Session:
         """Tells the peers why, and raises; what the peers say meanwhile completes the error."""
         reason = str(next(violation for violation in found if violation.level == "error"))
         for name, line in lines.items():
-            statements = line.refuse(self._numbers, reason)
+            statements = None
+            with suppress(PeerError):  # what is wrong here counts more than who is gone
+                statements = line.refuse(self._numbers, reason)
             if statements and name == "ep":
                 known = {(violation.rule, violation.param) for violation in found}
                 found += [
                     violation
-                    for violation in _found_in(statements, "rank", refusals=False)
+                    for violation in _found_in(statements, "ep_rank_id", refusals=False)
                     if (violation.rule, violation.param) not in known
                 ]
         raise self._error(found)
@@ -173,10 +199,13 @@ def _reason(error: Exception) -> str:
 
 
 def _found_in(
-    statements: Sequence[Statement], who: str, *, refusals: bool = True
+    statements: Sequence[Statement], rank_param: str, *, refusals: bool = True
 ) -> list[Violation]:
     """What the statements of a group say against the call: disagreements, and ranks that refuse it."""
-    found = disagreements([dict(zip(FIELDS, one.numbers, strict=True)) for one in statements])
+    found = disagreements(
+        [dict(zip(FIELDS, one.numbers, strict=True)) for one in statements], rank_param=rank_param
+    )
+    who = "rank" if rank_param == "ep_rank_id" else "tp rank"
     if refusals:
         for rank, one in enumerate(statements):
             if one.refusal:

@@ -3,8 +3,8 @@
     | token | slot | local expert | scale (fp32) | weight (fp32) | H elements | padding to 4 bytes |
 
 The first three are int32: the row's place at its source and its expert at the destination. The scale is the dynamic
-scale of an int8 row, the weight its ``expert_scales``; fields that a call does not use travel as zero. Scales ride with their rows because
-one message per pair of ranks is what costs time, not its bytes.
+scale of an int8 row, the weight its ``expert_scales``; fields that a call does not use travel as zero. Scales ride
+with their rows because one message per pair of ranks is what costs time, not its bytes.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,8 @@ PRODUCT_OF_CHIP = {"Ascend910B": "A2", "Ascend910_93": "A3"}
 
 
 class Present(NamedTuple):
+    """The chip that was found and the product it is."""
+
     product: str
     chip: str
 
@@ -42,7 +45,7 @@ def present_product() -> Present | None:
 
 
 def product_of_chip(chip: str) -> str | None:
-    """ "A3" for a full chip name such as Ascend910_9382, None for chips without the operators."""
+    """A3 for a full chip name such as Ascend910_9382, None for chips without the operators."""
     for prefix, product in PRODUCT_OF_CHIP.items():
         if chip.startswith(prefix):
             return product
@@ -50,12 +53,17 @@ def product_of_chip(chip: str) -> str | None:
 
 
 def _chip_of_torch_npu() -> str | None:
-    torch_npu = sys.modules.get("torch_npu")
-    npu = getattr(torch_npu, "npu", None)
+    """What CANN calls the chip. torch_npu's own get_device_name would open a device."""
+    npu = getattr(sys.modules.get("torch_npu"), "npu", None)
     if npu is None or not npu.is_available():
         return None
-    name = str(npu.get_device_name())
-    return name if name.startswith("Ascend") else None
+    try:
+        soc_name = ctypes.CDLL("libascendcl.so").aclrtGetSocName
+    except (OSError, AttributeError):
+        return None
+    soc_name.restype = ctypes.c_char_p
+    name: bytes | None = soc_name()
+    return name.decode("ascii", "replace") if name else None
 
 
 def chip_on_pci_bus(devices: Path) -> str | None:
@@ -64,12 +72,14 @@ def chip_on_pci_bus(devices: Path) -> str | None:
         entries = sorted(devices.iterdir())
     except OSError:
         return None
-    for entry in entries:
-        try:
-            if (entry / "vendor").read_text().strip() == HUAWEI:
-                chip = CHIP_OF_PCI_DEVICE.get((entry / "device").read_text().strip())
-                if chip is not None:
-                    return chip
-        except OSError:
-            continue
-    return None
+    chips = (_chip_of_pci_device(entry) for entry in entries)
+    return next((chip for chip in chips if chip is not None), None)
+
+
+def _chip_of_pci_device(entry: Path) -> str | None:
+    try:
+        if (entry / "vendor").read_text().strip() != HUAWEI:
+            return None
+        return CHIP_OF_PCI_DEVICE.get((entry / "device").read_text().strip())
+    except OSError:
+        return None

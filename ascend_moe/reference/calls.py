@@ -17,7 +17,9 @@ from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.executable import executor_violations
 from ascend_moe.contract.handle import handle_violations
+from ascend_moe.contract.path import path_of
 from ascend_moe.contract.resolve import resolve_contract, resolve_product
+from ascend_moe.contract.servers import Servers, servers_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
 
@@ -31,6 +33,8 @@ class WorldCalls:
     tp_world_size: int
     """Ranks of a TP pair: 2, or 1 without TP. The calls are ordered ``ep_rank * tp_world_size + tp_rank``."""
     product: str
+    servers: Servers | None
+    """How hierarchy cuts the group; None on full mesh."""
 
 
 def normalise(
@@ -62,6 +66,7 @@ def normalise(
                 raise constraint_error(
                     op, call, errors, chosen_product, chosen_contract, values=True
                 )
+    path = path_of(first, product=chosen_product.name, contract=chosen_contract.name)
     tp = 2 if first["tp_world_size"] == 2 else 1
     if len(calls) != first["ep_world_size"] * tp:
         raise ValueError(
@@ -75,7 +80,10 @@ def normalise(
                 f"but has ep_rank_id={call['ep_rank_id']}, tp_rank_id={call['tp_rank_id']}"
             )
     if check:
-        found = disagreements([statement(op, call) for call in arguments])
+        found = disagreements(
+            [statement(op, call, path=path) for call in arguments],
+            rank_param="ep_rank_id" if tp == 1 else None,
+        )
         if found:
             raise ConstraintError(
                 found, f"npu_moe_distribute_{op}_v2: the ranks do not fit together"
@@ -83,12 +91,13 @@ def normalise(
     world = World.of_call(first)
     if check and op == "combine":
         for call in arguments:
-            found = handle_violations(world, call, product=chosen_product.name)
+            found = handle_violations(world, call, product=chosen_product.name, path=path)
             if found:
                 raise ConstraintError(
                     found, f"npu_moe_distribute_combine_v2 on rank {call['ep_rank_id']}"
                 )
-    return WorldCalls(world, arguments, tp, chosen_product.name)
+    servers = servers_of(path, product=chosen_product.name, contract=chosen_contract.name)
+    return WorldCalls(world, arguments, tp, chosen_product.name, servers)
 
 
 def _completed(op: str, call: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ it is added, and the sum is rounded once, half to even, to the dtype of ``expand
     shared_expert_x  unweighted, last
 
 How a row finds its place is what differs between the products: A3 reads the triples in ``assist_info_for_combine``,
-A2 counts (see `_places_a2`).
+A2 counts (see `_places_a2`). The hierarchy path, where servers add before rows go home, is `hierarchy.combine_group`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.handle import doubled_row, missing_row, rows_received, slots_of
 from ascend_moe.contract.shapes import World
+from ascend_moe.reference import hierarchy
 from ascend_moe.reference.calls import normalise
 from ascend_moe.reference.quant import through_comm_quant
 from ascend_moe.reference.routing import active_pairs
@@ -47,6 +48,10 @@ def combine_world(
     calls: an active (token, k) for which no rank, or more than one, has a row (rule E-08).
     """
     world_calls = normalise("combine", calls, product=product, contract=contract, check=check)
+    if world_calls.servers is not None:
+        calls = world_calls.arguments
+        rows = [call["expand_x"][: rows_received(world_calls.world, call)] for call in calls]
+        return hierarchy.combine_group(world_calls.world, world_calls.servers, calls, rows)
     tp = world_calls.tp_world_size
     outputs: list[Tensor] = [torch.empty(0)] * len(calls)
     for plane in range(tp):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ascend_moe.contract.shapes import DispatchSpecs, World, dispatch_specs
 from ascend_moe.outputs import zero_output
+from ascend_moe.reference import hierarchy
 from ascend_moe.reference.calls import normalise
 from ascend_moe.reference.quant import quantise_rows
 from ascend_moe.reference.routing import Routes, active_pairs, ordinals_at_sender, routes
@@ -45,7 +46,7 @@ class Received:
     scales: Tensor
     """fp32 (n,) dynamic scales; empty without quantisation."""
     weights: Tensor
-    """fp32 (n,) the ``expert_scales`` of each row; empty when dispatch got none."""
+    """fp32 (n,) the ``expert_scales`` of each row; 0 where its source gave none."""
     pairs: Routes
     """Where each row comes from."""
     counts: Tensor
@@ -73,14 +74,21 @@ def dispatch_world(
     could not run (wrong shapes, ids out of range, ranks that disagree, a mode the contract does not know).
     """
     world_calls = normalise("dispatch", calls, product=product, contract=contract, check=check)
-    world, tp = world_calls.world, world_calls.tp_world_size
-    planes = [_receive_all(world, world_calls.arguments[plane::tp]) for plane in range(tp)]
+    world, tp, arguments = world_calls.world, world_calls.tp_world_size, world_calls.arguments
+    if world_calls.servers is not None:
+        arguments = [world_calls.servers.in_order_of_sum(call) for call in arguments]
+    planes = [_receive_all(world, arguments[plane::tp]) for plane in range(tp)]
     outputs = []
-    for index, call in enumerate(world_calls.arguments):
+    for index, call in enumerate(arguments):
         ep_rank, tp_rank = divmod(index, tp)
         own = planes[tp_rank][ep_rank]
         peer = planes[1 - tp_rank][ep_rank] if tp == 2 else None
-        outputs.append(_lay_out(world, call, world_calls.product, own, peer))
+        output = _lay_out(world, call, own, peer)
+        if world_calls.servers is not None:
+            hierarchy.write_handle(output.ep_recv_counts, own.counts.numel(), own.pairs)
+        else:
+            _write_handle(world, call, world_calls.product, own, output)
+        outputs.append(output)
     return outputs
 
 
@@ -96,9 +104,7 @@ def _receive_all(world: World, calls: Sequence[Mapping[str, Any]]) -> list[Recei
 
     in_world = first_token[pairs.source] + pairs.token
     rows, scales, row_of_pair = _travelling_rows(calls, pairs, in_world)
-    weights = (
-        _weights(calls, pairs, in_world) if first["expert_scales"] is not None else torch.empty(0)
-    )
+    weights = _weights(calls, pairs, in_world)
 
     experts = max(world.local_expert_num, 1)
     slot = (pairs.destination * experts + pairs.local_expert) * world.ep_world_size + pairs.source
@@ -147,14 +153,34 @@ def _travelling_rows(
 
 def _weights(calls: Sequence[Mapping[str, Any]], pairs: Routes, in_world: Tensor) -> Tensor:
     """The expert_scales of every pair; 0 for a shared expert, whose rows carry no weight."""
-    expert_scales = torch.cat([call["expert_scales"] for call in calls])
+    expert_scales = torch.cat(
+        [
+            torch.zeros(call["expert_ids"].shape)
+            if call["expert_scales"] is None
+            else call["expert_scales"]
+            for call in calls
+        ]
+    )
     topk = expert_scales.shape[1]
     weights = expert_scales[in_world, pairs.slot.clamp(max=topk - 1)]
     return torch.where(pairs.slot < topk, weights, 0.0)
 
 
+def _write_handle(
+    world: World, call: Mapping[str, Any], product: str, own: Received, output: DispatchOutput
+) -> None:
+    """What combine finds its rows by on full mesh."""
+    if product == "A2":
+        active = active_pairs(call["expert_ids"], call["x_active_mask"])
+        table = ordinals_at_sender(world, call["expert_ids"], active)
+        output.assist_info_for_combine[: table.numel()] = table.reshape(-1)
+    else:
+        triples = torch.stack([own.pairs.source, own.pairs.token, own.pairs.slot], dim=1)
+        output.assist_info_for_combine[: triples.numel()] = triples.reshape(-1)
+
+
 def _lay_out(
-    world: World, call: Mapping[str, Any], product: str, own: Received, peer: Received | None
+    world: World, call: Mapping[str, Any], own: Received, peer: Received | None
 ) -> DispatchOutput:
     """The padded outputs of one rank: own rows first, the TP peer's rows directly behind."""
     output = DispatchOutput(*(zero_output(spec) for spec in _specs(world, call)))
@@ -162,18 +188,11 @@ def _lay_out(
 
     output.expand_x[:n_own] = own.rows
     output.dynamic_scales[: len(own.scales)] = own.scales
-    output.expand_scales[: len(own.weights)] = own.weights
+    if call["expert_scales"] is not None:
+        output.expand_scales[:n_own] = own.weights
     prefix = own.counts.reshape(-1).cumsum(0)
     output.ep_recv_counts[: len(prefix)] = prefix
     token_nums = own.counts.sum(dim=1)
-    if product == "A2":
-        table = ordinals_at_sender(
-            world, call["expert_ids"], active_pairs(call["expert_ids"], call["x_active_mask"])
-        )
-        output.assist_info_for_combine[: table.numel()] = table.reshape(-1)
-    else:
-        triples = torch.stack([own.pairs.source, own.pairs.token, own.pairs.slot], dim=1)
-        output.assist_info_for_combine[: 3 * n_own] = triples.reshape(-1)
     if peer is not None:
         output.expand_x[n_own:n_all] = peer.rows
         output.dynamic_scales[n_own : n_own + len(peer.scales)] = peer.scales

@@ -74,29 +74,28 @@ def routes(
     ids = expert_ids.long()
     row, slot = torch.nonzero(active & (ids < world.moe_expert_num), as_tuple=True)
     expert = ids[row, slot]
-    found = [
+    to_moe_experts = Routes(
+        source=source[row],
+        token=token[row],
+        slot=slot,
+        destination=world.shared_expert_rank_num + expert // world.local_expert_num,
+        local_expert=expert % world.local_expert_num,
+        scale_row=world.shared_expert_num + expert,
+    )
+    row = torch.nonzero(active.any(dim=1), as_tuple=True)[0]
+    replicas = world.replicas_per_shared_expert
+    to_shared_experts = [
         Routes(
             source=source[row],
             token=token[row],
-            slot=slot,
-            destination=world.shared_expert_rank_num + expert // world.local_expert_num,
-            local_expert=expert % world.local_expert_num,
-            scale_row=world.shared_expert_num + expert,
+            slot=torch.full_like(row, topk + shared),
+            destination=shared * replicas + source[row] % replicas,
+            local_expert=torch.zeros_like(row),
+            scale_row=torch.full_like(row, shared),
         )
+        for shared in range(world.shared_expert_num)
     ]
-    row = torch.nonzero(active.any(dim=1), as_tuple=True)[0]
-    replicas = world.replicas_per_shared_expert
-    for shared in range(world.shared_expert_num):
-        found.append(
-            Routes(
-                source=source[row],
-                token=token[row],
-                slot=torch.full_like(row, topk + shared),
-                destination=shared * replicas + source[row] % replicas,
-                local_expert=torch.zeros_like(row),
-                scale_row=torch.full_like(row, shared),
-            )
-        )
+    found = [to_moe_experts, *to_shared_experts]
     pairs = Routes(*(torch.cat(columns) for columns in zip(*found, strict=True)))
     order = torch.argsort(
         pairs.destination * world.local_expert_num + pairs.local_expert, stable=True

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ascend_moe.contract.limits import LIMITS
+from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
@@ -127,13 +127,13 @@ def window_mb_worst_case() -> float:
     """The largest window in MiB that a legal A3 call without TP can need."""
     limits = LIMITS["cann-9.1", "A3"].paths["fullmesh"]
     worst = 0
-    for ranks in range(2, limits.ep_sizes.largest + 1):
+    for ranks in range(limits.ep_sizes.low, limits.ep_sizes.high + 1):
         given = Parameters(
             max_batch=limits.batch_max,
             hidden=limits.hidden_max,
             topk=limits.topk_max,
-            local_experts=max(1, 2048 // ranks),
-            shared_experts=4,
+            local_experts=max(1, limits.local_times_ep_max // ranks),
+            shared_experts=SHARED_EXPERTS_MAX,
             quant=True,
             smooth=True,
         )

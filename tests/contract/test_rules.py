@@ -1,4 +1,4 @@
-"""Generated from the records: the violating call breaks that rule and no other, the legal one breaks none."""
+"""From the records: the violating call breaks that rule and no other, the legal one breaks none."""
 
 import pytest
 import torch

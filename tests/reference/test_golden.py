@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from ascend_moe.reference import combine_world, dispatch_world
 from golden import PATHS, GoldenCase, golden_cases
+
+from ascend_moe.reference import combine_world, dispatch_world
 
 
 def test_all_cases_are_here():

@@ -1,4 +1,4 @@
-"""C-xx: rules of combine. Buffers sized by A or by counts may be larger; all other shapes are exact."""
+"""C-xx: rules of combine. Buffers sized by A or counts may be larger, other shapes are exact."""
 
 from __future__ import annotations
 
@@ -216,7 +216,7 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-03",
         param="assist_info_for_combine",
-        statement="assist_info_for_combine is 1-D int32 of at least A * 128.",
+        statement=f"assist_info_for_combine is 1-D int32 of at least A * {ASSIST_WORDS_PER_ROW}.",
         source=f"{DOCS}; {TILING}",
         check=_assist_info,
         operators=COMBINE,
@@ -227,15 +227,21 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-04",
         param="ep_send_counts",
-        statement="ep_send_counts is 1-D int32 of at least ep_world_size * local_expert_num (1 expert on a shared rank), "
-        "times max(tp_world_size, 1) on A3, plus 2 * global_bs * K * (ep_world_size / 8) in hierarchy.",
+        statement=(
+            "ep_send_counts is 1-D int32 of at least ep_world_size * local_expert_num (1 "
+            "expert on a shared rank), times max(tp_world_size, 1) on A3, plus 2 * global_bs "
+            "* K * (ep_world_size / 8) in hierarchy."
+        ),
         source=f"{DOCS}; {TILING}; {WRAPPER}",
         check=_ep_send_counts,
         operators=COMBINE,
         safety=True,
         breaks={"ep_send_counts": ("counts-1", "int32")},
         holds={"ep_send_counts": ("counts", "int32")},
-        note="A2 documents the long form always; the wrapper makes it only with expert_scales, so both are accepted.",
+        note=(
+            "A2 documents the long form always; the wrapper makes it only with expert_scales, "
+            "so both are accepted."
+        ),
     ),
     Rule(
         id="C-05",
@@ -260,7 +266,10 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-07",
         param="tp_send_counts",
-        statement="With tp_world_size = 2, tp_send_counts is dispatch's tp_recv_counts, int32 (2,). Ignored without TP.",
+        statement=(
+            "With tp_world_size = 2, tp_send_counts is dispatch's tp_recv_counts, int32 (2,). "
+            "Ignored without TP."
+        ),
         source=f"{SEED_DOC}; {TILING}",
         check=_tp_send_counts,
         operators=COMBINE,
@@ -283,7 +292,10 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-08",
         param="expand_scales",
-        statement="expand_scales is float32 of at least A on A2 and in hierarchy; ignored on A3 full mesh.",
+        statement=(
+            "expand_scales is float32 of at least A on A2 and in hierarchy; ignored on A3 "
+            "full mesh."
+        ),
         source=f"{DOCS}; {TILING}",
         check=_expand_scales,
         operators=COMBINE,
@@ -291,7 +303,10 @@ COMBINE_RULES: tuple[Rule, ...] = (
         breaks={"expand_scales": ("A-1", "float32")},
         excluding=({"product": "A3", "path": FULLMESH},),
         holds={"expand_scales": ("A", "float32")},
-        note="A2 full mesh never reads it: the empty tensor that dispatch returns without expert_scales is accepted.",
+        note=(
+            "A2 full mesh never reads it: the empty tensor that dispatch returns without "
+            "expert_scales is accepted."
+        ),
     ),
     Rule(
         id="C-09",
@@ -375,7 +390,9 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-14",
         param="comm_quant_mode",
-        statement="On A2 comm_quant_mode = 2 needs hierarchy (and driver 25.0.RC1.1 or later: E-04).",
+        statement=(
+            "On A2 comm_quant_mode = 2 needs hierarchy (and driver 25.0.RC1.1 or later: E-04)."
+        ),
         source=f"{DOCS}; {TILING}",
         check=_comm_quant_path,
         operators=COMBINE,
@@ -388,8 +405,10 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-15",
         param="ori_x",
-        statement="ori_x has shape (BS, H) and the dtype of expand_x; required with copy or const experts; None under "
-        "cann-8.2.",
+        statement=(
+            "ori_x has shape (BS, H) and the dtype of expand_x; required with copy or const "
+            "experts; None under cann-8.2."
+        ),
         source=f"{CURRENT_DOC}; {TILING}",
         message="is {value}, needed: {limit}",
         check=_ori_x,
@@ -401,8 +420,11 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-16",
         param="const_expert_v",
-        statement="const_expert_alpha_1, const_expert_alpha_2 and const_expert_v have shape (const_expert_num, H) and "
-        "the dtype of expand_x; required with const experts; None on A2, in hierarchy and under cann-8.2.",
+        statement=(
+            "const_expert_alpha_1, const_expert_alpha_2 and const_expert_v have shape "
+            "(const_expert_num, H) and the dtype of expand_x; required with const experts; "
+            "None on A2, in hierarchy and under cann-8.2."
+        ),
         source=f"{CURRENT_DOC}; {TILING}",
         message="is {value}, needed: {limit}",
         check=_const_tensors,
@@ -436,6 +458,9 @@ COMBINE_RULES: tuple[Rule, ...] = (
         source=f"{DOCS}; {TILING}",
         operators=COMBINE,
         checked=DOCUMENTED,
-        note="The operator allocates this output itself, so a caller cannot break it; shapes.py computes it.",
+        note=(
+            "The operator allocates this output itself, so a caller cannot break it; "
+            "shapes.py computes it."
+        ),
     ),
 )

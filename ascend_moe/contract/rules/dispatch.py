@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from ascend_moe.contract import limits as lim
-from ascend_moe.contract.call import Call
+from ascend_moe.contract.call import Call, TensorLike, dtype_name
 from ascend_moe.contract.limits import FULLMESH, HIERARCHY
 from ascend_moe.contract.rules.rule import (
     ACLNN_DOC,
     CURRENT_DOC,
     DOCS,
     DOCUMENTED,
+    KERNEL,
     TILING,
     WRAPPER,
     Breach,
@@ -48,8 +49,8 @@ def _scales_need_quant(call: Call) -> Finding:
 
 
 def _scales_dtype(call: Call) -> Finding:
-    scales = call.scales
-    if scales is None or call.packed or call.quant_mode == 0:
+    scales = _smooth_scales(call)
+    if scales is None:
         return None
     found = shape_breach(scales, "scales", ("float32",), None)
     if found is None and len(scales.shape) != 2:
@@ -60,24 +61,26 @@ def _scales_dtype(call: Call) -> Finding:
 
 
 def _scales_shape(call: Call) -> Finding:
-    scales = call.scales
-    if scales is None or call.packed or call.quant_mode == 0 or len(scales.shape) != 2:
+    scales = _smooth_scales(call)
+    if scales is None or len(scales.shape) != 2:
         return None
     rows = call.shared_experts + call.moe_expert_num
-    return shape_breach(scales, "scales", _any_dtype(call), (rows, call.hidden))
+    any_dtype = (dtype_name(scales),)  # D-05 judges it
+    return shape_breach(scales, "scales", any_dtype, (rows, call.hidden))
 
 
-def _any_dtype(call: Call) -> tuple[str, ...]:
-    """D-05 judges the dtype; here only the shape counts."""
-    from ascend_moe.contract.call import dtype_name
+def _smooth_scales(call: Call) -> TensorLike | None:
+    """Scales where their shape matters: D-04, D-08 and D-14 speak about the other cases."""
+    if call.quant_mode == 0 or call.packed or (call.product == "A2" and call.path == HIERARCHY):
+        return None
+    return call.scales
 
-    return () if call.scales is None else (dtype_name(call.scales),)
 
-
-def _no_scales_in_a2_hierarchy(call: Call) -> Finding:
-    if call.scales is not None and call.quant_mode != 0:
-        return Breach("a tensor", "None in A2 hierarchy, whose kernel ignores it")
-    return None
+def _no_scales_in_hierarchy(call: Call) -> Finding:
+    if call.scales is None or call.quant_mode == 0:
+        return None
+    level = "error" if call.product == "A2" else "warning"
+    return Breach("a tensor", "None in hierarchy, whose kernel ignores it", level=level)
 
 
 def _expert_scales_shape(call: Call) -> Finding:
@@ -194,7 +197,9 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     Rule(
         id="D-04",
         param="scales",
-        statement="scales is None with quant_mode = 0 (int32 x: D-14) and optional with quant_mode = 2.",
+        statement=(
+            "scales is None with quant_mode = 0 (int32 x: D-14) and optional with quant_mode = 2."
+        ),
         source=f"{DOCS}; {TILING}",
         message="is {value}, needed: {limit}",
         check=_scales_need_quant,
@@ -210,22 +215,24 @@ DISPATCH_RULES: tuple[Rule, ...] = (
         source=f"{DOCS}; {TILING}",
         check=_scales_dtype,
         operators=DISPATCH,
-        paths=(FULLMESH, lim.FULLMESH_V2),
         safety=True,
         breaks={"quant_mode": 2, "scales": ("moe", "H", "float16")},
+        excluding=({"path": HIERARCHY},),
         holds={"quant_mode": 2, "scales": ("moe", "H", "float32")},
     ),
     Rule(
         id="D-06",
         param="scales",
-        statement="scales has shape (SN + moe_expert_num, H), shared experts first; SN is 0 without shared experts "
-        "and on A2.",
+        statement=(
+            "scales has shape (SN + moe_expert_num, H), shared experts first; SN is 0 without "
+            "shared experts and on A2."
+        ),
         source=f"{DOCS}; {TILING}",
         check=_scales_shape,
         operators=DISPATCH,
-        paths=(FULLMESH, lim.FULLMESH_V2),
         safety=True,
         breaks={"quant_mode": 2, "scales": ("moe+1", "H", "float32")},
+        excluding=({"path": HIERARCHY},),
         holds={"quant_mode": 2, "scales": ("moe", "H", "float32")},
     ),
     Rule(
@@ -240,12 +247,11 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     Rule(
         id="D-08",
         param="scales",
-        statement="A2 hierarchy: scales is None.",
-        source=ACLNN_DOC,
+        statement="Hierarchy: scales is None. A3 takes it and ignores it: a warning.",
+        source=f"{ACLNN_DOC}; {KERNEL}",
         message="is {value}, needed: {limit}",
-        check=_no_scales_in_a2_hierarchy,
+        check=_no_scales_in_hierarchy,
         operators=DISPATCH,
-        products=("A2",),
         paths=(HIERARCHY,),
         breaks={"quant_mode": 2, "scales": ("moe", "H", "float32")},
         holds={"quant_mode": 2, "scales": None},
@@ -311,8 +317,11 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     Rule(
         id="D-14",
         param="x",
-        statement="int32 x (eight int4 in a word) needs A2 full mesh, quant_mode = 0, scales float32 (BS,), and H in "
-        "words a multiple of 32 up to 5120.",
+        statement=(
+            "int32 x (eight int4 in a word) needs A2 full mesh, quant_mode = 0, scales "
+            f"float32 (BS,), and H in words a multiple of {lim.PACKED_HIDDEN_MULTIPLE} up to "
+            f"{lim.PACKED_HIDDEN_MAX}."
+        ),
         source=CURRENT_DOC,
         check=_packed_x,
         operators=DISPATCH,
@@ -342,7 +351,7 @@ DISPATCH_RULES: tuple[Rule, ...] = (
     _output(
         "D-19",
         "ep_recv_counts",
-        "Output ep_recv_counts is 1-D int32 of ep * local_expert_num * max(tp, 1), longer in hierarchy.",
+        "Output ep_recv_counts is 1-D int32, ep * local_expert_num * max(tp, 1), longer in hierarchy.",
     ),
     _output("D-20", "tp_recv_counts", "Output tp_recv_counts is 1-D int32 (tp,)."),
     _output(

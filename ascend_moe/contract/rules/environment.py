@@ -5,13 +5,15 @@ from __future__ import annotations
 import sys
 
 from ascend_moe.contract.call import TENSOR_NAMES, Call
-from ascend_moe.contract.limits import HIERARCHY
+from ascend_moe.contract.limits import HIERARCHY, WINDOW_MB_DEFAULT, WINDOW_MB_MIN
 from ascend_moe.contract.path import PCIE, ROCE, environment_selects_hierarchy
+from ascend_moe.contract.rules.buffer import window_setting
 from ascend_moe.contract.rules.rule import (
     ACLNN_DOC,
     CURRENT_DOC,
     DOCS,
     DOCUMENTED,
+    PROCESS,
     RANKS,
     SEED_DOC,
     TILING,
@@ -22,12 +24,6 @@ from ascend_moe.contract.rules.rule import (
 from ascend_moe.contract.signature import CANN_9_1
 
 
-def _window_setting(call: Call) -> Finding:
-    from ascend_moe.contract.window import window_setting
-
-    return window_setting(call)
-
-
 def _hierarchy_variables(call: Call) -> Finding:
     if environment_selects_hierarchy(call.env):
         return Breach(f"{PCIE}=1, {ROCE}=0", "unset on A3, which ignores them")
@@ -35,13 +31,13 @@ def _hierarchy_variables(call: Call) -> Finding:
 
 
 def _no_gradient(call: Call) -> Finding:
+    if not any(getattr(tensor, "requires_grad", False) for tensor in call.tensors):
+        return None
     found = [
         Breach("requires grad", "inference only: torch.no_grad() or torch.inference_mode()", param)
         for param in TENSOR_NAMES[call.op]
         if getattr(getattr(call, param), "requires_grad", False)
     ]
-    if not found:
-        return None
     torch = sys.modules.get("torch")  # without torch the tensors are descriptions
     if torch is not None and not torch.is_grad_enabled():
         return None
@@ -52,18 +48,24 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
     Rule(
         id="E-01",
         param="HCCL_BUFFSIZE",
-        statement="HCCL_BUFFSIZE is a number of MB that HCCL reads as written (16 bits, default 200), at least 2 on A3, "
-        "equal on all ranks, and large enough (X-39).",
+        statement=(
+            "HCCL_BUFFSIZE is a number of MB that HCCL reads as written (16 bits, default "
+            f"{WINDOW_MB_DEFAULT}), at least {WINDOW_MB_MIN} on A3, equal on all ranks, and large "
+            "enough (X-39)."
+        ),
         source=f"{DOCS}; {TILING}",
         message="is {value} MB, needed: {limit} MB",
-        check=_window_setting,
+        check=window_setting,
         breaks={"BS": 1, "K": 1, "env": {"HCCL_BUFFSIZE": "1000GB"}},
         holds={"BS": 1, "K": 1, "env": {"HCCL_BUFFSIZE": "1000"}},
     ),
     Rule(
         id="E-02",
         param=PCIE,
-        statement=f"{PCIE}=1 with {ROCE}=0 selects hierarchy on A2 when comm_alg is empty; A3 ignores the pair.",
+        statement=(
+            f"{PCIE}=1 with {ROCE}=0 selects hierarchy on A2 when comm_alg is empty; "
+            "A3 ignores the pair."
+        ),
         source=f"{DOCS}; {ACLNN_DOC}",
         message="is set ({value}), needed: {limit}",
         check=_hierarchy_variables,
@@ -86,8 +88,10 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
     Rule(
         id="E-04",
         param="driver",
-        statement="A2: driver 25.0.RC1.1 or later for comm_quant_mode = 2, H > 7168 or BS > 256, the same on all nodes. "
-        "Driver 24.1 hangs.",
+        statement=(
+            "A2: driver 25.0.RC1.1 or later for comm_quant_mode = 2, H > 7168 or BS > 256, "
+            "the same on all nodes. Driver 24.1 hangs."
+        ),
         source=DOCS,
         products=("A2",),
         checked=DOCUMENTED,
@@ -104,16 +108,24 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
     Rule(
         id="E-06",
         param="group_ep",
-        statement="One EP group per model serves all dispatch_v2 and combine_v2 calls and no other operator; a TP "
-        "group likewise.",
+        statement=(
+            "One EP group per model serves all dispatch_v2 and combine_v2 calls and no other "
+            "operator; a TP group likewise."
+        ),
         source=DOCS,
-        checked=DOCUMENTED,
-        note="A second EP group in one process is a warning of the calls; foreign operators cannot be seen.",
+        level="warning",
+        checked=PROCESS,
+        note=(
+            "A second EP group in one process is a warning of the calls; foreign operators "
+            "cannot be seen."
+        ),
     ),
     Rule(
         id="E-07",
         param="group_tp",
-        statement="Without TP, group_tp may name a real group and is ignored, as are tp_send_counts.",
+        statement=(
+            "Without TP, group_tp may name a real group and is ignored, as are tp_send_counts."
+        ),
         source=SEED_DOC,
         checked=DOCUMENTED,
         note="A toleration: nothing to check.",
@@ -124,15 +136,21 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         statement="dispatch and combine are used in pairs; combine gets dispatch's own outputs.",
         source=DOCS,
         checked=DOCUMENTED,
-        note="A combine call shows only shapes (C-02 to C-08); across ranks X-40 compares the attributes.",
+        note=(
+            "A combine call shows only shapes (C-02 to C-08); across ranks X-40 compares the "
+            "attributes."
+        ),
     ),
     Rule(
         id="E-09",
         param="group_ep",
-        statement="Equal across layers: group_ep, ep_world_size, expert_shard_type, global_bs (with TP group_tp and "
-        "tp_world_size).",
+        statement=(
+            "Equal across layers: group_ep, ep_world_size, expert_shard_type, global_bs (with "
+            "TP group_tp and tp_world_size)."
+        ),
         source=SEED_DOC,
-        checked=RANKS,
+        level="warning",
+        checked=PROCESS,
         note="A warning when a later call of the process differs.",
     ),
     Rule(
@@ -141,12 +159,16 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         statement="tp_rank_id is distinct in the TP group, ep_rank_id in the EP group.",
         source=SEED_DOC,
         checked=RANKS,
-        note="Needs all ranks: see across_ranks.py.",
+        note="Compared between the ranks: in every call on CPU, once per group on an NPU.",
     ),
     Rule(
         id="E-11",
         param="x",
-        statement="Inference only: no input requires grad while gradients are recorded. Graphs are static.",
+        safety=True,
+        statement=(
+            "Inference only: no input requires grad while gradients are recorded. Graphs are "
+            "static."
+        ),
         source=DOCS,
         message="{value}; {limit}",
         check=_no_gradient,
@@ -156,11 +178,16 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
     Rule(
         id="E-12",
         param="ep_world_size",
-        statement="A2 servers are connected by switches, A3 stays in one super node except in hierarchy; A2 with one "
-        "server (ep_world_size <= 8) exists from cann-9.1 on.",
+        statement=(
+            "A2 servers are connected by switches, A3 stays in one super node except in "
+            "hierarchy; A2 with one server (ep_world_size <= 8) exists from cann-9.1 on."
+        ),
         source=f"{CURRENT_DOC}; {ACLNN_DOC}",
         checked=DOCUMENTED,
-        note="The sizes are X-05; the topology is not visible in a call. `ascend-moe doctor` warns of EP8 on A2.",
+        note=(
+            "The sizes are X-05; the topology is not visible in a call. `ascend-moe doctor` "
+            "warns of EP8 on A2."
+        ),
     ),
     Rule(
         id="E-13",

@@ -1,4 +1,4 @@
-"""What a rule is: one record that feeds the check, the documentation page, `explain` and the tests."""
+"""What a rule is: one record feeds the check, the documentation, `explain` and the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ CALL = (
     "call"  # from shapes, dtypes, attributes and variables of one call; no device synchronisation
 )
 VALUES = "values"  # needs tensor contents: CPU tensors, or ASCEND_MOE_CHECK=full
-RANKS = "ranks"  # needs all ranks of the group
+RANKS = "ranks"  # needs all ranks of the group: agreement.py
+PROCESS = "process"  # from what this process has seen before: layers.py
 DOCUMENTED = "documented"  # nothing in a call shows it; the record's note says why
 
 # Public sources.
@@ -39,6 +40,7 @@ class Breach(NamedTuple):
 
 
 Finding: TypeAlias = Breach | list[Breach] | None
+Check: TypeAlias = Callable[[Call], Finding]
 
 
 def unchecked(call: Call) -> Finding:
@@ -50,9 +52,10 @@ def unchecked(call: Call) -> Finding:
 class Rule:
     """One documented rule.
 
-    message may use {value} and {limit}; breaks and holds are a violating call and a nearest legal one,
-    as changes to the base call of examples.py (None where the rule is not checked on a call). They show the
-    rule wherever it applies, except outside `only` and inside `excluding`, where they meet another rule first.
+    message may use {value} and {limit}; breaks and holds are a violating call and a nearest legal
+    one, as changes to the base call of examples.py (None where the rule is not checked on a call).
+    They show the rule wherever it applies, except outside `only` and inside `excluding`, where they
+    meet another rule first.
     """
 
     id: str
@@ -60,7 +63,7 @@ class Rule:
     statement: str
     source: str
     message: str = "is {value}, allowed: {limit}"
-    check: Callable[[Call], Finding] = unchecked
+    check: Check = unchecked
     operators: tuple[str, ...] = OPERATORS
     products: tuple[str, ...] = PRODUCTS
     contracts: tuple[str, ...] = CONTRACTS
@@ -89,15 +92,20 @@ def shape_breach(
     """
     if tensor is None:
         return None
-    found: list[Breach] = []
     actual = tensor.shape
     name = dtype_name(tensor)
+    if name in dtypes:
+        if shape is None or actual == shape:
+            return None
+        if len(actual) == len(shape) and not any(shape):  # any sizes
+            return None
+    found: list[Breach] = []
     if name not in dtypes:
         found.append(Breach(name, " or ".join(dtypes), param, "dtype is {value}, allowed: {limit}"))
     if shape is not None:
         fits = len(actual) == len(shape)
         if fits:
-            for index, (have, want) in enumerate(zip(actual, shape)):
+            for index, (have, want) in enumerate(zip(actual, shape, strict=True)):
                 if (
                     want is not None
                     and have != want

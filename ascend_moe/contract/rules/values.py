@@ -1,4 +1,4 @@
-"""Checks that read tensor contents. They use methods of the tensors they get, so this file needs no torch.
+"""Checks that read tensor contents, through methods of the tensors: this file needs no torch.
 
 Rows that the mask switches off may hold anything (callers pad with uninitialised memory), so only
 active pairs (token, k) are looked at. A 1-D mask with n true entries activates tokens 0..n-1: the
@@ -46,6 +46,7 @@ def active_ids(call: Call) -> tuple[Any, Any] | None:
 
 
 def mask_order(call: Call) -> Finding:
+    """X-34."""
     known, mask = active_mask(call)
     if not known or mask is None:
         return None
@@ -62,6 +63,7 @@ def mask_order(call: Call) -> Finding:
 
 
 def ids_in_range(call: Call) -> Finding:
+    """X-36."""
     active = active_ids(call)
     if active is None or call.experts_total <= 0:
         return None
@@ -78,6 +80,7 @@ def ids_in_range(call: Call) -> Finding:
 
 
 def ids_distinct(call: Call) -> Finding:
+    """X-37."""
     active = active_ids(call)
     if active is None or call.topk == 1:
         return None
@@ -85,20 +88,21 @@ def ids_distinct(call: Call) -> Finding:
     if ids.shape[0] == 0:
         return None
     if pairs is not None:
-        # Give every inactive pair a negative id of its own, so that it equals nothing.
-        columns = ids.new_zeros(ids.shape).add(-1).cumsum(dim=1).to(ids.dtype)
-        ids = ids.where(pairs, columns)
+        # An inactive pair gets a number of its own, beyond 32 bits, so that it equals nothing.
+        ids = ids.long()
+        ids = ids.where(pairs, ids.new_ones(ids.shape).cumsum(dim=1) + 2**32)
     ordered = ids.sort(dim=1).values
     repeated = (ordered[:, 1:] == ordered[:, :-1]).any(dim=1)
     if not bool(repeated.any()):
         return None
-    token = int(repeated.to(ids.dtype).argmax())
+    token = repeated.tolist().index(True)
     row = ids[token].tolist()
     twice = next(expert for expert in row if row.count(expert) > 1)
     return Breach(f"token {token} names expert {twice} twice", "distinct experts per token")
 
 
 def storage_format(call: Call) -> Finding:
+    """X-38."""
     tokens: Any = call.tokens
     if getattr(getattr(tokens, "device", None), "type", "") != "npu":
         return None

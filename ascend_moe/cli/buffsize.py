@@ -1,0 +1,196 @@
+"""ascend-moe buffsize: the HCCL_BUFFSIZE that a deployment needs, against the one it has."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+
+from ascend_moe.cli.model import read_model
+from ascend_moe.cli.serving import derive_max_bs
+from ascend_moe.cli.table import pairs, paragraph
+from ascend_moe.contract.buffsize import IMPLEMENTATIONS, STOCK
+from ascend_moe.contract.deployment import OPS, Deployment
+from ascend_moe.contract.errors import ConstraintError
+from ascend_moe.contract.limits import BETWEEN, CONTRACTS, PATHS, PRODUCTS
+from ascend_moe.contract.window import Configured, read_hccl_buffsize
+
+SIZES = {"max_bs": "max-bs", "hidden": "hidden", "topk": "topk", "ep": "ep", "experts": "experts"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "exit code: 0 it fits, 1 it is too small, 2 usage"
+    add = parser.add_argument
+    add("--product", choices=PRODUCTS, help="default: ASCEND_MOE_PRODUCT, the NPU here, else A3")
+    add("--max-bs", type=_count, metavar="N", help="largest number of tokens of any rank")
+    add("--hidden", type=_count, metavar="N", help="hidden size")
+    add("--topk", type=_count, metavar="N", help="experts per token")
+    add("--ep", type=_count, metavar="N", help="ranks of the EP group")
+    add("--experts", type=_count, metavar="N", help="MoE experts of all ranks")
+    add("--redundant-experts", type=_number, default=0, metavar="N", help="added to the experts")
+    add("--shared-experts", type=_number, default=1, metavar="N", help="shared_expert_num")
+    add("--shared-ranks", type=_number, default=0, metavar="N", help="shared_expert_rank_num")
+    add("--algorithm", choices=PATHS, help="default: full mesh, on A2 as two variables say")
+    add("--op", choices=OPS, default="both", help="default: both")
+    add("--contract", choices=(*CONTRACTS, BETWEEN, "auto"), help="default: as for the calls")
+    add("--implementation", choices=IMPLEMENTATIONS, default=STOCK, help="default: stock")
+    add("--model", type=Path, metavar="PATH", help="config.json of a Hugging Face model")
+    add("--have", type=_number, metavar="MB", help="compare with this instead of HCCL_BUFFSIZE")
+    add("--json", action="store_true", help="one JSON object")
+    serving = parser.add_argument_group("max-bs from the flags of a serving engine")
+    serving.add_argument("--max-num-seqs", type=_count, metavar="N")
+    serving.add_argument("--spec-tokens", type=_number, default=0, metavar="N")
+    serving.add_argument("--max-capture-size", type=_count, metavar="N")
+    serving.add_argument("--serving-tp", type=_count, default=1, metavar="N")
+    serving.add_argument("--cap", type=_count, metavar="N", help="largest max-bs per rank")
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or len(text) > 10 or int(text) >= 2**31:
+        raise argparse.ArgumentTypeError(f"{text!a} is not a number from 0 to {2**31 - 1}")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if _number(text) == 0:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return int(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    notes: list[tuple[str, str]] = []
+    try:
+        sizes = _sizes(arguments, notes)
+        deployment = _deployment(arguments, sizes)
+    except ConstraintError as error:
+        print("; ".join(str(error).splitlines()), file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"ascend-moe buffsize: {error}", file=sys.stderr)
+        return 2
+    if arguments.have is not None:
+        configured = Configured(arguments.have, "--have")
+    else:
+        configured = read_hccl_buffsize(os.environ)
+    fits = deployment.fits(configured.mb)
+    report = _report(deployment, configured, fits)
+    if arguments.json:
+        print(json.dumps(report))
+    else:
+        _print(deployment, configured, fits, report, notes)
+    return 0 if fits else 1
+
+
+def _sizes(arguments: argparse.Namespace, notes: list[tuple[str, str]]) -> dict[str, int]:
+    """The five sizes, from flags, the model and the serving flags; flags win."""
+    sizes = {name: getattr(arguments, name) for name in SIZES}
+    if arguments.model is not None:
+        model = read_model(arguments.model)
+        for name in ("hidden", "topk", "experts"):
+            if sizes[name] is None:
+                sizes[name] = getattr(model, name)
+                notes.append(("model", f"{name} = {sizes[name]} ({model.keys[name]})"))
+    derived = derive_max_bs(
+        max_num_seqs=arguments.max_num_seqs,
+        spec_tokens=arguments.spec_tokens,
+        max_capture_size=arguments.max_capture_size,
+        serving_tp=arguments.serving_tp,
+        cap=arguments.cap,
+    )
+    if sizes["max_bs"] is None and derived is not None:
+        sizes["max_bs"] = derived.max_bs
+        notes.append(("max-bs", f"{derived.max_bs}: {derived.derivation}"))
+    missing = [f"--{flag}" for name, flag in SIZES.items() if sizes[name] is None]
+    if missing:
+        raise ValueError(f"missing: {', '.join(missing)}")
+    if arguments.redundant_experts:
+        total = sizes["experts"] + arguments.redundant_experts
+        notes.append(("experts", f"{sizes['experts']} + {arguments.redundant_experts} redundant"))
+        sizes["experts"] = total
+    return sizes
+
+
+def _deployment(arguments: argparse.Namespace, sizes: dict[str, int]) -> Deployment:
+    algorithm = arguments.algorithm
+    return Deployment.of(
+        product=arguments.product,
+        max_bs=sizes["max_bs"],
+        hidden=sizes["hidden"],
+        topk=sizes["topk"],
+        ep_world_size=sizes["ep"],
+        moe_expert_num=sizes["experts"],
+        shared_expert_num=arguments.shared_experts,
+        shared_expert_rank_num=arguments.shared_ranks,
+        op=arguments.op,
+        comm_alg="" if algorithm in (None, "fullmesh") else algorithm,
+        contract=arguments.contract,
+        implementation=arguments.implementation,
+        # An algorithm that is named is not overruled by the environment.
+        env={name: value for name, value in os.environ.items() if _matters(name, algorithm)},
+    )
+
+
+def _matters(name: str, algorithm: str | None) -> bool:
+    return algorithm is None or not name.startswith("HCCL_INTRA_")
+
+
+def _report(deployment: Deployment, configured: Configured, fits: bool) -> dict[str, object]:
+    required = deployment.required
+    return {
+        "product": deployment.product.name,
+        "contract": deployment.contract.name,
+        "algorithm": required.algorithm,
+        "required_bytes": required.bytes,
+        "required_mb": required.mb,
+        "configured_mb": configured.mb,
+        "configured_from": configured.source,
+        "fits": fits,
+        "largest_max_bs": deployment.largest_max_bs(configured.mb),
+        "formula": required.formula,
+        "export": f"export HCCL_BUFFSIZE={required.mb}",
+    }
+
+
+def _print(
+    deployment: Deployment,
+    configured: Configured,
+    fits: bool,
+    report: dict[str, object],
+    notes: list[tuple[str, str]],
+) -> None:
+    required = deployment.required
+    rows: list[tuple[str, object]] = [
+        ("product", f"{deployment.product.name} ({deployment.product.how})"),
+        ("contract", f"{deployment.contract.name} ({deployment.contract.how})"),
+        ("algorithm", f"{required.algorithm}, {deployment.implementation} kernels"),
+        *notes,
+        ("required", f"{required.mb} MB ({required.bytes} bytes)"),
+        ("formula", required.formula),
+        ("configured", f"{configured.mb} MB ({configured.source})"),
+        ("verdict", "fits" if fits else "HCCL_BUFFSIZE is too SMALL"),
+        ("largest max-bs", report["largest_max_bs"]),
+        ("device memory", f"{required.memory_mb} MB per EP group: HCCL allocates two buffers"),
+        ("set", f"{report['export']}  (the same on every rank)"),
+    ]
+    print(pairs(rows))
+    if required.literal_mb is not None:
+        print(
+            paragraph(
+                f"note: a literal reading of the documents counts the default shared_expert_num = 1 "
+                f"and asks for {required.literal_mb} MB; the operators count 0."
+            )
+        )
+    stock_a3 = deployment.implementation == STOCK and deployment.product.name == "A3"
+    if stock_a3 and required.stock_log_mb != required.mb:
+        print(
+            paragraph(
+                f"note: a stock error message would print {required.stock_log_mb} MB: it adds one to "
+                f"an exact size."
+            )
+        )
+    if configured.surprise:
+        print(paragraph(f"warning: {configured.surprise}."))
+    for violation in deployment.refused:
+        print(paragraph(f"{violation.level}: a call of these sizes breaks {violation}"))

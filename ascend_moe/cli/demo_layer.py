@@ -1,0 +1,145 @@
+"""The MoE layer of the demo: what every rank holds and computes. No process, no output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ascend_moe.contract.shapes import World
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Expected(NamedTuple):
+    """The reference of the whole world: per rank the seven outputs of dispatch, and the result of combine."""
+
+    dispatched: list[tuple[Tensor, ...]]
+    combined: list[Tensor]
+
+
+class RankReport(NamedTuple):
+    """One row of the table."""
+
+    rank: int
+    holds: str
+    rows: int
+    bytes_moved: int
+    max_error: float
+    equal: bool
+    dispatch_ms: float
+    combine_ms: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Sizes of the layer; tensors follow from the seed, so every process makes the same ones."""
+
+    ranks: int
+    bs: int
+    hidden: int
+    topk: int
+    experts: int
+    shared_ranks: int
+    quant_mode: int
+    product: str
+    seed: int
+
+    def __str__(self) -> str:
+        quant = "int8 rows with smooth scales" if self.quant_mode else "bf16 rows"
+        return (
+            f"{self.product} full mesh on CPU: {self.ranks} ranks ({self.shared_ranks} shared), BS {self.bs}, "
+            f"H {self.hidden}, K {self.topk}, {self.experts} MoE experts, {quant}"
+        )
+
+    @property
+    def world(self) -> World:
+        return World.of_call(self._attributes(0))
+
+    def dispatch_call(self, rank: int) -> dict[str, Any]:
+        """The operator's keywords on ``rank``, without group_ep."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + rank)
+        scales = None
+        if self.quant_mode:
+            common = torch.Generator().manual_seed(self.seed)
+            rows = self.world.shared_expert_num + self.experts
+            scales = torch.rand(rows, self.hidden, generator=common) + 0.5
+        order = torch.rand(self.bs, max(self.experts, 0), generator=generator).argsort(dim=1)
+        return self._attributes(rank) | {
+            "x": torch.randn(self.bs, self.hidden, generator=generator).bfloat16(),
+            "expert_ids": order[:, : self.topk].int(),
+            "scales": scales,
+            "quant_mode": self.quant_mode,
+        }
+
+    def combine_call(self, rank: int, call: dict[str, Any], dispatched: Any) -> dict[str, Any]:
+        """The keywords of combine on the outputs of dispatch, after this rank's experts ran."""
+        import torch
+
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + rank)
+        return self._attributes(rank) | {
+            "expand_x": self._run_experts(rank, dispatched),
+            "expert_ids": call["expert_ids"],
+            "assist_info_for_combine": dispatched[2],
+            "ep_send_counts": dispatched[4],
+            "expert_scales": torch.rand(self.bs, self.topk, generator=generator),
+            "expand_scales": dispatched[6],
+        }
+
+    def reference(self) -> Expected:
+        """All ranks in this process. Raises ConstraintError when the layer is illegal."""
+        from ascend_moe import reference
+        from ascend_moe.contract.check import check_dispatch, constraint_error
+        from ascend_moe.contract.resolve import Resolved, resolve_contract
+
+        calls = [self.dispatch_call(rank) for rank in range(self.ranks)]
+        options: dict[str, Any] = {"product": self.product}
+        for call in calls[:: max(self.ranks - 1, 1)]:  # a shared rank and a MoE rank
+            found = check_dispatch(**options, **call, group_ep="demo")
+            if any(violation.level == "error" for violation in found):
+                product = Resolved(self.product, "of the demo")
+                raise constraint_error(
+                    "dispatch", call, found, product, resolve_contract("dispatch", call)
+                )
+        dispatched = reference.dispatch_world(calls, **options)
+        combined = reference.combine_world(
+            [
+                self.combine_call(rank, call, output)
+                for rank, (call, output) in enumerate(zip(calls, dispatched, strict=True))
+            ],
+            **options,
+        )
+        return Expected(list(dispatched), combined)
+
+    def holds(self, rank: int) -> str:
+        """What the table says of the rank."""
+        if self.world.is_shared_rank(rank):
+            return "shared expert"
+        local = self.world.local_expert_num
+        first = (rank - self.shared_ranks) * local
+        return f"expert {first}" if local == 1 else f"experts {first}-{first + local - 1}"
+
+    def _attributes(self, rank: int) -> dict[str, Any]:
+        return {
+            "ep_world_size": self.ranks,
+            "ep_rank_id": rank,
+            "moe_expert_num": self.experts,
+            "shared_expert_num": 1,
+            "shared_expert_rank_num": self.shared_ranks,
+        }
+
+    def _run_experts(self, rank: int, dispatched: Any) -> Tensor:
+        """The expert of a row: undo the quantisation and multiply by a factor of the expert's own."""
+        import torch
+
+        expand_x, dynamic_scales, _, token_nums = dispatched[:4]
+        rows = expand_x.float()
+        if self.quant_mode:
+            rows *= dynamic_scales[:, None]
+        local = torch.repeat_interleave(torch.arange(len(token_nums)), token_nums)
+        first = (rank - self.shared_ranks) * self.world.local_expert_num
+        rows[: len(local)] *= (1.0 + (first + local) / max(self.experts, 1))[:, None]
+        outputs: Tensor = rows.bfloat16()
+        return outputs

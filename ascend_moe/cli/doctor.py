@@ -1,0 +1,223 @@
+"""ascend-moe doctor: what is here, and which known problems wait. Opens no device, imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ascend_moe.cli.table import pairs, paragraph
+from ascend_moe.contract.limits import BETWEEN, PRODUCTS, RANKS_PER_SERVER
+from ascend_moe.contract.path import PCIE, ROCE, environment_selects_hierarchy
+from ascend_moe.contract.resolve import contract_of_cann, resolve_contract, resolve_product
+from ascend_moe.contract.signature import CANN_8_2
+from ascend_moe.contract.window import VARIABLE, read_hccl_buffsize
+from ascend_moe.hardware.cann import cann_home, cann_version, cann_version_text
+from ascend_moe.hardware.driver import driver_version
+
+VARIABLES = (
+    "ASCEND_MOE_PRODUCT",
+    "ASCEND_MOE_CONTRACT",
+    "ASCEND_MOE_CHECK",
+    "ASCEND_MOE_TIMEOUT_S",
+    "ASCEND_MOE_DUMP",
+    "ASCEND_HOME_PATH",
+    "ASCEND_CUSTOM_OPP_PATH",
+    VARIABLE,
+    "HCCL_BUFFSIZE_EP",
+    "DEEPEP_HCCL_BUFFSIZE",
+    "HCCL_OP_EXPANSION_MODE",
+    PCIE,
+    ROCE,
+    "HCCL_LOGIC_SUPERPOD_ID",
+)
+# What must be equal on all nodes of a deployment.
+COMPARED = ("product", "cann", "driver", "torch_npu", "hccl_buffsize_mb", "hierarchy")
+KERNEL_LIBRARY = Path("op_api/lib/libcust_opapi.so")
+
+
+class Problem(NamedTuple):
+    """Something that is known to go wrong; rule is its id, or empty."""
+
+    rule: str
+    text: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = "exit code: 0 nothing known is wrong, 1 problems, 2 usage"
+    parser.add_argument("--product", choices=PRODUCTS, help="default: the NPU here, else A3")
+    parser.add_argument("--ep", type=int, metavar="N", help="ranks of the EP group that will run")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--compare",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="instead: compare what doctor --json wrote on several nodes",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    try:
+        if arguments.compare:
+            facts, problems = {}, compare(arguments.compare)
+        else:
+            facts = gather(os.environ, arguments.product)
+            problems = known_problems(facts, os.environ, arguments.ep)
+    except ValueError as error:
+        print(f"ascend-moe doctor: {error}", file=sys.stderr)
+        return 2
+    if arguments.json:
+        print(json.dumps({**facts, "problems": [problem._asdict() for problem in problems]}))
+    else:
+        if facts:
+            print(pairs(_rows(facts)))
+        for problem in problems:
+            rule = f" [{problem.rule}]" if problem.rule else ""
+            print(paragraph(f"problem{rule}: {problem.text}"))
+        if not problems:
+            print("no known problem")
+    return 1 if problems else 0
+
+
+def gather(env: Mapping[str, str], product: str | None = None) -> dict[str, Any]:
+    """What is installed here and what the environment says, as --json prints it."""
+    resolved = resolve_product(product, env)
+    contract = resolve_contract("dispatch", {}, None, env)
+    home = cann_home(env)
+    configured = read_hccl_buffsize(env)
+    return {
+        "product": resolved.name,
+        "product_from": resolved.how,
+        "contract": contract.name,
+        "contract_from": contract.how,
+        "torch": _installed("torch"),
+        "torch_npu": _installed("torch_npu"),
+        "cann": None if home is None else cann_version_text(home),
+        "cann_home": None if home is None else str(home),
+        "driver": driver_version(),
+        "kernels": _kernels(env),
+        "hccl_buffsize_mb": configured.mb,
+        "hccl_buffsize_from": configured.source,
+        "hierarchy": environment_selects_hierarchy(env),
+        "variables": {name: env[name] for name in VARIABLES if name in env},
+    }
+
+
+def known_problems(
+    facts: Mapping[str, Any], env: Mapping[str, str], ep: int | None
+) -> list[Problem]:
+    """What is known to hang, fail or surprise with these facts."""
+    found: list[Problem] = []
+    surprise = read_hccl_buffsize(env).surprise
+    if surprise:
+        found.append(Problem("E-01", f"{surprise}."))
+    if "HCCL_BUFFSIZE_EP" in env:
+        text = f"HCCL_BUFFSIZE_EP is a name in messages that nothing reads: set {VARIABLE}."
+        found.append(Problem("E-01", text))
+    other = env.get("DEEPEP_HCCL_BUFFSIZE")
+    if other is not None and other != env.get(VARIABLE):
+        found.append(
+            Problem(
+                "X-40",
+                f"DEEPEP_HCCL_BUFFSIZE={other!a} differs from {VARIABLE} "
+                f"({facts['hccl_buffsize_mb']} MB): processes that read only one of them get "
+                "another buffer, and unequal buffers hang.",
+            )
+        )
+    if env.get("HCCL_OP_EXPANSION_MODE", "").upper() == "AIV":
+        found.append(
+            Problem(
+                "E-13", "HCCL_OP_EXPANSION_MODE=AIV was seen to hang these operators: unset it."
+            )
+        )
+    driver = facts["driver"]
+    if driver is not None and driver.startswith("24.1"):
+        found.append(
+            Problem("E-04", f"driver {driver} hangs: install 25.0.RC1.1 or later on all nodes.")
+        )
+    if facts["product"] == "A3" and facts["hierarchy"]:
+        found.append(Problem("E-02", f"{PCIE}=1 with {ROCE}=0 has no effect on A3."))
+    found += _single_server(facts, ep)
+    path = env.get("ASCEND_CUSTOM_OPP_PATH")
+    if path and facts["kernels"] is None:
+        found.append(Problem("", f"no {KERNEL_LIBRARY} below ASCEND_CUSTOM_OPP_PATH={path!a}."))
+    return found
+
+
+def _single_server(facts: Mapping[str, Any], ep: int | None) -> list[Problem]:
+    """E-12: one A2 server, which only CANN 9.1 serves."""
+    if facts["product"] != "A2" or ep is None or ep > RANKS_PER_SERVER:
+        return []
+    home = facts["cann_home"]
+    version = None if home is None else cann_version(Path(home))
+    contract = facts["contract"] if version is None else contract_of_cann(version)
+    if contract not in (CANN_8_2, BETWEEN):
+        return []
+    text = f"ep_world_size {ep} on A2 (one server) hangs or is refused before CANN 9.1."
+    return [Problem("E-12", text)]
+
+
+def compare(files: list[Path]) -> list[Problem]:
+    """Differences between nodes that these operators do not survive.
+
+    Raises ValueError for a file that doctor --json did not write.
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    for path in files:
+        try:
+            node = json.loads(path.read_bytes())
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror}") from None
+        except (ValueError, RecursionError):
+            raise ValueError(f"{path} is not JSON") from None
+        if not isinstance(node, dict) or not set(COMPARED) <= set(node):
+            raise ValueError(f"{path} was not written by `ascend-moe doctor --json`")
+        nodes[str(path)] = node
+    problems = []
+    for name in COMPARED:
+        values = {file: str(node[name]) for file, node in nodes.items()}
+        if len(set(values.values())) > 1:
+            shown = ", ".join(f"{value} in {file}" for file, value in values.items())
+            problems.append(Problem("X-40", f"{name} differs: {shown}."))
+    return problems
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _kernels(env: Mapping[str, str]) -> str | None:
+    """Our kernel library, where ASCEND_CUSTOM_OPP_PATH lets op-plugin find it."""
+    for directory in env.get("ASCEND_CUSTOM_OPP_PATH", "").split(":"):
+        library = Path(directory) / KERNEL_LIBRARY
+        if directory and library.is_file():
+            return str(library)
+    return None
+
+
+def _rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
+    missing = "not here"
+    rows: list[tuple[str, object]] = [
+        ("product", f"{facts['product']} ({facts['product_from']})"),
+        ("contract", f"{facts['contract']} ({facts['contract_from']})"),
+        ("torch", facts["torch"] or missing),
+        ("torch_npu", facts["torch_npu"] or missing),
+        ("CANN", f"{facts['cann'] or 'version unknown'}, {facts['cann_home']}")
+        if facts["cann_home"]
+        else ("CANN", f"{missing}: torch_npu loads only on the virtual NPU"),
+        ("driver", facts["driver"] or missing),
+        ("kernels", facts["kernels"] or "CANN's own (ours are not on ASCEND_CUSTOM_OPP_PATH)"),
+        ("HCCL buffer", f"{facts['hccl_buffsize_mb']} MB ({facts['hccl_buffsize_from']})"),
+        ("A2 hierarchy", "selected by variables" if facts["hierarchy"] else "not by variables"),
+    ]
+    rows += [(name, value) for name, value in facts["variables"].items()]
+    return rows

@@ -1,0 +1,1 @@
+"""One file per kind of generated text; each has files(root) -> {path: text}."""

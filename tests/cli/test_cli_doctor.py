@@ -1,0 +1,129 @@
+import json
+
+import pytest
+
+from ascend_moe.cli import doctor, main
+from ascend_moe.hardware import cann, driver, product
+
+
+@pytest.fixture(autouse=True)
+def no_variables(monkeypatch):
+    for name in (*doctor.VARIABLES, "ASCEND_TOOLKIT_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def report(capsys, *words):
+    code = main(["doctor", *words, "--json"])
+    found = json.loads(capsys.readouterr().out)
+    return code, [problem["rule"] for problem in found["problems"]], found
+
+
+def test_nothing_wrong(capsys):
+    code, rules, found = report(capsys)
+    assert (code, rules) == (0, [])
+    assert found["product"] == "A3"
+    assert main(["doctor"]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[-1] == "no known problem"
+
+
+@pytest.mark.parametrize(
+    ("env", "words", "rule"),
+    [
+        ({"HCCL_OP_EXPANSION_MODE": "AIV"}, [], "E-13"),
+        ({"HCCL_BUFFSIZE": "65536"}, [], "E-01"),
+        ({"HCCL_BUFFSIZE_EP": "2048"}, [], "E-01"),
+        ({"HCCL_BUFFSIZE": "512", "DEEPEP_HCCL_BUFFSIZE": "1024"}, [], "X-40"),
+        ({"HCCL_INTRA_PCIE_ENABLE": "1", "HCCL_INTRA_ROCE_ENABLE": "0"}, [], "E-02"),
+        ({}, ["--product", "A2", "--ep", "8"], "E-12"),
+        ({"ASCEND_CUSTOM_OPP_PATH": "/nonexistent"}, [], ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_known_problems(monkeypatch, capsys, env, words, rule):
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    assert report(capsys, *words)[:2] == (1, [rule])
+
+
+@pytest.mark.parametrize(("version", "rules"), [("24.1.0.3", ["E-04"]), ("25.0.rc1.1", [])])
+def test_driver(monkeypatch, capsys, tmp_path, version, rules):
+    file = tmp_path / "version.info"
+    file.write_text(f"Version={version}\nascendhal_version=7.35\n")
+    assert driver.driver_version((file,)) == version
+    monkeypatch.setattr(doctor, "driver_version", lambda: version)
+    assert report(capsys)[1] == rules
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "version"),
+    [
+        ("aarch64-linux/ascend_toolkit_install.info", "package_name=x\nversion=8.2.RC1\n", (8, 2)),
+        ("compiler/version.info", "Version=7.7.0\nversion=9.1.0\n", (7, 7)),
+        ("version.cfg", "# v\ntoolkit_running_version=[8.3.RC1]\n", (8, 3)),
+        ("opp/version.info", "nothing\n", None),
+    ],
+)
+def test_cann(monkeypatch, tmp_path, file, text, version):
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
+    assert cann.cann_home() == tmp_path
+    assert cann.cann_version() == version
+
+
+@pytest.mark.parametrize(
+    ("vendor", "device", "chip"),
+    [
+        ("0x19e5", "0xd802", "Ascend910B"),
+        ("0x19e5", "0xd803", "Ascend910_93"),
+        ("0x19e5", "0xd500", "Ascend310P"),
+        ("0x19e5", "0x1822", None),
+        ("0x10de", "0xd802", None),
+    ],
+)
+def test_chip_on_the_pci_bus(tmp_path, vendor, device, chip):
+    entry = tmp_path / "0000:c1:00.0"
+    entry.mkdir()
+    (entry / "vendor").write_text(f"{vendor}\n")
+    (entry / "device").write_text(f"{device}\n")
+    (tmp_path / "0000:00:00.0").mkdir()
+    assert product.chip_on_pci_bus(tmp_path) == chip
+    assert product.chip_on_pci_bus(tmp_path / "missing") is None
+
+
+@pytest.mark.parametrize(
+    ("chip", "expected"),
+    [
+        ("Ascend910B3", "A2"),
+        ("Ascend910_9382", "A3"),
+        ("Ascend310P3", None),
+        ("Ascend910A", None),
+        ("Ascend950", None),
+    ],
+)
+def test_product_of_chip(chip, expected):
+    assert product.product_of_chip(chip) == expected
+
+
+def test_compare_nodes(monkeypatch, capsys, tmp_path):
+    files = []
+    for index, size in enumerate(("512", "512", "1024")):
+        monkeypatch.setenv("HCCL_BUFFSIZE", size)
+        assert main(["doctor", "--json"]) == 0
+        file = tmp_path / f"node{index}.json"
+        file.write_text(capsys.readouterr().out)
+        files.append(str(file))
+    assert main(["doctor", "--compare", *files[:2]]) == 0
+    assert "no known problem" in capsys.readouterr().out
+    assert main(["doctor", "--compare", *files]) == 1
+    assert "hccl_buffsize_mb differs: 512 in" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{"])
+def test_compare_refuses_other_files(capsys, tmp_path, content):
+    file = tmp_path / "node.json"
+    file.write_text(content)
+    assert main(["doctor", "--compare", str(file)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,178 @@
+"""Behind the stock operator names: FakeTensor, torch.compile, opcheck, schema, strides, positional arguments."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import worlds
+from random_calls import Plan, combine_calls, dispatch_calls
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import ascend_moe
+from ascend_moe.contract.signature import OPERATORS, PARAMETERS
+from ascend_moe.reference import combine_world, dispatch_world
+
+ascend_moe.register()
+
+PLAN = Plan(
+    product="A3",
+    contract="cann-8.2",
+    ep=2,
+    tp=1,
+    shared_experts=0,
+    shared_ranks=0,
+    local_experts=3,
+    batch_sizes=(5, 5),
+    hidden=1024,
+    topk=2,
+    dtype="bfloat16",
+    quant_mode=2,
+    smooth=True,
+    mask="none",
+    token_nums_type=1,
+    expert_scales=True,
+    shared_expert_x="none",
+    comm_quant_mode=0,
+    special=(0, 0, 0),
+    skewed=False,
+    strided=False,
+    seed=11,
+)
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[worlds.World]:
+    with worlds.world(2) as opened:
+        yield opened
+
+
+def _calls(rank: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Dispatch and combine of one rank, with group names."""
+    calls = dispatch_calls(PLAN)
+    back = combine_calls(PLAN, dispatch_world(calls), calls)
+    return worlds.with_groups(rank, calls[rank]), worlds.with_groups(rank, back[rank])
+
+
+def _oracle(rank: int) -> tuple[Any, Any]:
+    calls = dispatch_calls(PLAN)
+    wanted = dispatch_world(calls)
+    return wanted[rank], combine_world(combine_calls(PLAN, wanted, calls))[rank]
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_python_signature_is_the_schema(op: str):
+    name = f"npu_moe_distribute_{op}_v2"
+    operator = getattr(torch.ops.npu, name).default
+    ours = inspect.signature(getattr(ascend_moe, name)).parameters
+    assert [argument.name for argument in operator._schema.arguments] == list(ours)
+    for argument, parameter in zip(operator._schema.arguments, PARAMETERS[op], strict=True):
+        mine = ours[argument.name]
+        assert argument.kwarg_only == (mine.kind is inspect.Parameter.KEYWORD_ONLY), argument.name
+        if argument.has_default_value():
+            assert mine.default == argument.default_value == parameter.default, argument.name
+        else:
+            assert mine.default is inspect.Parameter.empty, argument.name
+
+
+def _fake(rank: int) -> Any:
+    results = []
+    for op, call in zip(OPERATORS, _calls(rank), strict=True):
+        operator = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2")
+        with FakeTensorMode() as mode:
+            fake = {
+                name: mode.from_tensor(value) if isinstance(value, torch.Tensor) else value
+                for name, value in call.items()
+            }
+            outputs = operator(**fake)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        results.append([(tuple(one.shape), one.dtype) for one in outputs])
+    return results
+
+
+def test_fake_tensors_have_the_real_shapes(world: worlds.World):
+    for rank, (dispatched, combined) in enumerate(world.run(_fake)):
+        wanted, wanted_combined = _oracle(rank)
+        assert dispatched == [(tuple(one.shape), one.dtype) for one in wanted]
+        assert combined == [(tuple(wanted_combined.shape), wanted_combined.dtype)]
+
+
+def _compiled(rank: int, through: str) -> Any:
+    if through == "ascend_moe":
+        functions = [
+            ascend_moe.npu_moe_distribute_dispatch_v2,
+            ascend_moe.npu_moe_distribute_combine_v2,
+        ]
+    else:
+        functions = [getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2") for op in OPERATORS]
+    dispatch_call, combine_call = _calls(rank)
+    kept = {name: combine_call[name] for name in ("expert_scales", "expand_x")}
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def layer(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = functions[0](**{**dispatch_call, "x": x})
+        handle = {"assist_info_for_combine": outputs[2], "ep_send_counts": outputs[4]}
+        return *outputs, functions[1](**{**combine_call, **handle, **kept})
+
+    return layer(dispatch_call["x"])
+
+
+@pytest.mark.parametrize("through", ["ascend_moe", "torch.ops.npu"])
+def test_compile_fullgraph(world: worlds.World, through: str):
+    for rank, outputs in enumerate(world.run(_compiled, through)):
+        wanted, wanted_combined = _oracle(rank)
+        for ours, oracle in zip(outputs, (*wanted, wanted_combined), strict=True):
+            assert ours.equal(oracle)
+
+
+def _compiled_illegal(rank: int) -> Any:
+    call, _ = _calls(rank)
+
+    @torch.compile(fullgraph=True, backend="aot_eager")
+    def layer(x: torch.Tensor) -> torch.Tensor:
+        return ascend_moe.npu_moe_distribute_dispatch_v2(**{**call, "x": x, "quant_mode": 1})[0]
+
+    return layer(call["x"])
+
+
+def test_an_illegal_call_inside_compile(world: worlds.World):
+    for outcome in world.outcomes(_compiled_illegal):
+        assert isinstance(outcome, ascend_moe.ConstraintError)
+        assert outcome.violations[0].rule == "D-12"
+
+
+def _opcheck(rank: int, op: str) -> Any:
+    call = _calls(rank)[OPERATORS.index(op)]
+    operator = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2").default
+    required = [p.name for p in PARAMETERS[op] if p.required]
+    args = tuple(call[name] for name in required)
+    kwargs = {name: value for name, value in call.items() if name not in required}
+    return torch.library.opcheck(operator, args, kwargs)
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_opcheck(world: worlds.World, op: str):
+    for results in world.run(_opcheck, op):
+        assert set(results.values()) == {"SUCCESS"}
+        assert len(results) >= 4
+
+
+def _positional(rank: int) -> torch.Tensor:
+    _, call = _calls(rank)
+    required = [p.name for p in PARAMETERS["combine"] if p.required]
+    assert len(required) == 9
+    rest = {name: value for name, value in call.items() if name not in required}
+    return ascend_moe.npu_moe_distribute_combine_v2(*(call[name] for name in required), **rest)
+
+
+def test_combine_takes_its_first_nine_arguments_by_position(world: worlds.World):
+    for rank, output in enumerate(world.run(_positional)):
+        assert output.equal(_oracle(rank)[1])
+
+
+def test_unknown_keyword_is_a_type_error():
+    with pytest.raises(TypeError, match="topk"):
+        ascend_moe.npu_moe_distribute_dispatch_v2(**dispatch_calls(PLAN)[0], group_ep="g", topk=2)

@@ -1,0 +1,129 @@
+"""The generated files are what the contract says, and the check for that can fail."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ascend_moe.contract.limits import LIMITS
+from ascend_moe.contract.rules import RULES
+from ascend_moe.contract.symptoms import SYMPTOMS
+
+ROOT = Path(__file__).resolve().parents[2]
+GENERATED = (
+    "docs/constraints.md",
+    "docs/errors.md",
+    "docs/buffer-size.md",
+    "docs/buffer-size.svg",
+    "kernels/device/limits.h",
+)
+
+
+def check(root):
+    command = [sys.executable, str(root / "scripts" / "generate"), "--check"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+def test_nothing_is_stale():
+    result = check(ROOT)
+    assert result.returncode == 0, f"run scripts/generate: {result.stdout}{result.stderr}"
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory):
+    root = tmp_path_factory.mktemp("clone")
+    for name in ("ascend_moe", "scripts", "docs"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "kernels/device").mkdir(parents=True)
+    shutil.copy(ROOT / "kernels/device/limits.h", root / "kernels/device")
+    return root
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_an_edited_file_is_stale(clone, name):
+    path = clone / name
+    original = path.read_text()
+    path.write_text(re.sub(r"\d{3}", "977", original))
+    result = check(clone)
+    path.write_text(original)
+    assert result.returncode == 1
+    assert result.stdout == f"stale: {name}\n"
+
+
+def test_a_changed_limit_makes_documents_and_header_stale(clone):
+    path = clone / "ascend_moe/contract/limits.py"
+    original = path.read_text()
+    path.write_text(original.replace("batch_max=512", "batch_max=513", 1))
+    result = check(clone)
+    path.write_text(original)
+    assert result.returncode == 1
+    for name in ("docs/constraints.md", "kernels/device/limits.h"):
+        assert f"stale: {name}" in result.stdout
+
+
+def test_every_rule_and_symptom_has_its_row():
+    constraints = (ROOT / "docs/constraints.md").read_text()
+    for rule in RULES:
+        assert f"#### {rule.id} `{rule.param}`" in constraints
+    errors = (ROOT / "docs/errors.md").read_text()
+    for symptom in SYMPTOMS:
+        assert f"| **{symptom.name}** |" in errors
+
+
+def test_links_between_documents_lead_somewhere():
+    for path in (ROOT / "docs").glob("*.md"):
+        for target in re.findall(r"\]\(([^)#]*)(?:#[^)]*)?\)", path.read_text()):
+            if target and not target.startswith("http"):
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+        for anchor in re.findall(r"\]\((?:constraints\.md)#([^)]*)\)", path.read_text()):
+            rule = next(rule for rule in RULES if rule.id.lower() == anchor[:4])
+            assert anchor == f"{rule.id}-{rule.param}".lower()
+
+
+def test_header_compiles_and_holds_the_limits(tmp_path):
+    compiler = shutil.which("g++") or shutil.which("c++")
+    assert compiler, "the project needs a C++ compiler"
+    lines = ['#include "limits.h"', "using namespace ascend_moe::limits;"]
+    names = {"cann-8.2": "Cann82", "cann-9.1": "Cann91"}
+    paths = {"fullmesh": "FullMesh", "fullmesh_v2": "FullMeshV2", "hierarchy": "Hierarchy"}
+    for (contract, product), table in LIMITS.items():
+        for path, limits in table.paths.items():
+            name = f"k{names[contract]}{product}{paths[path]}"
+            bound = limits.local_times_ep_max or 0
+            lines += [
+                f"static_assert({name}.batch_max == {limits.batch_max});",
+                f"static_assert({name}.hidden_min == {limits.hidden_min});",
+                f"static_assert({name}.hidden_max == {limits.hidden_max});",
+                f"static_assert({name}.topk_max == {limits.topk_max});",
+                f"static_assert({name}.local_times_ep_max == {bound});",
+                f"static_assert({name}.tp_max == {max(table.tp_sizes)});",
+                f"static_assert({name}.shared_ranks == {str(limits.shared_ranks).lower()});",
+            ]
+    lines += ["static_assert(kEpMax == 768 && kBatchMax == 512 && kHiddenMax == 10240);"]
+    source = tmp_path / "check.cpp"
+    source.write_text("\n".join(lines) + "\n")
+    subprocess.run(
+        [compiler, "-std=c++17", "-fsyntax-only", f"-I{ROOT / 'kernels/device'}", str(source)],
+        check=True,
+        timeout=60,
+    )
+
+
+def test_plot_stays_inside_and_clear_of_its_legend():
+    svg = (ROOT / "docs/buffer-size.svg").read_text()
+    lines = [
+        [tuple(map(float, point.split(","))) for point in points.split()]
+        for points in re.findall(r'<polyline points="([^"]*)"', svg)
+    ]
+    assert len(lines) == 6
+    legend_x = [float(x) for x in re.findall(r'<text x="([\d.]+)" y="[\d.]+">A[23]', svg)]
+    legend_y = [float(y) for y in re.findall(r'<text x="[\d.]+" y="([\d.]+)">A[23]', svg)]
+    right, bottom = max(legend_x) + 170, max(legend_y) + 6  # the longest label, generously
+    for points in lines:
+        assert all(64 <= x <= 704 and 40 <= y <= 372 for x, y in points)
+        assert not any(x < right and y < bottom for x, y in points)
+        heights = [y for _, y in points]
+        assert heights == sorted(heights, reverse=True), "more tokens never need less"
