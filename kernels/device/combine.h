@@ -37,7 +37,7 @@ class CombineKernel {
             Share peers = ShareOf(window.ranks, window.core, window.cores);
             window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
                         peers.end - peers.begin, 1, peers.begin, epoch);
-            MOE_SYNC_ALL();
+            AscendC::SyncAll<true>();  // nothing to drain
         }
 
         if (!window.failed) {

@@ -32,7 +32,7 @@ class DispatchKernel {
         Receiver receiver(pipe, window, p, tensors, area, lists, epoch);
         window.InitBuffers(pipe, CeilDiv(window.ranks, window.cores) * CountsLayout(p).blocks);
         receiver.WaitForCounts();
-        MOE_SYNC_ALL();
+        AscendC::SyncAll<true>();  // nothing to drain since the last barrier
         receiver.Run();
         if (p.tp) {
             MOE_SYNC_ALL();

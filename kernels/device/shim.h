@@ -7,8 +7,10 @@
 #ifdef ASCEND_MOE_HOSTSIM
 using hostsim::PollPause;
 using hostsim::PollScope;
-using WaitName = const char*;
-#define MOE_NAME(text) text
+using hostsim::WaitDropped;
+using WaitName = hostsim::Awaited;
+#define MOE_NAME(text) \
+    hostsim::Awaited { text, hostsim::Loc::Here() }
 #define MOE_KERNEL_KIND()
 #else
 #define MOE_KERNEL_KIND() KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIV_1_0)
@@ -19,6 +21,7 @@ struct PollScope {
 // What is waited for has a name in the simulator only: no strings in device code.
 using WaitName = uint32_t;
 #define MOE_NAME(text) 0
+__aicore__ inline bool WaitDropped(WaitName) { return false; }
 __aicore__ inline void PollPause(WaitName, uint32_t, uint32_t) {}
 #endif
 

@@ -83,7 +83,7 @@ class TpGather {
     }
 
     __aicore__ inline void SendCounts(const LocalTensor<uint32_t>& prefix) {
-        lane_.WaitForGrant();
+        lane_.WaitForGrant(MOE_NAME("TP grant"));
         Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, kTpPrefixOffset)), prefix,
               window_.ranks);
         lane_.Post(kTpHeaderOffset, own_rows_);

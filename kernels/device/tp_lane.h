@@ -30,7 +30,8 @@ class TpLane {
     __aicore__ inline void Grant() { Post(kTpConsumedOffset + window_.core * kBlockBytes, 0); }
 
     // Until the peer has granted its ring, and with it everything else in its window.
-    __aicore__ inline void WaitForGrant() {
+    __aicore__ inline void WaitForGrant(WaitName what) {
+        if (WaitDropped(what)) return;
         uint32_t ignored;
         while (!window_.failed && !Read(kTpConsumedOffset + window_.core * kBlockBytes, ignored))
             Pause();

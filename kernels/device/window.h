@@ -138,6 +138,7 @@ class Window {
                                                  uint32_t per_peer, uint32_t first_peer,
                                                  uint32_t epoch) {
         LocalTensor<uint32_t> blocks = poll_.Get<uint32_t>();
+        if (WaitDropped(what)) return blocks;
         uint32_t seen = 0;
         while (!failed && seen < count) {
             {

@@ -36,6 +36,7 @@ hostsim_world* hostsim_new(const hostsim_schedule* s) {
     schedule.seed = s->seed;
     schedule.landing_percent = s->landing_percent;
     schedule.stalled_rank = s->stalled_rank;
+    schedule.stall_from = s->stall_from;
     schedule.stall_steps = s->stall_steps;
     schedule.uneven = s->uneven != 0;
     schedule.alone = s->alone != 0;

@@ -15,8 +15,8 @@ typedef struct hostsim_world hostsim_world;
 typedef struct {
     uint64_t seed;
     uint32_t landing_percent; /* chance that a step lets a copy in flight take effect */
-    int32_t stalled_rank;     /* -1: none; does not run during the first stall_steps steps */
-    uint64_t stall_steps;
+    int32_t stalled_rank;     /* -1: none; does not run from step stall_from on, for stall_steps */
+    uint64_t stall_from, stall_steps;
     uint32_t uneven; /* every rank and core has its own speed */
     uint32_t alone;  /* one rank per process: polling never sleeps */
     uint64_t max_steps;
@@ -56,7 +56,7 @@ const char* hostsim_findings(hostsim_world* world);
 const char* hostsim_deadlock(hostsim_world* world);
 const char* hostsim_counters(hostsim_world* world, uint32_t launch);
 const char* hostsim_sites(
-    hostsim_world* world); /* synchronisation calls reached, "file:line" -> times */
+    hostsim_world* world); /* synchronisation calls reached, "file:line kind" -> times */
 uint64_t hostsim_steps(hostsim_world* world);
 void hostsim_mutate(hostsim_world* world,
                     const char* site); /* that synchronisation call does nothing */

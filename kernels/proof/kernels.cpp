@@ -1,6 +1,6 @@
 // The device kernels inside the simulator, and the sizes that follow from their parameters.
-#include "../device/moe_kernels.cpp"
-#include "../hostsim/register.h"
+#include "device/moe_kernels.cpp"
+#include "register.h"
 
 HOSTSIM_KERNEL(ascend_moe_open);
 HOSTSIM_KERNEL(ascend_moe_dispatch);

@@ -49,6 +49,7 @@ def programs() -> Iterator[tuple[Program, int]]:
             "dc",
         ),
         (replace(SMALL, ranks=3, max_batch=2, mask=1), 4, "dccdcc"),
+        (replace(SMALL, ranks=2, max_batch=1, topk=1, local_experts=1, tp=2), 3, "ddddd"),
         (replace(SMALL, ranks=2, max_batch=200, hidden=1024, local_experts=4, quant=True), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=160, hidden=1024, local_experts=4), 2, "dc"),
     )
@@ -57,13 +58,15 @@ def programs() -> Iterator[tuple[Program, int]]:
 
 
 def schedules() -> Iterator[Schedule]:
-    for seed in range(1, 7):
+    """Uneven and stalled ranks, early and in the middle; most mutants fall to the first."""
+    for seed in range(1, 41):
         yield Schedule(
             seed=seed,
             landing_percent=(3, 30, 70)[seed % 3],
             uneven=seed % 2 == 0,
-            stalled_rank=seed % 3 - 1,
-            stall_steps=400 * seed,
+            stalled_rank=seed % 5 - 1,
+            stall_from=40 * (seed - 1),
+            stall_steps=3000,
             max_steps=300_000,  # a mutant may poll for ever; the programs need a tenth of it
         )
 

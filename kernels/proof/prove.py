@@ -117,6 +117,7 @@ def _one_schedule(program: Program, cores: int, seed: int) -> list[str]:
         landing_percent=random.choice((1, 5, 30, 70, 95)),
         uneven=random.random() < 0.7,
         stalled_rank=random.choice((-1, *range(program.ranks))),
+        stall_from=random.choice((0, random.randrange(3000))),
         stall_steps=random.choice((100, 1000, 5000)),
     )
     return execute(program, schedule, cores=cores, old_data=old_window(seed)).problems

@@ -69,6 +69,7 @@ class Schedule:
     seed: int = 1
     landing_percent: int = 30
     stalled_rank: int = -1
+    stall_from: int = 0
     stall_steps: int = 0
     uneven: bool = False
     max_steps: int = 50_000_000
@@ -82,6 +83,7 @@ class _CSchedule(ctypes.Structure):
         ("seed", ctypes.c_uint64),
         ("landing_percent", ctypes.c_uint32),
         ("stalled_rank", ctypes.c_int32),
+        ("stall_from", ctypes.c_uint64),
         ("stall_steps", ctypes.c_uint64),
         ("uneven", ctypes.c_uint32),
         ("alone", ctypes.c_uint32),
@@ -100,6 +102,7 @@ class Simulator:
             schedule.seed,
             schedule.landing_percent,
             schedule.stalled_rank,
+            schedule.stall_from,
             schedule.stall_steps,
             schedule.uneven,
             schedule.alone,
@@ -177,7 +180,7 @@ class Simulator:
 
     @property
     def sites(self) -> dict[str, int]:
-        """Synchronisation calls reached, ``file:line`` to how often."""
+        """Synchronisation calls reached, ``file:line kind`` to how often."""
         return json.loads(self._lib.hostsim_sites(self._world))
 
     @property

@@ -1,5 +1,8 @@
 """The device kernels inside hostsim: the bounded part of scripts/prove_kernels, and edges."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -31,13 +34,13 @@ def test_golden_data_bit_for_bit(case, cores):
 
 def test_random_programs_equal_the_oracle():
     tally = Tally()
-    assert run_sweep(tally, 60, first_seed=1000) == 60
+    assert run_sweep(tally, 40, first_seed=1000) == 40
     assert (tally.findings, tally.deadlocks, tally.mismatches) == (0, 0, 0)
 
 
 def test_schedules_with_two_layers_in_flight():
     tally = Tally()
-    number = 30 * len(SCHEDULE_SHAPES)
+    number = 20 * len(SCHEDULE_SHAPES)
     assert run_schedules(tally, number) == number
     assert (tally.findings, tally.deadlocks, tally.mismatches) == (0, 0, 0)
 
@@ -46,7 +49,7 @@ def test_every_dropped_synchronisation_is_noticed():
     caught, _ = run_mutants()
     survivors = [site for site, how in caught.items() if not how]
     # stage.h says why one queue step may go.
-    assert len(caught) > 100
+    assert len(caught) > 150
     assert [site for site in survivors if "stage.h" not in site] == []
     assert len(survivors) <= 1
 
@@ -155,3 +158,35 @@ def test_old_epochs_are_not_flags_of_ours():
     assert len(words) == CONTROL_BYTES // 32
     assert (words[:, 0] != NONCE).all()
     assert set(words[:, 1].tolist()) == set(range(6))
+
+
+def test_layers_of_different_shapes_share_a_group():
+    """The window layout must not depend on the shape of one call."""
+    first = Shape(ranks=3, max_batch=4, hidden=2048, topk=4, local_experts=2, quant=True)
+    second = Shape(
+        ranks=3, max_batch=4, hidden=1024, topk=3, local_experts=2, quant=True, smooth=True
+    )
+    program = Program("shapes", first.contract)
+    for seed, shape in enumerate((first, second, first, second)):
+        layers = Layers(shape, seed)
+        number = program.dispatch(layers.dispatch())
+        step = program.steps[number]
+        program.combine(layers.combine(step.calls, step.expected), number)
+    for seed in range(8):
+        schedule = Schedule(seed=seed, uneven=True, stalled_rank=seed % 3, stall_steps=2000)
+        assert execute(program, schedule, cores=3, old_data=old_window(seed)).problems == []
+
+
+def test_device_sources_include_only_ascendc_and_each_other():
+    folder = Path(__file__).parents[2] / "kernels" / "device"
+    own = {path.name for path in folder.iterdir()}
+    found = {
+        name
+        for path in folder.iterdir()
+        for name in re.findall(r'#include [<"](.+?)[>"]', path.read_text())
+    }
+    assert found - own == {"kernel_operator.h", "cstdint"}  # cstdint: abi.h is read by hosts too
+    switches = [
+        path.name for path in folder.iterdir() if re.search(r"^#if", path.read_text(), re.M)
+    ]
+    assert switches == ["shim.h"]

@@ -33,7 +33,7 @@ class TQueBind {
         for (Slot& slot : slots_) {
             if (slot.state != kFree) continue;
             slot.state = kAllocated;
-            if (!core->world->Mutated(loc)) core->Learn(kProducer, slot.clock);
+            if (!core->world->Mutated(loc, "queue")) core->Learn(kProducer, slot.clock);
             ++core->queues_open;
             core->queue_where = loc;
             return LocalTensor<T>(slot.at, bytes_);
@@ -61,7 +61,7 @@ class TQueBind {
         Slot* slot = order_.front();
         order_.pop_front();
         slot->state = kTaken;
-        if (!core->world->Mutated(loc)) core->Learn(kConsumer, slot->clock);
+        if (!core->world->Mutated(loc, "queue")) core->Learn(kConsumer, slot->clock);
         return LocalTensor<T>(slot->at, bytes_);
     }
     template <typename T>

@@ -133,7 +133,7 @@ void Core::Learn(pipe_t pipe, const Clock& clock) {
 
 void Core::Barrier(pipe_t pipe, Loc loc) {
     where = loc;
-    if (world->Mutated(loc)) return;
+    if (world->Mutated(loc, "barrier")) return;
     if (pipe == PIPE_ALL) {
         Clock all;
         for (int q = 0; q < kPipes; ++q) all[q] = issued_[q];
@@ -149,7 +149,7 @@ void Core::Barrier(pipe_t pipe, Loc loc) {
 
 void Core::SetFlag(int event, int id, Loc loc) {
     where = loc;
-    if (world->Mutated(loc)) return;
+    if (world->Mutated(loc, "event")) return;
     if (id < 0 || id >= kEventIds) return Report("event", "event id out of range");
     Event& e = events_[event][id];
     if (e.set) Report("event", "set twice without a wait; first at " + e.loc.Text());
@@ -158,7 +158,7 @@ void Core::SetFlag(int event, int id, Loc loc) {
 
 void Core::WaitFlag(int event, int id, Loc loc) {
     where = loc;
-    if (world->Mutated(loc)) return;
+    if (world->Mutated(loc, "event")) return;
     if (id < 0 || id >= kEventIds) return Report("event", "event id out of range");
     Event& e = events_[event][id];
     if (!e.set) return Report("event", "waits for an event that nobody set");

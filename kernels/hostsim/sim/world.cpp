@@ -77,8 +77,8 @@ bool World::Active(uint32_t id, int rank) const {
     return launch != nullptr && launch->rank == rank && launch->started && !launch->done;
 }
 
-bool World::Mutated(Loc loc) {
-    std::string site = loc.Text();
+bool World::Mutated(Loc loc, const char* kind) {
+    std::string site = loc.Text() + " " + kind;
     ++sites_[site];
     return !mutated_.empty() && site == mutated_;
 }
@@ -128,7 +128,7 @@ void World::MaybeYield(uint64_t one_in) {
 
 void World::SyncAll(Core* core, Loc loc) {
     core->where = loc;
-    if (Mutated(loc)) return;
+    if (Mutated(loc, "SyncAll")) return;
     Launch* launch = core->launch;
     if (core->index == 0) ++launch->counters.sync_alls;
     ++core->phase;
@@ -254,8 +254,9 @@ bool World::Run() {
         size_t at = Random(ready_.size());
         for (int tries = 0; tries < 8; ++tries) {
             Core* candidate = ready_[at];
-            bool stalled =
-                candidate->rank == schedule_.stalled_rank && steps < schedule_.stall_steps;
+            bool stalled = candidate->rank == schedule_.stalled_rank &&
+                           steps >= schedule_.stall_from &&
+                           steps - schedule_.stall_from < schedule_.stall_steps;
             bool slow = schedule_.uneven &&
                         Random(8) >= speed_[(candidate->rank * 31 + candidate->index) % 1024];
             if (!stalled && !slow) break;

@@ -32,8 +32,8 @@ struct Schedule {
     uint64_t seed = 1;
     uint32_t landing_percent = 30;  // chance that a step lets one copy in flight take effect
     int stalled_rank =
-        -1;  // this rank does not run during the first `stall_steps` steps, unless nobody else can
-    uint64_t stall_steps = 0;
+        -1;  // does not run for stall_steps from stall_from on, unless nobody else can
+    uint64_t stall_from = 0, stall_steps = 0;
     bool uneven = false;  // every rank and core has its own speed
     bool alone = false;   // one rank per process: polling never sleeps
     uint64_t max_steps = 200'000'000;
@@ -59,9 +59,9 @@ class World {
     bool Run();  // until every launch is done; false on deadlock
     const Launch* Find(uint32_t id) const;
 
-    // Mutation: the synchronisation call at this place (file name:line) does nothing.
+    // Mutation: the synchronisation call at this site ("file:line kind") does nothing.
     void Mutate(const std::string& site) { mutated_ = site; }
-    bool Mutated(Loc loc);
+    bool Mutated(Loc loc, const char* kind);
     std::string SitesJson() const;
 
     // For cores.
