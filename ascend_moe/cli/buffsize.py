@@ -11,7 +11,8 @@ from pathlib import Path
 from ascend_moe.cli.model import read_model
 from ascend_moe.cli.serving import derive_max_bs
 from ascend_moe.cli.table import pairs, paragraph
-from ascend_moe.contract.deployment import IMPLEMENTATIONS, OPS, Deployment
+from ascend_moe.contract.buffsize import IMPLEMENTATIONS, STOCK
+from ascend_moe.contract.deployment import OPS, Deployment
 from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS, PATHS, PRODUCTS
 from ascend_moe.contract.window import Configured, read_hccl_buffsize
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--algorithm", choices=PATHS, help="default: full mesh, on A2 as two variables say")
     add("--op", choices=OPS, default="both", help="default: both")
     add("--contract", choices=(*CONTRACTS, BETWEEN, "auto"), help="default: as for the calls")
-    add("--implementation", choices=IMPLEMENTATIONS, default="stock", help="default: stock")
+    add("--implementation", choices=IMPLEMENTATIONS, default=STOCK, help="default: stock")
     add("--model", type=Path, metavar="PATH", help="config.json of a Hugging Face model")
     add("--have", type=_number, metavar="MB", help="compare with this instead of HCCL_BUFFSIZE")
     add("--json", action="store_true", help="one JSON object")
@@ -163,7 +164,7 @@ def _print(
     rows: list[tuple[str, object]] = [
         ("product", f"{deployment.product.name} ({deployment.product.how})"),
         ("contract", f"{deployment.contract.name} ({deployment.contract.how})"),
-        ("algorithm", required.algorithm),
+        ("algorithm", f"{required.algorithm}, {deployment.implementation} kernels"),
         *notes,
         ("required", f"{required.mb} MB ({required.bytes} bytes)"),
         ("formula", required.formula),
@@ -181,7 +182,8 @@ def _print(
                 f"and asks for {required.literal_mb} MB; the operators count 0."
             )
         )
-    if required.stock_log_mb != required.mb and deployment.product.name == "A3":
+    stock_a3 = deployment.implementation == STOCK and deployment.product.name == "A3"
+    if stock_a3 and required.stock_log_mb != required.mb:
         print(
             paragraph(
                 f"note: a stock error message would print {required.stock_log_mb} MB: it adds one to "

@@ -34,9 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     try:
         call = read_call(_document(arguments.file))
-        # Variables that the file does not name count as unset, so the answer depends on the file alone,
-        # except for ASCEND_MOE_PRODUCT and ASCEND_MOE_CONTRACT.
-        env = call.env or {}
+        # With "env" the answer depends on the file alone, but for ASCEND_MOE_PRODUCT and _CONTRACT.
+        env = os.environ if call.env is None else call.env
         choice = {**os.environ, **env}
         product = resolve_product(arguments.product or call.product, choice)
         contract = resolve_contract(call.op, call.args, arguments.contract or call.contract, choice)

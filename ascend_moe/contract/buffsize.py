@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 from ascend_moe.contract.limits import FULLMESH_V2, HIERARCHY, WINDOW_MB_MIN, path_limits
@@ -159,17 +160,39 @@ def tp_window(rows: int, hidden: int) -> Sum:
     )
 
 
+def own_mesh(t: Traffic, op: str) -> Sum:
+    """Our own kernels on A3 full mesh, see kernels/device/abi.h and docs/kernels.md.
+
+    Dispatch is pulled from the source's window, so nothing grows with the experts. The window serves
+    every quant_mode: staging is largest for smooth scales, where each pair has a row of its own.
+    """
+    pairs = t.max_bs * (t.topk + t.shared_experts)
+    staged = max(t.max_bs * _align(2 * t.hidden, 512), pairs * _align(t.hidden, 512))
+    listed = _align(t.max_bs * min(t.local_experts, t.topk), 8)
+    dispatch = staged + t.ep * _align(8 * listed, 512)
+    half_rows = -(-pairs * _align(2 * t.hidden, 512) // 2)
+    parts = {"dispatch": dispatch, "combine": half_rows, "both": max(dispatch, half_rows)}
+    area = _align(parts[op], 512)
+    return Sum(256 * 2**10 + 4 * area, "256 * 2^10 + 4 * {}", (area,))
+
+
+STOCK, OWN = IMPLEMENTATIONS = ("stock", "ascend_moe")
+
+
 class Window(NamedTuple):
     """Which window is asked about: it decides the formula."""
 
     product: str
     contract: str
     path: str
-    op: str  # "dispatch", "combine", or "both": the larger one, which is dispatch's
+    op: str  # "dispatch", "combine", or "both": the larger one, for stock dispatch's
+    implementation: str = STOCK
 
     @property
     def formula(self) -> Callable[[Traffic], Sum]:
-        """The formula of this product, contract, path and operator."""
+        """The formula of this product, contract, path, operator and implementation."""
+        if self.implementation == OWN:
+            return partial(own_mesh, op=self.op)
         if self.product == "A3":
             if self.path == HIERARCHY:
                 return hierarchy_a3
@@ -213,7 +236,7 @@ def required_hccl_buffsize(
     op: str = "both",
     comm_alg: str = "",
     contract: str | None = None,
-    implementation: str = "stock",
+    implementation: str = STOCK,
 ) -> BuffSize:
     """The HCCL_BUFFSIZE that a deployment needs, computed before anything runs.
 
@@ -230,7 +253,8 @@ def required_hccl_buffsize(
         comm_alg: as for the operators. On A2 an empty one lets HCCL_INTRA_PCIE_ENABLE and
             HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
         contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
-        implementation: whose windows: "stock" for CANN's own kernels.
+        implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours (A3
+            full mesh).
 
     Raises:
         ConstraintError: no size can be computed, for example experts that do not divide. Sizes

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from ascend_moe.contract.buffsize import MB, BuffSize, Traffic, Window
+from ascend_moe.contract.buffsize import IMPLEMENTATIONS, MB, OWN, STOCK, BuffSize, Traffic, Window
 from ascend_moe.contract.call import Call, DescribedTensor
 from ascend_moe.contract.check import violations
 from ascend_moe.contract.errors import ConstraintError, Violation
@@ -20,7 +20,6 @@ from ascend_moe.contract.rules.buffer import call_traffic
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
 
 OPS = ("dispatch", "combine", "both")
-IMPLEMENTATIONS = ("stock", "ascend_moe")
 # Without these no size exists; every other broken rule is only mentioned.
 SIZE_RULES = frozenset({"X-10", "X-17", "X-18", "X-19", "X-20", "X-21", "X-29"})
 
@@ -35,6 +34,7 @@ class Deployment:
     op: str
     traffic: Traffic
     literal_shared_experts: int
+    implementation: str
     refused: tuple[Violation, ...]  # rules of the contract that a real call of these sizes breaks
 
     @classmethod
@@ -53,7 +53,7 @@ class Deployment:
         op: str = "both",
         comm_alg: str = "",
         contract: str | None = None,
-        implementation: str = "stock",
+        implementation: str = STOCK,
     ) -> Deployment:
         """Raises ValueError for an unknown name, ConstraintError where no size can be computed."""
         if op not in OPS:
@@ -106,6 +106,11 @@ class Deployment:
                 f"({resolved.how}) on product {resolved_product.name} ({resolved_product.how})"
             )
             raise ConstraintError(fatal or broken, header)
+        if implementation == OWN and (call.product != "A3" or call.path == HIERARCHY):
+            raise ValueError(
+                f"our kernels serve A3 full mesh, not {call.product} {call.path}; "
+                "use implementation='stock'"
+            )
         return cls(
             product=resolved_product,
             contract=resolved,
@@ -113,13 +118,20 @@ class Deployment:
             op=op,
             traffic=traffic,
             literal_shared_experts=shared_expert_num,
+            implementation=implementation,
             refused=tuple(broken),
         )
 
     @property
     def window(self) -> Window:
         """Which window is asked about."""
-        return Window(self.product.name, judged_by(self.contract.name), self.path, self.op)
+        return Window(
+            self.product.name,
+            judged_by(self.contract.name),
+            self.path,
+            self.op,
+            self.implementation,
+        )
 
     @property
     def required(self) -> BuffSize:
@@ -128,7 +140,7 @@ class Deployment:
         literal = self.window.required(
             self.traffic._replace(shared_experts=self.literal_shared_experts)
         )
-        if literal.mb == effective.mb:
+        if self.implementation == OWN or literal.mb == effective.mb:
             return effective
         return replace(effective, literal_mb=literal.mb)
 

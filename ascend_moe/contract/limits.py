@@ -234,6 +234,11 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
 )
 
 
+# The paths by name, for the sentences of the rules.
+A2_FIRST, A3_FIRST = (LIMITS[CANN_8_2, product].paths for product in PRODUCTS)
+A2_LATER, A3_LATER = (LIMITS[CANN_9_1, product].paths for product in PRODUCTS)
+
+
 def path_limits(contract: str, product: str, path: str) -> PathLimits:
     """The limits of one path; a path that the contract does not know counts as full mesh."""
     paths = LIMITS[contract, product].paths

@@ -246,3 +246,12 @@ def test_max_bs_from_serving_flags(flags, max_bs, derivation, capsys):
     found = report(capsys, *sizes, *flags.split())[1]
     same = report(capsys, *sizes, "--max-bs", max_bs)[1]
     assert found == same
+
+
+def test_our_own_kernels(capsys):
+    code, found = report(capsys, *SEED, "--implementation", "ascend_moe")
+    assert code == 0
+    assert found["required_mb"] == 15
+    assert list(found) == JSON_KEYS
+    assert run(*SEED, "--implementation", "ascend_moe", "--product", "A2") == 2
+    assert "our kernels serve A3 full mesh, not A2 fullmesh" in capsys.readouterr().err

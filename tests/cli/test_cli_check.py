@@ -5,6 +5,7 @@ import pytest
 from ascend_moe.cli import main
 from ascend_moe.contract.description import describe_call, read_call
 from ascend_moe.contract.examples import example_call, settings
+from ascend_moe.gate import RULE_VARIABLES
 
 CALL = {
     "op": "dispatch",
@@ -19,7 +20,7 @@ CALL = {
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch):
-    for name in ("HCCL_BUFFSIZE", "ASCEND_MOE_PRODUCT", "ASCEND_MOE_CONTRACT"):
+    for name in RULE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -54,6 +55,15 @@ def test_file_names_product_contract_and_env_and_flags_win(tmp_path, capsys):
     assert run(tmp_path, document, "--contract", "cann-8.2") == 1
     assert "X-05" in capsys.readouterr().out
     assert run(tmp_path, document, "--product", "A3", "--contract", "cann-8.2") == 0
+
+
+def test_without_env_the_environment_counts(tmp_path, monkeypatch):
+    large = CALL | {"x": {"shape": [64, 7168], "dtype": "bfloat16"}, "moe_expert_num": 256}
+    large |= {"expert_ids": {"shape": [64, 8], "dtype": "int32"}}
+    assert run(tmp_path, large) == 1
+    monkeypatch.setenv("HCCL_BUFFSIZE", "478")
+    assert run(tmp_path, large) == 0
+    assert run(tmp_path, large | {"env": {}}) == 1
 
 
 def test_json(tmp_path, capsys):

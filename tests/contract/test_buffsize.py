@@ -1,5 +1,10 @@
 """Buffer sizes against numbers that were worked out by hand from the public formulas."""
 
+import random
+import shutil
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from ascend_moe import ConstraintError, required_hccl_buffsize
@@ -13,6 +18,7 @@ from ascend_moe.contract.buffsize import (
     mesh_a2,
     mesh_a3,
     mesh_v2_a3,
+    own_mesh,
     tp_window,
 )
 
@@ -215,3 +221,83 @@ def test_largest_max_bs_is_the_largest(path, available):
         if window.formula(sizes._replace(max_bs=bs)).bytes <= available * MB
     ]
     assert best == max(brute, default=0)
+
+
+ABI_PROBE = """
+#include <cstdio>
+#include "abi.h"
+using namespace ascend_moe;
+int main() {
+    unsigned bs, hidden, topk, ep, local, shared, dispatch, combine;
+    while (scanf("%u %u %u %u %u %u %u %u", &bs, &hidden, &topk, &ep, &local, &shared, &dispatch,
+                 &combine) == 8) {
+        uint64_t sent = 0, returned = 0;
+        for (unsigned mode = 0; mode < 3; ++mode) {  // plain, int8, int8 with smooth scales
+            Parameters p{};
+            p.max_batch = bs;
+            p.hidden = hidden;
+            p.topk = topk;
+            p.local_experts = local;
+            p.shared_experts = shared;
+            p.quant = mode > 0;
+            p.smooth = mode > 1;
+            uint64_t bytes = DispatchBytes(p, ep);
+            if (dispatch && bytes > sent) sent = bytes;
+            for (p.comm_quant = 0; p.comm_quant < 2; ++p.comm_quant)
+                if (combine && CombineBytes(p) > returned) returned = CombineBytes(p);
+        }
+        printf("%llu\\n", static_cast<unsigned long long>(WindowBytes(sent, returned)));
+    }
+}
+"""
+
+
+def test_our_own_window_is_what_the_kernels_compute(tmp_path):
+    """Against kernels/device/abi.h itself, over all quantisation modes."""
+    compiler = shutil.which("g++") or shutil.which("c++")
+    assert compiler, "the project needs a C++ compiler"
+    device = Path(__file__).resolve().parents[2] / "kernels/device"
+    (tmp_path / "probe.cpp").write_text(ABI_PROBE)
+    probe = tmp_path / "probe"
+    subprocess.run(
+        [compiler, "-std=c++17", f"-I{device}", str(tmp_path / "probe.cpp"), "-o", str(probe)],
+        check=True,
+        timeout=120,
+    )
+    draw = random.Random(7)
+    ops = {"dispatch": (1, 0), "combine": (0, 1), "both": (1, 1)}
+    cases, expected = [], []
+    for _ in range(2000):
+        ep = draw.choice([2, 3, 16, 64, 768])
+        local, shared = draw.randint(1, 32), draw.randint(0, 4)
+        sent = Traffic(
+            draw.randint(1, 512),
+            draw.randint(1024, 8192),
+            draw.randint(1, 16),
+            ep,
+            local * ep,
+            local,
+            shared,
+        )
+        op = draw.choice(list(ops))
+        numbers = (sent.max_bs, sent.hidden, sent.topk, ep, local, shared, *ops[op])
+        cases.append(" ".join(map(str, numbers)))
+        expected.append(own_mesh(sent, op).bytes)
+    result = subprocess.run(
+        [str(probe)],
+        input="\n".join(cases),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert [int(line) for line in result.stdout.split()] == expected
+
+
+def test_our_own_window_is_small_and_only_for_a3_full_mesh():
+    own = deployment(implementation="ascend_moe")
+    assert own.mb < deployment().mb / 10
+    assert deployment(implementation="ascend_moe", comm_alg="fullmesh_v2").mb == own.mb
+    for changes in ({"product": "A2"}, {"comm_alg": "hierarchy"}):
+        with pytest.raises(ValueError, match="our kernels serve A3 full mesh"):
+            deployment(implementation="ascend_moe", **changes)

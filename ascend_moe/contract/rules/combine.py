@@ -216,7 +216,7 @@ COMBINE_RULES: tuple[Rule, ...] = (
     Rule(
         id="C-03",
         param="assist_info_for_combine",
-        statement="assist_info_for_combine is 1-D int32 of at least A * 128.",
+        statement=f"assist_info_for_combine is 1-D int32 of at least A * {ASSIST_WORDS_PER_ROW}.",
         source=f"{DOCS}; {TILING}",
         check=_assist_info,
         operators=COMBINE,

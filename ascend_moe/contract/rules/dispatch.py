@@ -319,7 +319,8 @@ DISPATCH_RULES: tuple[Rule, ...] = (
         param="x",
         statement=(
             "int32 x (eight int4 in a word) needs A2 full mesh, quant_mode = 0, scales "
-            "float32 (BS,), and H in words a multiple of 32 up to 5120."
+            f"float32 (BS,), and H in words a multiple of {lim.PACKED_HIDDEN_MULTIPLE} up to "
+            f"{lim.PACKED_HIDDEN_MAX}."
         ),
         source=CURRENT_DOC,
         check=_packed_x,

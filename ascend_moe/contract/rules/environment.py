@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ascend_moe.contract.call import TENSOR_NAMES, Call
-from ascend_moe.contract.limits import HIERARCHY
+from ascend_moe.contract.limits import HIERARCHY, WINDOW_MB_DEFAULT, WINDOW_MB_MIN
 from ascend_moe.contract.path import PCIE, ROCE, environment_selects_hierarchy
 from ascend_moe.contract.rules.buffer import window_setting
 from ascend_moe.contract.rules.rule import (
@@ -50,7 +50,8 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         param="HCCL_BUFFSIZE",
         statement=(
             "HCCL_BUFFSIZE is a number of MB that HCCL reads as written (16 bits, default "
-            "200), at least 2 on A3, equal on all ranks, and large enough (X-39)."
+            f"{WINDOW_MB_DEFAULT}), at least {WINDOW_MB_MIN} on A3, equal on all ranks, and large "
+            "enough (X-39)."
         ),
         source=f"{DOCS}; {TILING}",
         message="is {value} MB, needed: {limit} MB",

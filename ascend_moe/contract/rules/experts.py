@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ascend_moe.contract import limits as lim
 from ascend_moe.contract.call import Call
-from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2
+from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2, HIERARCHY
 from ascend_moe.contract.rules.rule import (
     ACLNN_DOC,
     CURRENT_DOC,
@@ -149,13 +149,17 @@ def _special_allowed(call: Call) -> Finding:
 
 MESHES = (FULLMESH, FULLMESH_V2)
 
+_A2 = lim.A2_FIRST[FULLMESH]
+_MESH, _LEVELS = lim.A3_LATER[FULLMESH], lim.A3_LATER[HIERARCHY]
+
 EXPERT_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-09",
         param="moe_expert_num",
         statement=(
-            "moe_expert_num is in [1, 1024]; A3 hierarchy [1, 512]. Kernels for A2 up to CANN "
-            "8.2, and in hierarchy later, stop at 512: a warning."
+            f"moe_expert_num is in [1, {_MESH.moe_experts_max}]; A3 hierarchy "
+            f"[1, {_LEVELS.moe_experts_max}]. Kernels for A2 up to CANN 8.2, and in hierarchy "
+            f"later, stop at {_A2.moe_experts_warn}: a warning."
         ),
         source=f"{DOCS}; {TILING}",
         check=_moe_experts,
@@ -179,9 +183,10 @@ EXPERT_RULES: tuple[Rule, ...] = (
         id="X-11",
         param="moe_expert_num",
         statement=(
-            "On A3 local_expert_num * ep_world_size is at most 1280 (cann-8.2) or 2048 "
-            "(cann-9.1). It can only bind with shared-expert ranks. A3 hierarchy: more than "
-            "24 experts per rank is a warning."
+            "On A3 local_expert_num * ep_world_size is at most "
+            f"{lim.A3_FIRST[FULLMESH].local_times_ep_max} (cann-8.2) or "
+            f"{_MESH.local_times_ep_max} (cann-9.1). It can only bind with shared-expert ranks. "
+            f"A3 hierarchy: more than {_LEVELS.local_experts_warn} experts per rank is a warning."
         ),
         source=f"{DOCS}; {ACLNN_DOC}",
         message="gives local_expert_num * ep_world_size = {value}, the limit is {limit}",
@@ -204,7 +209,7 @@ EXPERT_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-12",
         param="moe_expert_num",
-        statement="A2 full mesh: at most 24 experts per rank.",
+        statement=f"A2 full mesh: at most {_A2.local_experts_max} experts per rank.",
         source=SEED_DOC,
         message="gives {value} experts per rank, the limit is {limit}",
         check=_local_experts_a2,
@@ -231,7 +236,7 @@ EXPERT_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-17",
         param="shared_expert_num",
-        statement="On A3 shared_expert_num is in [0, 4].",
+        statement=f"On A3 shared_expert_num is in [0, {lim.SHARED_EXPERTS_MAX}].",
         source=f"{DOCS}; {TILING}",
         check=_shared_expert_count,
         products=("A3",),

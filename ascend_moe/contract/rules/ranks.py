@@ -79,11 +79,14 @@ def _shard_type(call: Call) -> Finding:
 
 MESHES = (FULLMESH, FULLMESH_V2)
 
+_MESH = lim.A3_LATER[FULLMESH].ep_sizes
+_LEVELS = lim.A3_LATER[HIERARCHY].ep_sizes
+
 RANK_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-01",
         param="group_ep",
-        statement="group_ep is a communicator name of 1 to 127 bytes.",
+        statement=f"group_ep is a communicator name of 1 to {lim.NAME_BYTES_MAX} bytes.",
         source=f"{DOCS}; {TILING}",
         message="has {value} bytes, allowed: {limit}",
         check=_group_ep_length,
@@ -110,7 +113,10 @@ RANK_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-03",
         param="group_tp",
-        statement="With tp_world_size = 2, group_tp is a communicator name of 1 to 127 bytes.",
+        statement=(
+            f"With tp_world_size = 2, group_tp is a communicator name of 1 to {lim.NAME_BYTES_MAX} "
+            "bytes."
+        ),
         source=f"{SEED_DOC}; {TILING}",
         message="has {value} bytes, allowed: {limit}",
         check=_group_tp_length,
@@ -123,7 +129,7 @@ RANK_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-04",
         param="ep_world_size",
-        statement="On A3 ep_world_size is in [2, 768] (hierarchy: X-06).",
+        statement=f"On A3 ep_world_size is in [{_MESH.low}, {_MESH.high}] (hierarchy: X-06).",
         source=f"{DOCS}; {TILING}",
         check=_ep_size,
         products=("A3",),
@@ -148,7 +154,10 @@ RANK_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-06",
         param="ep_world_size",
-        statement="A3 hierarchy: ep_world_size is a multiple of 16 in [16, 256].",
+        statement=(
+            f"A3 hierarchy: ep_world_size is a multiple of {_LEVELS.multiple} in "
+            f"[{_LEVELS.low}, {_LEVELS.high}]."
+        ),
         source=f"{CURRENT_DOC}; {TILING}/arch22",
         check=_ep_size,
         products=("A3",),

@@ -137,6 +137,10 @@ NO_MASK = (  # where X-33 refuses every mask
     {"product": "A2", "path": HIERARCHY},
 )
 
+_A2_MESH, _A2_LEVELS = lim.A2_LATER[FULLMESH], lim.A2_LATER[HIERARCHY]
+_MESH, _LEVELS = lim.A3_LATER[FULLMESH], lim.A3_LATER[HIERARCHY]
+_V2 = lim.A3_LATER[FULLMESH_V2]
+
 TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-22",
@@ -170,8 +174,9 @@ TOKEN_RULES: tuple[Rule, ...] = (
         id="X-24",
         param="x",
         statement=(
-            "1 <= BS <= 512 on A3 (hierarchy 256, fullmesh_v2: X-43), 256 on A2 (hierarchy "
-            "512 under cann-9.1). A global_bs that implies more is a warning."
+            f"1 <= BS <= {_MESH.batch_max} on A3 (hierarchy {_LEVELS.batch_max}, fullmesh_v2: "
+            f"X-43), {_A2_MESH.batch_max} on A2 (hierarchy {_A2_LEVELS.batch_max} under "
+            "cann-9.1). A global_bs that implies more is a warning."
         ),
         source=f"{DOCS}; {TILING}",
         message="BS is {value}, allowed: {limit}",
@@ -184,9 +189,11 @@ TOKEN_RULES: tuple[Rule, ...] = (
         id="X-25",
         param="x",
         statement=(
-            "H is in [1024, 8192] on A3 (hierarchy [1024, 7168], a multiple of 32), and a "
-            "multiple of 32 up to 7168 on A2 (hierarchy 10240 under cann-9.1). A3 full mesh "
-            "has no alignment rule."
+            f"H is in [{_MESH.hidden_min}, {_MESH.hidden_max}] on A3 (hierarchy "
+            f"[{_LEVELS.hidden_min}, {_LEVELS.hidden_max}], a multiple of "
+            f"{_LEVELS.hidden_multiple}), and a multiple of {_A2_MESH.hidden_multiple} up to "
+            f"{_A2_MESH.hidden_max} on A2 (hierarchy {_A2_LEVELS.hidden_max} under cann-9.1). "
+            "A3 full mesh has no alignment rule."
         ),
         source=f"{DOCS}; {ACLNN_DOC}; {TILING}",
         message="H is {value}, allowed: {limit}",
@@ -197,7 +204,10 @@ TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-26",
         param="expert_ids",
-        statement="1 <= K <= 16, and K is at most the number of experts (fullmesh_v2: also X-43).",
+        statement=(
+            f"1 <= K <= {_MESH.topk_max}, and K is at most the number of experts (fullmesh_v2: "
+            "also X-43)."
+        ),
         source=f"{DOCS}; {TILING}",
         message="K is {value}, allowed: {limit}",
         check=_topk,
@@ -308,7 +318,7 @@ TOKEN_RULES: tuple[Rule, ...] = (
     Rule(
         id="X-43",
         param="x",
-        statement="fullmesh_v2: BS <= 256 and K <= 12.",
+        statement=f"fullmesh_v2: BS <= {_V2.batch_max} and K <= {_V2.topk_max}.",
         source=f"{CURRENT_DOC}; {TILING}",
         check=_fullmesh_v2_sizes,
         products=("A3",),
