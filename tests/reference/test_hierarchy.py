@@ -97,9 +97,50 @@ def naive(plan: Plan, call: dict[str, Any], expert_output: Any) -> np.ndarray:
     return result
 
 
-@settings(max_examples=25, deadline=None)
+@pytest.mark.parametrize("comm_quant_mode", [0, 2])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize(
+    ("product", "contract", "ep"),
+    [("A2", "cann-8.2", 16), ("A2", "cann-9.1", 32), ("A3", "cann-9.1", 32)],
+)
+def test_every_rounding(product: str, contract: str, ep: int, dtype: str, comm_quant_mode: int):
+    """Several servers per token and several experts per server, so that no rounding is idle."""
+    is_naive_sum(
+        Plan(
+            product=product,
+            contract=contract,
+            ep=ep,
+            tp=1,
+            shared_experts=0,
+            shared_ranks=0,
+            local_experts=1,
+            batch_sizes=(2,) * ep,
+            hidden=1024 if product == "A3" else 96,
+            topk=6,
+            dtype=dtype,
+            quant_mode=0,
+            smooth=False,
+            mask="none",
+            token_nums_type=1,
+            expert_scales=True,
+            shared_expert_x="none",
+            comm_quant_mode=comm_quant_mode,
+            special=(0, 0, 0),
+            skewed=False,
+            strided=False,
+            seed=5,
+            hierarchy=True,
+        )
+    )
+
+
+@settings(max_examples=20, deadline=None)
 @given(plan=hierarchy_plans(16) | hierarchy_plans(32))
 def test_oracle_is_the_naive_sum(plan: Plan):
+    is_naive_sum(plan)
+
+
+def is_naive_sum(plan: Plan) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in plan.environment().items():
             patch.setenv(name, value)
