@@ -4,7 +4,10 @@ The libraries are found through LD_LIBRARY_PATH; what is left to do is torchair'
 sitecustomize that this one hides is run as well.
 """
 
+import importlib
+import importlib.machinery
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
@@ -30,5 +33,12 @@ def offer_torchair_native() -> None:
         module.install()
 
 
+def share_imports_with_forked_ranks() -> None:
+    """Torch imports dynamo (a second of work) with the first operator on a device: before the ranks part."""
+    if "torch_npu" in sys.modules:
+        importlib.import_module("torch._dynamo")
+
+
 offer_torchair_native()
+os.register_at_fork(before=share_imports_with_forked_ranks)
 run_hidden_sitecustomize()

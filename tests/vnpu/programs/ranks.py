@@ -26,8 +26,6 @@ def run(
     ranks: int, function: Callable[..., None], *args: Any, tp: int = 1, timeout: float = 200
 ) -> None:
     """Call ``function(rank, *args)`` on every rank; exit with 1 when any of them fails."""
-    import torch._dynamo  # noqa: F401 - torch imports it with the first operator; here once for all ranks
-
     with tempfile.TemporaryDirectory(prefix="ascend-moe-npu-") as folder:
         context = mp.get_context("fork")
         store = str(Path(folder) / "store")
