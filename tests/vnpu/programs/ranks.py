@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +37,23 @@ def run(
         ]
         for process in processes:
             process.start()
+        _wait(processes, time.monotonic() + timeout)
         for process in processes:
-            process.join(timeout)
-        alive = [process for process in processes if process.is_alive()]
-        for process in alive:
             process.kill()
             process.join()
         codes = [process.exitcode for process in processes]
         if any(codes):
             sys.exit(f"exit codes of the ranks: {codes}")
+
+
+def _wait(processes: list[Any], deadline: float) -> None:
+    """Until all have ended; a failed one leaves the others 10 s, since torch's store would wait much longer."""
+    waiting = list(processes)
+    while waiting and time.monotonic() < deadline:
+        connection.wait([process.sentinel for process in waiting], timeout=1)
+        if any(process.exitcode for process in processes):
+            deadline = min(deadline, time.monotonic() + 10)
+        waiting = [process for process in waiting if process.exitcode is None]
 
 
 def _serve(
