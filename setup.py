@@ -18,5 +18,8 @@ kernels = {
 setup(
     packages=[*find_packages(include=["ascend_moe", "ascend_moe.*"]), *kernels],
     package_dir=kernels,
-    package_data={"": ["py.typed", *SOURCES]},
+    package_data={
+        "": ["py.typed", *SOURCES],
+        "ascend_moe.vnpu": ["child/*.py"],  # a folder for PYTHONPATH, not a package
+    },
 )

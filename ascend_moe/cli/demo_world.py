@@ -39,7 +39,9 @@ def run_ranks(
         for rank in range(layer.ranks):
             ours, theirs = context.Pipe(duplex=False)
             process: BaseProcess = context.Process(
-                target=_rank_main, args=(rank, layer, expected, store.port, theirs), daemon=True
+                target=_rank_main,
+                args=(rank, layer, expected, store.port, theirs, os.getpid()),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -83,9 +85,13 @@ def _collect(
     return [reports[rank] for rank in sorted(reports)]
 
 
-def _rank_main(rank: int, layer: Layer, expected: Expected, port: int, pipe: Connection) -> None:
+def _rank_main(
+    rank: int, layer: Layer, expected: Expected, port: int, pipe: Connection, parent: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends all ranks
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
     torch.set_num_threads(1)
     os.environ["ASCEND_MOE_PRODUCT"] = layer.product
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")

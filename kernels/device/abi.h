@@ -1,8 +1,7 @@
 // What the host and the kernels agree on: context, parameters, window layout. Plain C++, also
-// included by host code.
+// included by host code, which includes <cstdint> before: device code includes nothing but
+// kernel_operator.h, where the same types come from.
 #pragma once
-
-#include <cstdint>
 
 namespace ascend_moe {
 

@@ -3,8 +3,10 @@
 
 #pragma once
 
+// clang-format off
+#include "shim.h"  // first: abi.h takes its integer types from kernel_operator.h
 #include "abi.h"
-#include "shim.h"
+// clang-format on
 
 namespace ascend_moe {
 

@@ -16,10 +16,8 @@ NAMES = {
     "cann-9.1": "Cann91",
 }
 HEAD = """// The limits of the two operators, by contract, product and path. Made by scripts/generate from
-// ascend_moe/contract/limits.py; change them there.
+// ascend_moe/contract/limits.py; change them there. Host code includes <cstdint> before.
 #pragma once
-
-#include <cstdint>
 
 namespace ascend_moe::limits {
 

@@ -87,7 +87,7 @@ def _children(pid: int) -> list[int]:
 def test_nothing_outlives_the_demo(how: signal.Signals, tmp_path: Path):
     """Ctrl-C ends all ranks; so does the death of the parent."""
     demo = subprocess.Popen(
-        [sys.executable, "-m", "ascend_moe", "demo", "--bs", "256"],
+        [sys.executable, "-m", "ascend_moe", "demo", "--bs", "32"],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         env=os.environ | {"TMPDIR": str(tmp_path)},

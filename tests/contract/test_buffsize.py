@@ -224,6 +224,7 @@ def test_largest_max_bs_is_the_largest(path, available):
 
 
 ABI_PROBE = """
+#include <cstdint>
 #include <cstdio>
 #include "abi.h"
 using namespace ascend_moe;

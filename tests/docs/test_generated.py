@@ -86,7 +86,7 @@ def test_links_between_documents_lead_somewhere():
 def test_header_compiles_and_holds_the_limits(tmp_path):
     compiler = shutil.which("g++") or shutil.which("c++")
     assert compiler, "the project needs a C++ compiler"
-    lines = ['#include "limits.h"', "using namespace ascend_moe::limits;"]
+    lines = ["#include <cstdint>", '#include "limits.h"', "using namespace ascend_moe::limits;"]
     names = {"cann-8.2": "Cann82", "cann-9.1": "Cann91"}
     paths = {"fullmesh": "FullMesh", "fullmesh_v2": "FullMeshV2", "hierarchy": "Hierarchy"}
     for (contract, product), table in LIMITS.items():
