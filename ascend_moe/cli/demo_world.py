@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -20,6 +21,7 @@ import ascend_moe
 from ascend_moe.cli.demo_layer import Expected, Layer, RankReport
 from ascend_moe.contract.handle import rows_received
 
+RENDEZVOUS = timedelta(seconds=120)
 _PR_SET_PDEATHSIG = 1
 
 
@@ -36,17 +38,22 @@ def run_ranks(
     processes: list[BaseProcess] = []
     pipes: list[Connection] = []
     try:
-        for rank in range(layer.ranks):
-            ours, theirs = context.Pipe(duplex=False)
-            process: BaseProcess = context.Process(
-                target=_rank_main,
-                args=(rank, layer, expected, store.port, theirs, os.getpid()),
-                daemon=True,
-            )
-            process.start()
-            theirs.close()
-            processes.append(process)
-            pipes.append(ours)
+        # Ctrl-C in the middle of a fork is lost in Python's fork hooks: it is kept until all ranks run.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            for rank in range(layer.ranks):
+                ours, theirs = context.Pipe(duplex=False)
+                process: BaseProcess = context.Process(
+                    target=_rank_main,
+                    args=(rank, layer, expected, store.port, theirs, os.getpid()),
+                    daemon=True,
+                )
+                process.start()
+                theirs.close()
+                processes.append(process)
+                pipes.append(ours)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return _collect(processes, pipes, progress)
     finally:
         for process in processes:
@@ -97,7 +104,9 @@ def _rank_main(
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
         store = TCPStore("127.0.0.1", port, is_master=False)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=layer.ranks)
+        dist.init_process_group(
+            "gloo", store=store, rank=rank, world_size=layer.ranks, timeout=RENDEZVOUS
+        )
         pipe.send(_run_layer(rank, layer, expected))
         dist.destroy_process_group()
     except Exception as error:
