@@ -68,13 +68,14 @@ def npu_moe_distribute_dispatch_v2(
     ``max_bs * ceil(ep_world_size / replicas)`` on a shared-expert rank.
 
     Args:
-        x: (BS, H) bf16 or fp16, the tokens.
+        x: (BS, H) bf16 or fp16, the tokens; on A2 from CANN 9.1 on also int32, eight int4 in a word.
         expert_ids: (BS, K) int32, distinct per token; only active tokens are looked at.
         group_ep: name of the EP group, see `hccl_comm_name`.
         ep_world_size: ranks of the EP group.
         ep_rank_id: this rank's index in it.
         moe_expert_num: MoE experts of all ranks; a multiple of the ranks that hold them.
-        scales: (experts, H) fp32 smooth factors for ``quant_mode`` 2; shared experts first, then MoE experts.
+        scales: (experts, H) fp32 smooth factors for ``quant_mode`` 2; shared experts first, then MoE experts. With
+            int32 x: (BS,) fp32, the scale of each token, which travels with its rows.
         x_active_mask: (BS,) or (BS, K) bool; inactive tokens are not sent. A 1-D mask has its true entries first.
         expert_scales: (BS, K) fp32 weights; returned per row in ``expand_scales``. Hierarchy needs them.
         elastic_info: reserved, None.
@@ -100,7 +101,7 @@ def npu_moe_distribute_dispatch_v2(
     Returns:
         expand_x: (A, H), twice the rows with TP; int8 with ``quant_mode`` 2, else as x. Rows by (local expert,
             source rank, token); rows beyond the received count are unspecified.
-        dynamic_scales: fp32, one per row of expand_x; meaningful with ``quant_mode`` 2.
+        dynamic_scales: fp32, one per row of expand_x; meaningful with ``quant_mode`` 2 and int32 x.
         assist_info_for_combine: int32, for combine only.
         expert_token_nums: int64 (local experts,).
         ep_recv_counts: int32, prefix sums of the rows per (local expert, source rank); for combine only.

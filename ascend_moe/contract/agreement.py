@@ -33,7 +33,7 @@ ATTRIBUTES: Final = (
     "comm_quant_mode",
     "comm_alg",
 )
-DTYPES: Final = ("bfloat16", "float16")
+DTYPES: Final = ("bfloat16", "float16", "int32")
 ALGORITHMS: Final = ("", "fullmesh", "fullmesh_v1", "fullmesh_v2", "hierarchy")
 FIELDS: Final = (
     "operator",

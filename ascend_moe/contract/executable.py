@@ -1,7 +1,7 @@
-"""Which legal calls the CPU executor and the reference can run, and what stops the others.
+"""What stops a call on the CPU executor and in the reference, besides the rules of its contract.
 
-The rules say what the operators promise; this page says what is built. A mode that is legal but not here is refused
-by name, never computed as another mode.
+Every documented mode runs there. What the rules tolerate because the kernels ignore it, but the executor would compute
+from, and what must hold even with the rule table switched off, is checked here.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def executor_violations(
     broken = {violation.rule for violation in found}
     return found + [
         violation
-        for violation in _not_built(Call(op, call, product=product, contract=known))
+        for violation in _needed_here(Call(op, call, product=product, contract=known))
         if violation.rule not in broken
     ]
 
@@ -66,8 +66,8 @@ def _window_as_warning(violation: Violation) -> Violation:
     )
 
 
-def _not_built(call: Call) -> list[Violation]:
-    """Legal or tolerated on hardware, not runnable here: missing modes, and what only the kernels can ignore."""
+def _needed_here(call: Call) -> list[Violation]:
+    """Tolerated on hardware, where the kernels ignore it; the executor would read it."""
     found = []
     if call.path == HIERARCHY:
         found += _hierarchy(call)
@@ -77,9 +77,6 @@ def _not_built(call: Call) -> list[Violation]:
         if shape != wanted or dtype_name(weights) != "float32":
             message = f"is {dtype_name(weights)} {shape}, needed: float32 {wanted}"
             found.append(Violation("D-09", "error", "expert_scales", message, shape, wanted))
-    if call.op == "dispatch" and dtype_name(call.tokens) == "int32":
-        message = "int32 x (packed int4) is not in this release; pass bfloat16 or float16"
-        found.append(Violation("D-14", "error", "x", message, "int32", "bfloat16 or float16"))
     return found
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ascend_moe.contract.shapes import World, dispatch_specs
 from ascend_moe.cpu.wire import Rows, pack, unpack
 from ascend_moe.outputs import zero_output
-from ascend_moe.reference.quant import quantise_rows
+from ascend_moe.reference.quant import quantise_rows, rows_carry_scales
 from ascend_moe.reference.routing import Routes, active_pairs, ordinals_at_sender, routes
 
 
@@ -38,6 +38,8 @@ def outgoing(call: Mapping[str, Any], pairs: Routes) -> Tensor:
     x, scales = call["x"], None
     if not call["quant_mode"]:
         rows = x.index_select(0, pairs.token)
+        if rows_carry_scales(x, quant_mode=0):
+            scales = call["scales"][pairs.token]
     elif call["scales"] is None:
         quantised, token_scales = quantise_rows(x)
         rows, scales = quantised.index_select(0, pairs.token), token_scales[pairs.token]
@@ -99,7 +101,8 @@ def lay_out(
 
     n_own = len(own.source)
     expand_x[:n_own] = own.rows.elements
-    if call["quant_mode"]:
+    carry_scales = rows_carry_scales(call["x"], call["quant_mode"])
+    if carry_scales:
         dynamic_scales[:n_own] = own.rows.scales
     if len(expand_scales):
         expand_scales[:n_own] = own.rows.weights
@@ -111,7 +114,7 @@ def lay_out(
     if peer is not None:
         n_peer = len(peer.source)
         expand_x[n_own : n_own + n_peer] = peer.rows.elements
-        if call["quant_mode"]:
+        if carry_scales:
             dynamic_scales[n_own : n_own + n_peer] = peer.rows.scales
         ep_counts[slots : 2 * slots] = peer.counts.reshape(-1).cumsum(0)
         received = received + n_peer

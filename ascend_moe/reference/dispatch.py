@@ -17,7 +17,7 @@ from ascend_moe.contract.shapes import DispatchSpecs, World, dispatch_specs
 from ascend_moe.outputs import zero_output
 from ascend_moe.reference import hierarchy
 from ascend_moe.reference.calls import normalise
-from ascend_moe.reference.quant import quantise_rows
+from ascend_moe.reference.quant import quantise_rows, rows_carry_scales
 from ascend_moe.reference.routing import Routes, active_pairs, ordinals_at_sender, routes
 
 
@@ -104,6 +104,7 @@ def _receive_all(world: World, calls: Sequence[Mapping[str, Any]]) -> list[Recei
 
     in_world = first_token[pairs.source] + pairs.token
     rows, scales, row_of_pair = _travelling_rows(calls, pairs, in_world)
+    carry_scales = rows_carry_scales(first["x"], first["quant_mode"])
     weights = _weights(calls, pairs, in_world)
 
     experts = max(world.local_expert_num, 1)
@@ -119,7 +120,7 @@ def _receive_all(world: World, calls: Sequence[Mapping[str, Any]]) -> list[Recei
         received.append(
             Received(
                 rows=rows[index],
-                scales=scales[index] if first["quant_mode"] else scales,
+                scales=scales[index] if carry_scales else scales,
                 weights=weights[span],
                 pairs=Routes(*(column[span] for column in pairs)),
                 counts=counts[rank, : world.experts_on(rank)],
@@ -134,11 +135,12 @@ def _travelling_rows(
     """What the senders put on the link: rows, their fp32 scales, and which row each pair takes.
 
     Without smooth scales a token is quantised once, whatever its experts; with them once per pair, because the
-    factors belong to the expert.
+    factors belong to the expert. Packed int4 comes with a scale per token.
     """
     x = torch.cat([call["x"] for call in calls])
     if not calls[0]["quant_mode"]:
-        return x, torch.empty(0), in_world
+        given = [call["scales"] for call in calls] if x.dtype == torch.int32 else [torch.empty(0)]
+        return x, torch.cat(given), in_world
     if all(call["scales"] is None for call in calls):
         return *quantise_rows(x), in_world
     rows = torch.empty(len(in_world), x.shape[1], dtype=torch.int8)

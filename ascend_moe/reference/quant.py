@@ -25,6 +25,15 @@ def divide(numerator: float, denominator: Tensor) -> Tensor:
     return torch.full_like(denominator, numerator) / denominator
 
 
+def rows_carry_scales(x: Tensor, quant_mode: int) -> bool:
+    """Whether ``dynamic_scales`` means anything: one scale per row.
+
+    int8 rows carry the scale of their quantisation. Rows of packed int4 (int32 ``x``, eight to a word, A2) travel as
+    they are and carry the scale that came with their token.
+    """
+    return quant_mode != 0 or x.dtype == torch.int32
+
+
 def quantise_rows(rows: Tensor, smooth: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """``quant_mode`` 2: per-row dynamic int8.
 

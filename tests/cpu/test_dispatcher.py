@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,3 +177,36 @@ def test_combine_takes_its_first_nine_arguments_by_position(world: worlds.World)
 def test_unknown_keyword_is_a_type_error():
     with pytest.raises(TypeError, match="topk"):
         ascend_moe.npu_moe_distribute_dispatch_v2(**dispatch_calls(PLAN)[0], group_ep="g", topk=2)
+
+
+def _packed(rank: int) -> Any:
+    """int32 x on A2: the smallest legal H in words, bits and scales as they are."""
+    os.environ |= {"ASCEND_MOE_PRODUCT": "A2", "ASCEND_MOE_CONTRACT": "cann-9.1"}
+    try:
+        return worlds.dispatch(rank, _packed_calls())
+    finally:
+        del os.environ["ASCEND_MOE_PRODUCT"], os.environ["ASCEND_MOE_CONTRACT"]
+
+
+def _packed_calls() -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(5)
+    return [
+        {
+            "x": torch.randint(
+                -(2**31), 2**31, (5, 64), generator=generator, dtype=torch.int64
+            ).int(),
+            "expert_ids": torch.rand(5, 4, generator=generator).argsort(dim=1)[:, :3].int(),
+            "scales": torch.rand(5, generator=generator),
+            "ep_world_size": 2,
+            "ep_rank_id": rank,
+            "moe_expert_num": 4,
+        }
+        for rank in range(2)
+    ]
+
+
+def test_packed_int4_equals_the_oracle(world: worlds.World):
+    wanted = dispatch_world(_packed_calls(), product="A2", contract="cann-9.1")
+    for output, oracle in zip(world.run(_packed), wanted, strict=True):
+        assert output[1].any()
+        assert all(ours.equal(theirs) for ours, theirs in zip(output, oracle, strict=True))

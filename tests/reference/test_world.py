@@ -241,6 +241,33 @@ def test_calls_that_do_not_make_a_world():
         dispatch_world([calls[0], calls[1] | {"moe_expert_num": 4}])
 
 
+def packed_int4_calls() -> list[dict[str, Any]]:
+    """A2, cann-9.1: int32 words that no arithmetic may touch, and a scale per token."""
+    calls = _world([[[0, 2], [2, 1]], [[3, 0], [0, 2]]], moe_expert_num=4)
+    for rank, call in enumerate(calls):
+        call["x"] = torch.arange(64, dtype=torch.int32).reshape(2, 32) * 0x01010101 - 2**31 + rank
+        call["scales"] = torch.tensor([0.5 + rank, 0.25 + rank])
+    return calls
+
+
+def test_packed_int4_rows_carry_the_scale_of_their_token():
+    calls = packed_int4_calls()
+    first, second = dispatch_world(calls, product="A2", contract="cann-9.1")
+    assert first.expand_x.dtype == torch.int32
+    sent = [(0, 0), (1, 0), (1, 1), (0, 1)]  # (source rank, token) of rank 0's rows, by hand
+    for row, (source, token) in enumerate(sent):
+        assert first.expand_x[row].equal(calls[source]["x"][token])
+        assert first.dynamic_scales[row] == calls[source]["scales"][token]
+    assert second.dynamic_scales[:4].tolist() == [0.5, 0.25, 1.25, 1.5]
+
+
+@pytest.mark.parametrize("product", ["A2", "A3"])
+def test_packed_int4_is_a2_and_cann_9_1_only(product: str):
+    contract = "cann-8.2" if product == "A2" else "cann-9.1"
+    with pytest.raises(ConstraintError, match="D-02"):
+        dispatch_world(packed_int4_calls(), product=product, contract=contract)
+
+
 def test_768_ranks():
     """ep 768, BS 4, H 1024, K 8, 768 experts: about a second is planned for dispatch, so the test allows ten."""
     ranks, bs, topk = 768, 4, 8
