@@ -10,6 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 COMMANDS = {
     "demo": "dispatch, expert and combine over CPU ranks, compared with the reference",
@@ -22,10 +23,17 @@ COMMANDS = {
 PROLOGUE = """MoE dispatch and combine for Ascend NPUs: checks, sizes and a CPU executor."""
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code. Usage errors exit with 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    parser = argparse.ArgumentParser(prog="ascend-moe", description=PROLOGUE)
+    parser = _Parser(prog="ascend-moe", description=PROLOGUE)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     chosen = words[0] if words and words[0] in COMMANDS else None
     for name, summary in COMMANDS.items():

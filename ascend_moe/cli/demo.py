@@ -56,6 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ascend_moe.bootstrap import import_torch
 
     import_torch()
+    import torch
+
+    torch.set_num_threads(1)  # ranks are forked: no pool of threads may exist before
     from ascend_moe.cli.demo_world import RankFailed, run_ranks
     from ascend_moe.contract.errors import ConstraintError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import multiprocessing
 import os
@@ -33,7 +34,6 @@ def run_ranks(
     layer: Layer, expected: Expected, progress: Callable[[str], None]
 ) -> list[RankReport]:
     """Runs the layer on ``layer.ranks`` forked processes. All of them are gone when this returns or raises."""
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("fork")
     processes: list[BaseProcess] = []
     pipes: list[Connection] = []
@@ -42,10 +42,10 @@ def run_ranks(
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             for rank in range(layer.ranks):
-                ours, theirs = context.Pipe(duplex=False)
+                ours, theirs = context.Pipe()
                 process: BaseProcess = context.Process(
                     target=_rank_main,
-                    args=(rank, layer, expected, store.port, theirs, os.getpid()),
+                    args=(rank, layer, expected, theirs, os.getpid()),
                     daemon=True,
                 )
                 process.start()
@@ -54,6 +54,11 @@ def run_ranks(
                 pipes.append(ours)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        # The store has a thread, and a fork beside it may inherit a lock that nobody will release: it comes last.
+        store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+        for pipe in pipes:
+            with contextlib.suppress(OSError):  # a rank that is gone is noticed below
+                pipe.send(store.port)
         return _collect(processes, pipes, progress)
     finally:
         for process in processes:
@@ -92,9 +97,7 @@ def _collect(
     return [reports[rank] for rank in sorted(reports)]
 
 
-def _rank_main(
-    rank: int, layer: Layer, expected: Expected, port: int, pipe: Connection, parent: int
-) -> None:
+def _rank_main(rank: int, layer: Layer, expected: Expected, pipe: Connection, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, which ends all ranks
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it died before the line above
@@ -103,7 +106,7 @@ def _rank_main(
     os.environ["ASCEND_MOE_PRODUCT"] = layer.product
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     try:
-        store = TCPStore("127.0.0.1", port, is_master=False)
+        store = TCPStore("127.0.0.1", pipe.recv(), is_master=False)
         dist.init_process_group(
             "gloo", store=store, rank=rank, world_size=layer.ranks, timeout=RENDEZVOUS
         )
