@@ -27,6 +27,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ascend_moe.contract.errors import PeerError
+from ascend_moe.cpu.whereabouts import elsewhere
 from ascend_moe.patience import TIMEOUT_VARIABLE, timeout_seconds
 
 FAREWELL_S: Final = 5.0
@@ -217,6 +218,7 @@ class Exchange:
         if late:
             parts.append(
                 f"{_named(late)} did not arrive within {self._seconds:g} s ({TIMEOUT_VARIABLE})"
+                + elsewhere(self._group, late, self._seconds)
             )
         if gone:
             parts.append(

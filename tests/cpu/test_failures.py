@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 import worlds
 from worlds import RankDied
 
@@ -257,6 +258,30 @@ def test_a_late_rank_is_named_within_the_limit(doomed: worlds.World):
         assert isinstance(outcome, PeerError)
         assert outcome.ranks == (1,)
         assert "rank 1 did not arrive within 2 s (ASCEND_MOE_TIMEOUT_S)" in str(outcome)
+
+
+def _on_another_group(rank: int, odd: int, calls: Any) -> Any:
+    """Every rank makes two groups of the same members; rank ``odd`` calls on the second."""
+    os.environ["ASCEND_MOE_TIMEOUT_S"] = "2"
+    names = [ascend_moe.hccl_comm_name(dist.new_group(), rank) for _ in range(2)]
+    call = calls[rank] | {"group_ep": names[rank == odd]}
+    try:
+        return ascend_moe.npu_moe_distribute_dispatch_v2(**call)
+    except PeerError as error:
+        return str(error), names
+
+
+def test_ranks_on_different_groups_learn_of_it(doomed: worlds.World):
+    started = time.monotonic()
+    outcomes = doomed.run(_on_another_group, 1, make_calls())
+    assert time.monotonic() - started < 15
+    for rank, (text, (first, second)) in enumerate(outcomes):
+        assert "X-40: group_ep must be the same on all ranks" in text, f"rank {rank}: {text}"
+        if rank == 1:
+            assert f"rank 0 waits on group_ep '{first}'" in text
+            assert f"this rank on '{second}'" in text
+        else:
+            assert f"rank 1 waits on group_ep '{second}', this rank on '{first}'" in text
 
 
 def _bad_timeout(rank: int, text: str, calls: Any) -> Any:
