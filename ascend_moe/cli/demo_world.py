@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -38,9 +38,7 @@ def run_ranks(
     processes: list[BaseProcess] = []
     pipes: list[Connection] = []
     try:
-        # Ctrl-C in the middle of a fork is lost in Python's fork hooks: it is kept until all ranks run.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with _interrupt_afterwards():
             for rank in range(layer.ranks):
                 ours, theirs = context.Pipe()
                 process: BaseProcess = context.Process(
@@ -52,8 +50,6 @@ def run_ranks(
                 theirs.close()
                 processes.append(process)
                 pipes.append(ours)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         # The store has a thread, and a fork beside it may inherit a lock that nobody will release: it comes last.
         store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         for pipe in pipes:
@@ -65,6 +61,19 @@ def run_ranks(
             process.kill()
         for process in processes:
             process.join()
+
+
+@contextlib.contextmanager
+def _interrupt_afterwards() -> Iterator[None]:
+    """Keeps a Ctrl-C until the block is done: raised inside a fork, Python's fork hooks would swallow it."""
+    pressed: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _collect(
