@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 
-from ascend_moe.contract.agreement import disagreements, statement
+from ascend_moe.contract.agreement import disagreements, refusal_of, statement
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
 from ascend_moe.contract.path import path_of
@@ -89,9 +89,7 @@ class Meeting:
             given, refusal = json.loads(self._store.get(key))
             numbers.append(given)
             if refusal:
-                rule, _, text = refusal.partition(" ")
-                message = f"rank {rank} refuses the call: {text.removeprefix('error ')}"
-                found.append(Violation(rule, "error", "group_ep", message, rank, "no refusal"))
+                found.append(refusal_of("rank", rank, refusal))
         if absent:
             ranks = ", ".join(map(str, absent))
             raise PeerError(

@@ -163,6 +163,16 @@ def disagreements(
     return found
 
 
+def refusal_of(who: str, rank: int, reason: str) -> Violation:
+    """What the others raise when a rank refuses the call.
+
+    reason: that rank's first violation as text, ``X-10 error moe_expert_num: ...``; its rule becomes theirs.
+    """
+    rule, _, text = reason.partition(" ")
+    message = f"{who} {rank} refuses the call: {text.removeprefix('error ')}"
+    return Violation(rule, "error", "group_ep", message, rank, "no refusal")
+
+
 def _wrong_ranks(statements: Sequence[Mapping[str, int]], param: str) -> list[Violation]:
     given = [one[param] for one in statements]
     if given == list(range(len(given))):

@@ -161,6 +161,23 @@ def dispatch_specs(
     )
 
 
+def dispatch_specs_of_call(call: Mapping[str, Any]) -> DispatchSpecs:
+    """The same from all arguments of a call (defaults filled in, shapes already checked or those of meta tensors)."""
+    x = call["x"]
+    return dispatch_specs(
+        World.of_call(call),
+        rank=call["ep_rank_id"],
+        bs=x.shape[0],
+        hidden=x.shape[1],
+        topk=call["expert_ids"].shape[1],
+        x_dtype=str(x.dtype).removeprefix("torch."),
+        quant_mode=call["quant_mode"],
+        global_bs=call["global_bs"],
+        tp_world_size=call["tp_world_size"],
+        has_expert_scales=call["expert_scales"] is not None,
+    )
+
+
 def combine_spec(*, bs: int, hidden: int, expand_x_dtype: str) -> TensorSpec:
     """Shape and dtype of combine's result: one row per token, in the dtype of ``expand_x``."""
     return TensorSpec((bs, hidden), expand_x_dtype)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ascend_moe.contract.shapes import World, dispatch_specs
+from ascend_moe.contract.shapes import World, dispatch_specs_of_call
 from ascend_moe.cpu.wire import Rows, pack, unpack
 from ascend_moe.outputs import zero_output
 from ascend_moe.reference.quant import quantise_rows, rows_carry_scales
@@ -83,20 +83,7 @@ def lay_out(
     world: World, call: Mapping[str, Any], own: Arrived, peer: Arrived | None
 ) -> tuple[Tensor, ...]:
     """The seven outputs without combine's handle; rows that nobody sent, and what a mode does not define, are zero."""
-    bs, hidden = call["x"].shape
-    specs = dispatch_specs(
-        world,
-        rank=call["ep_rank_id"],
-        bs=bs,
-        hidden=hidden,
-        topk=call["expert_ids"].shape[1],
-        x_dtype=str(call["x"].dtype).removeprefix("torch."),
-        quant_mode=call["quant_mode"],
-        global_bs=call["global_bs"],
-        tp_world_size=call["tp_world_size"],
-        has_expert_scales=call["expert_scales"] is not None,
-    )
-    outputs = tuple(zero_output(spec) for spec in specs)
+    outputs = tuple(zero_output(spec) for spec in dispatch_specs_of_call(call))
     expand_x, dynamic_scales, _, token_nums, ep_counts, tp_counts, expand_scales = outputs
 
     n_own = len(own.source)

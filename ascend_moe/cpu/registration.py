@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ascend_moe.bootstrap import import_torch_npu
-from ascend_moe.contract.shapes import World, combine_spec, dispatch_specs
+from ascend_moe.contract.shapes import combine_spec, dispatch_specs_of_call
 from ascend_moe.contract.signature import OPERATORS, PARAMETERS, schema, with_defaults
 from ascend_moe.cpu import kernels
 
@@ -89,19 +89,10 @@ def _by_keyword(op: str, kernel: Callable[..., Any]) -> Callable[..., Any]:
 def _dispatch_meta(**arguments: Any) -> tuple[Tensor, ...]:
     call: dict[str, Any] = with_defaults("dispatch", arguments)
     x = call["x"]
-    specs = dispatch_specs(
-        World.of_call(call),
-        rank=call["ep_rank_id"],
-        bs=x.shape[0],
-        hidden=x.shape[1],
-        topk=call["expert_ids"].shape[1],
-        x_dtype=str(x.dtype).removeprefix("torch."),
-        quant_mode=call["quant_mode"],
-        global_bs=call["global_bs"],
-        tp_world_size=call["tp_world_size"],
-        has_expert_scales=call["expert_scales"] is not None,
+    return tuple(
+        x.new_empty(spec.shape, dtype=getattr(torch, spec.dtype))
+        for spec in dispatch_specs_of_call(call)
     )
-    return tuple(x.new_empty(spec.shape, dtype=getattr(torch, spec.dtype)) for spec in specs)
 
 
 def _combine_meta(**arguments: Any) -> Tensor:

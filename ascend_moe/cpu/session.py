@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ascend_moe.contract.agreement import FIELDS, disagreements, statement
+from ascend_moe.contract.agreement import FIELDS, disagreements, refusal_of, statement
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import (
     ConstraintError,
@@ -207,9 +207,7 @@ def _found_in(
     )
     who = "rank" if rank_param == "ep_rank_id" else "tp rank"
     if refusals:
-        for rank, one in enumerate(statements):
-            if one.refusal:
-                rule, _, text = one.refusal.partition(" ")
-                message = f"{who} {rank} refuses the call: {text.removeprefix('error ')}"
-                found.append(Violation(rule, "error", "group_ep", message, rank, "no refusal"))
+        found += [
+            refusal_of(who, rank, one.refusal) for rank, one in enumerate(statements) if one.refusal
+        ]
     return found

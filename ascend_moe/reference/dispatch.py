@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ascend_moe.contract.shapes import DispatchSpecs, World, dispatch_specs
+from ascend_moe.contract.shapes import World, dispatch_specs_of_call
 from ascend_moe.outputs import zero_output
 from ascend_moe.reference import hierarchy
 from ascend_moe.reference.calls import normalise
@@ -185,7 +185,7 @@ def _lay_out(
     world: World, call: Mapping[str, Any], own: Received, peer: Received | None
 ) -> DispatchOutput:
     """The padded outputs of one rank: own rows first, the TP peer's rows directly behind."""
-    output = DispatchOutput(*(zero_output(spec) for spec in _specs(world, call)))
+    output = DispatchOutput(*(zero_output(spec) for spec in dispatch_specs_of_call(call)))
     n_own, n_all = len(own), len(own) + (len(peer) if peer else 0)
 
     output.expand_x[:n_own] = own.rows
@@ -208,19 +208,3 @@ def _lay_out(
         token_nums if call["expert_token_nums_type"] else token_nums.cumsum(0)
     )
     return output
-
-
-def _specs(world: World, call: Mapping[str, Any]) -> DispatchSpecs:
-    x = call["x"]
-    return dispatch_specs(
-        world,
-        rank=call["ep_rank_id"],
-        bs=x.shape[0],
-        hidden=x.shape[1],
-        topk=call["expert_ids"].shape[1],
-        x_dtype=str(x.dtype).removeprefix("torch."),
-        quant_mode=call["quant_mode"],
-        global_bs=call["global_bs"],
-        tp_world_size=call["tp_world_size"],
-        has_expert_scales=call["expert_scales"] is not None,
-    )
