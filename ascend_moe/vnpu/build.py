@@ -81,7 +81,7 @@ def virtual_npu() -> VirtualNpu:
     cache = cache_directory()
     home_key = chain.key(("standin",))
     home = _part(chain, "standin", cache / f"vnpu-{home_key}", home=None)
-    operators_key = chain.key(("op_api",), home_key)
+    operators_key = chain.key(("op_api", "device"), home_key)
     operators = _part(chain, "op_api", cache / f"vnpu-operators-{operators_key}", home=home)
     return VirtualNpu(home, operators / "vendors" / "ascend_moe")
 

@@ -14,6 +14,8 @@ struct PathLimits {
     int64_t local_experts_max;
     int64_t local_times_ep_max;
     int64_t tp_max;
+    int64_t ranks_per_server;  // 0: full mesh
+    bool sums_by_expert;       // a server adds the rows of a token by expert id, not by k
     bool shared_ranks, zero_experts, copy_experts, const_experts;
 };
 
@@ -38,6 +40,8 @@ constexpr PathLimits kCann82A2FullMesh = {
     24,     // local_experts_max
     0,      // local_times_ep_max
     1,      // tp_max
+    0,      // ranks_per_server
+    false,  // sums_by_expert
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -57,6 +61,8 @@ constexpr PathLimits kCann82A2Hierarchy = {
     0,      // local_experts_max
     0,      // local_times_ep_max
     1,      // tp_max
+    8,      // ranks_per_server
+    false,  // sums_by_expert
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -76,6 +82,8 @@ constexpr PathLimits kCann82A3FullMesh = {
     0,      // local_experts_max
     1280,   // local_times_ep_max
     2,      // tp_max
+    0,      // ranks_per_server
+    false,  // sums_by_expert
     true,   // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -95,6 +103,8 @@ constexpr PathLimits kCann91A2FullMesh = {
     0,      // local_experts_max
     0,      // local_times_ep_max
     1,      // tp_max
+    0,      // ranks_per_server
+    false,  // sums_by_expert
     false,  // shared_ranks
     true,   // zero_experts
     true,   // copy_experts
@@ -114,6 +124,8 @@ constexpr PathLimits kCann91A2Hierarchy = {
     0,      // local_experts_max
     0,      // local_times_ep_max
     1,      // tp_max
+    8,      // ranks_per_server
+    true,   // sums_by_expert
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -121,41 +133,45 @@ constexpr PathLimits kCann91A2Hierarchy = {
 };
 
 constexpr PathLimits kCann91A3FullMesh = {
-    2,     // ep_min
-    768,   // ep_max
-    1,     // ep_multiple
-    512,   // batch_max
-    1024,  // hidden_min
-    8192,  // hidden_max
-    1,     // hidden_multiple
-    16,    // topk_max
-    1024,  // moe_experts_max
-    0,     // local_experts_max
-    2048,  // local_times_ep_max
-    1,     // tp_max
-    true,  // shared_ranks
-    true,  // zero_experts
-    true,  // copy_experts
-    true,  // const_experts
+    2,      // ep_min
+    768,    // ep_max
+    1,      // ep_multiple
+    512,    // batch_max
+    1024,   // hidden_min
+    8192,   // hidden_max
+    1,      // hidden_multiple
+    16,     // topk_max
+    1024,   // moe_experts_max
+    0,      // local_experts_max
+    2048,   // local_times_ep_max
+    1,      // tp_max
+    0,      // ranks_per_server
+    false,  // sums_by_expert
+    true,   // shared_ranks
+    true,   // zero_experts
+    true,   // copy_experts
+    true,   // const_experts
 };
 
 constexpr PathLimits kCann91A3FullMeshV2 = {
-    2,     // ep_min
-    768,   // ep_max
-    1,     // ep_multiple
-    256,   // batch_max
-    1024,  // hidden_min
-    8192,  // hidden_max
-    1,     // hidden_multiple
-    12,    // topk_max
-    1024,  // moe_experts_max
-    0,     // local_experts_max
-    2048,  // local_times_ep_max
-    1,     // tp_max
-    true,  // shared_ranks
-    true,  // zero_experts
-    true,  // copy_experts
-    true,  // const_experts
+    2,      // ep_min
+    768,    // ep_max
+    1,      // ep_multiple
+    256,    // batch_max
+    1024,   // hidden_min
+    8192,   // hidden_max
+    1,      // hidden_multiple
+    12,     // topk_max
+    1024,   // moe_experts_max
+    0,      // local_experts_max
+    2048,   // local_times_ep_max
+    1,      // tp_max
+    0,      // ranks_per_server
+    false,  // sums_by_expert
+    true,   // shared_ranks
+    true,   // zero_experts
+    true,   // copy_experts
+    true,   // const_experts
 };
 
 constexpr PathLimits kCann91A3Hierarchy = {
@@ -171,6 +187,8 @@ constexpr PathLimits kCann91A3Hierarchy = {
     0,      // local_experts_max
     0,      // local_times_ep_max
     1,      // tp_max
+    16,     // ranks_per_server
+    false,  // sums_by_expert
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts

@@ -86,6 +86,20 @@ void CheckGroup(Checker& check, const char* parameter, const std::string& name, 
                   parameter, group->size(), group->rank(), size, rank);
 }
 
+void CheckServers(Checker& check, const Attributes& a) {
+    const World world = World::Of(a);
+    if (!world.hierarchy()) return;
+    check.Require(a.ep_world_size % world.path->ranks_per_server == 0, kTilingFailure,
+                  "ep_world_size=%ld, hierarchy needs whole servers of %ld ranks", a.ep_world_size,
+                  world.path->ranks_per_server);
+    check.Require(a.shared_expert_rank_num == 0, kTilingFailure,
+                  "shared_expert_rank_num=%ld, hierarchy has no shared-expert ranks",
+                  a.shared_expert_rank_num);
+    check.Require(a.zero_expert_num + a.copy_expert_num + a.const_expert_num == 0, kTilingFailure,
+                  "hierarchy has no zero, copy or const experts");
+    check.Require(a.tp_world_size != 2, kTilingFailure, "tp_world_size=2, hierarchy has no TP");
+}
+
 void CheckAttributes(Checker& check, const Attributes& a) {
     check.Range("ep_world_size", a.ep_world_size, 1, INT32_MAX);
     check.Range("ep_rank_id", a.ep_rank_id, 0, a.ep_world_size - 1);
@@ -110,11 +124,10 @@ void CheckAttributes(Checker& check, const Attributes& a) {
     check.Range("tp_rank_id", a.tp_rank_id, 0, a.tp_world_size == 2 ? 1 : 0);
     check.Require(a.expert_shard_type == 0, kTilingFailure, "expert_shard_type=%ld, must be 0",
                   a.expert_shard_type);
-    check.Require(a.comm_alg != "hierarchy", kTilingFailure,
-                  "comm_alg 'hierarchy' is not available on the virtual NPU, use the full mesh");
     for (int64_t count : {a.zero_expert_num, a.copy_expert_num, a.const_expert_num}) {
         check.Range("zero_expert_num, copy_expert_num, const_expert_num", count, 0, INT32_MAX);
     }
+    if (check.ok()) CheckServers(check, a);
     if (check.ok()) CheckGroup(check, "group_ep", a.group_ep, a.ep_world_size, a.ep_rank_id);
     if (check.ok() && a.tp_world_size == 2)
         CheckGroup(check, "group_tp", a.group_tp, 2, a.tp_rank_id);
@@ -173,7 +186,7 @@ int Check(const DispatchArguments& call) {
     Checker check("npu_moe_distribute_dispatch_v2");
     const Attributes& a = call.attributes;
     check.Present("x", call.x);
-    check.Type("x", call.x, {ACL_BF16, ACL_FLOAT16});
+    check.Type("x", call.x, {ACL_BF16, ACL_FLOAT16, ACL_INT32});
     check.Require(call.x.shape.size() == 2, kTilingFailure, "x has shape %s, must be (BS, H)",
                   call.x.Text().c_str());
     CheckAttributes(check, a);
@@ -187,13 +200,25 @@ int Check(const DispatchArguments& call) {
     check.Require(call.quant_mode == 0 || call.quant_mode == 2, kTilingFailure,
                   "quant_mode=%ld, must be 0 or 2", call.quant_mode);
     check.Range("expert_token_nums_type", call.expert_token_nums_type, 0, 1);
-    check.Require(call.quant_mode == 2 || !call.scales.present, kTilingFailure,
-                  "scales must be None when quant_mode is 0");
+    const bool packed = call.x.type == ACL_INT32;
+    check.Require(!packed || (world.a2 && !world.hierarchy() && call.quant_mode == 0),
+                  kTilingFailure, "int32 x (packed int4) needs A2, full mesh and quant_mode 0");
+    check.Require(packed == call.scales.present || call.quant_mode == 2, kTilingFailure,
+                  "scales must be None when quant_mode is 0, and a scale per token with int32 x");
     check.Type("scales", call.scales, {ACL_FLOAT});
-    check.Shape("scales", call.scales, {world.shared_experts + world.moe_experts, hidden});
+    if (packed) {
+        check.Shape("scales", call.scales, {batch});
+    } else {
+        check.Shape("scales", call.scales, {world.shared_experts + world.moe_experts, hidden});
+    }
     check.Type("expert_scales", call.expert_scales, {ACL_FLOAT});
     check.Shape("expert_scales", call.expert_scales, {batch, topk});
+    check.Require(call.expert_scales.present || !world.hierarchy(), kNullPointer,
+                  "expert_scales must not be None in hierarchy");
+    check.Require(!call.scales.present || !world.hierarchy(), kTilingFailure,
+                  "scales must be None in hierarchy");
     CheckReserved(check, call.elastic_info);
+    check.Type("performance_info", call.performance_info, {ACL_INT64});
     check.Shape("performance_info", call.performance_info, {a.ep_world_size});
 
     const int64_t experts = world.experts_on(a.ep_rank_id);
@@ -202,9 +227,12 @@ int Check(const DispatchArguments& call) {
                   kTilingFailure, "expand_x has shape %s, must be (A, %ld)",
                   call.expand_x.Text().c_str(), hidden);
     check.AtLeast("expert_token_nums", call.expert_token_nums, experts);
-    check.AtLeast("ep_recv_counts", call.ep_recv_counts, a.ep_world_size * experts);
+    // Hierarchy: the handle of each row follows the counts.
+    const int64_t tables =
+        world.hierarchy() && call.expand_x.shape.size() == 2 ? 2 * call.expand_x.shape[0] : 0;
+    check.AtLeast("ep_recv_counts", call.ep_recv_counts, a.ep_world_size * experts + tables);
     check.AtLeast("assist_info_for_combine", call.assist_info_for_combine,
-                  world.a2 ? batch * topk : 0);
+                  world.a2 && !world.hierarchy() ? batch * topk : 0);
     CheckWindow(check, a, batch, hidden, topk, a.comm_alg == "fullmesh_v2");
     return check.status();
 }
@@ -226,7 +254,9 @@ int Check(const CombineArguments& call) {
     check.Present("assist_info_for_combine", call.assist_info_for_combine);
     check.Type("assist_info_for_combine", call.assist_info_for_combine, {ACL_INT32});
     check.AtLeast("assist_info_for_combine", call.assist_info_for_combine,
-                  world.a2 ? batch * topk : 0);
+                  world.a2 && !world.hierarchy() ? batch * topk : 0);
+    check.Require(call.expand_scales.present || !world.hierarchy(), kNullPointer,
+                  "expand_scales must not be None in hierarchy");
     check.Present("ep_send_counts", call.ep_send_counts);
     check.Type("ep_send_counts", call.ep_send_counts, {ACL_INT32});
     check.AtLeast("ep_send_counts", call.ep_send_counts,
@@ -261,6 +291,7 @@ int Check(const CombineArguments& call) {
         check.Type(name, *tensor, {call.expand_x.type});
         if (a.const_expert_num > 0) check.Shape(name, *tensor, {a.const_expert_num, hidden});
     }
+    check.Type("performance_info", call.performance_info, {ACL_INT64});
     check.Shape("performance_info", call.performance_info, {a.ep_world_size});
     check.Type("x", call.out, {call.expand_x.type});
     check.Shape("x", call.out, {batch, hidden});

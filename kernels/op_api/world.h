@@ -5,7 +5,10 @@
 // no shared expert.
 #pragma once
 
+#include <cstdint>
+
 #include "arguments.h"
+#include "limits.h"
 
 namespace ascend_moe {
 
@@ -15,8 +18,15 @@ struct World {
     int64_t shared_experts;  // the effective number
     int64_t shared_ranks;
     bool a2;  // Atlas A2; otherwise A3
+    const limits::PathLimits* path;
 
     static World Of(const Attributes& attributes);
+
+    // Hierarchy: neighbours form servers, and a server adds the rows of a token before they leave
+    // it.
+    bool hierarchy() const { return path->ranks_per_server > 0; }
+    int64_t servers() const { return ranks / path->ranks_per_server; }
+    int64_t server_of(int64_t rank) const { return rank / path->ranks_per_server; }
 
     int64_t local_experts() const { return moe_experts / (ranks - shared_ranks); }
     int64_t experts_on(int64_t rank) const { return rank < shared_ranks ? 1 : local_experts(); }
@@ -30,9 +40,9 @@ struct World {
 // Largest batch of any rank.
 int64_t MaxBatch(const Attributes& attributes, int64_t batch);
 
-// The bytes of one HCCL buffer that CANN's A3 kernels need (full mesh): two halves, each with a
-// slot for every row that a rank can receive and for every row that can come home. Source: tiling
-// of MoeDistributeDispatchV2 and CombineV2, ops-transformer 05c401f9d. `spread` is comm_alg
+// The bytes of one HCCL buffer that CANN's A3 kernels need. Full mesh: two halves, each with a slot
+// for every row that a rank can receive and for every row that can come home. Source: tiling of
+// MoeDistributeDispatchV2 and CombineV2, ops-transformer 05c401f9d. `spread` is comm_alg
 // fullmesh_v2 in dispatch, which stores 480 bytes per 512.
 int64_t RequiredWindowBytes(const World& world, int64_t max_batch, int64_t hidden, int64_t topk,
                             bool spread);

@@ -31,6 +31,8 @@ struct PathLimits {
     int64_t local_experts_max;
     int64_t local_times_ep_max;
     int64_t tp_max;
+    int64_t ranks_per_server;  // 0: full mesh
+    bool sums_by_expert;       // a server adds the rows of a token by expert id, not by k
     bool shared_ranks, zero_experts, copy_experts, const_experts;
 };
 
@@ -95,6 +97,8 @@ def initialiser(name: str, path: PathLimits, tp_max: int) -> list[str]:
         "local_experts_max": path.local_experts_max or 0,
         "local_times_ep_max": path.local_times_ep_max or 0,
         "tp_max": tp_max,
+        "ranks_per_server": path.ranks_per_server,
+        "sums_by_expert": path.sums_by_expert,
         "shared_ranks": path.shared_ranks,
         "zero_experts": "zero" in path.special_experts,
         "copy_experts": "copy" in path.special_experts,

@@ -6,6 +6,8 @@
 //   expert: see BlendConstant slots K ..       shared expert rows, unweighted shared_expert_x
 //   unweighted, last
 //
+// In hierarchy instead: see server_sum.h.
+//
 // A row's place is told on A3 by the triples (source, token, slot) in assist_info_for_combine, on
 // A2 by the sender's ordinals together with the prefix sums. Rows of inactive tokens become zero.
 // Sources: moe_distribute_combine_v2.h, moe_distribute_combine_a2.h of ops-transformer.
@@ -16,11 +18,13 @@
 #include "operators.h"
 #include "pairs.h"
 #include "post.h"
+#include "server_sum.h"
 
 namespace ascend_moe {
 namespace {
 
 constexpr const char* kOp = "npu_moe_distribute_combine_v2";
+constexpr int kPlaceWords = 4;  // of a row in hierarchy: source, token, place, weight
 
 class Combine {
  public:
@@ -34,11 +38,13 @@ class Combine {
             {&call.expert_scales, &expert_scales_},
             {&call.tp_send_counts, &tp_send_counts_},
             {&call.x_active_mask, &x_active_mask_},
+            {&call.expand_scales, &expand_scales_},
             {&call.shared_expert_x, &shared_expert_x_},
             {&call.ori_x, &ori_x_},
             {&call.const_expert_alpha_1, &alpha_1_},
             {&call.const_expert_alpha_2, &alpha_2_},
             {&call.const_expert_v, &constant_},
+            {&call.performance_info, &performance_info_},
             {&call.out, &out_},
         };
         for (const auto& [tensor, resolved] : tensors) {
@@ -63,29 +69,41 @@ class Combine {
             problem = "ep_send_counts says " + std::to_string(own) +
                       " rows were received, expand_x has " + std::to_string(expand_x_.size(0));
         }
+        if (problem.empty() && !std::is_sorted(prefix.begin(), prefix.end()))
+            problem = "ep_send_counts falls, prefix sums never do";
         std::vector<Element> rows;
         if (problem.empty()) rows = expand_x_.LoadRows<Element>(0, own);
         if (call_.attributes.tp_world_size == 2) {
             const int status = AddPeer(agreement, own, problem, &rows);
             if (status != ACL_SUCCESS) return status;
         }
-        if (call_.comm_quant_mode == 2) {
+        if (call_.comm_quant_mode == 2 && !world.hierarchy()) {
             for (size_t row = 0; row < rows.size(); row += hidden())
                 ThroughCommQuant(rows.data() + row, hidden());
         }
 
         std::vector<int32_t> words = prefix;
-        if (!world.a2 && problem.empty()) words = Triples(own, &problem);
+        if (world.hierarchy() && problem.empty()) {
+            words = WeightedPlaces(world, prefix, &problem);
+        } else if (!world.a2 && problem.empty()) {
+            words = Triples(own, &problem);
+        }
         Exchange ep(call_.attributes.group_ep, kOp);
         int status =
             ep.Post(agreement, words, rows.data(), rows.size() / std::max<int64_t>(hidden(), 1),
                     hidden() * sizeof(Element), problem);
         if (status != ACL_SUCCESS) return status;
-        const std::vector<const Element*> places =
-            world.a2 ? PlacesA2<Element>(ep, world, routing, &problem)
-                     : PlacesA3<Element>(ep, world, routing, &problem);
-        if (problem.empty()) Sum(world, routing, places);
-        return ep.Finish(problem);
+        if (world.hierarchy()) {
+            SumByServer<Element>(ep, world, routing, &problem);
+        } else {
+            const std::vector<const Element*> places =
+                world.a2 ? PlacesA2<Element>(ep, world, routing, &problem)
+                         : PlacesA3<Element>(ep, world, routing, &problem);
+            if (problem.empty()) Sum(world, routing, places);
+        }
+        status = ep.Finish(problem);
+        if (status == ACL_SUCCESS) ep.AddWaits(performance_info_);
+        return status;
     }
 
     int64_t hidden() const { return expand_x_.size(1); }
@@ -121,6 +139,32 @@ class Combine {
         }
         triples.resize(3 * own);
         return triples;
+    }
+
+    // Hierarchy: (source, token, place, weight) of each own row, from the tables that dispatch
+    // wrote behind the prefix sums.
+    std::vector<int32_t> WeightedPlaces(const World& world, const std::vector<int32_t>& prefix,
+                                        std::string* problem) const {
+        const int64_t own = prefix.back();
+        const std::vector<int32_t> counts = ep_send_counts_.Load<int32_t>();
+        const std::vector<float> weights = expand_scales_.Load<float>();
+        const int64_t room = (counts.size() - prefix.size()) / 2;
+        if (own > room || own > static_cast<int64_t>(weights.size())) {
+            *problem = "ep_send_counts says " + std::to_string(own) +
+                       " rows were received, its tables have room for " + std::to_string(room) +
+                       " and expand_scales has " + std::to_string(weights.size());
+            return {};
+        }
+        std::vector<int32_t> words;
+        words.reserve(kPlaceWords * own);
+        size_t slot = 0;
+        for (int64_t row = 0; row < own; ++row) {
+            while (prefix[slot] <= row) ++slot;
+            const int32_t* place = counts.data() + prefix.size() + 2 * row;
+            words.insert(words.end(), {static_cast<int32_t>(slot % world.ranks), place[0], place[1],
+                                       BitsOf(weights[row])});
+        }
+        return words;
     }
 
     // tp_world_size 2: both members of a pair hold both members' rows, own first. The two copies of
@@ -170,12 +214,9 @@ class Combine {
                 if (triple[0] != call_.attributes.ep_rank_id || token < 0 ||
                     token >= routing.batch())
                     continue;
-                if (slot < 0 || slot >= slots || places[token * slots + slot] != nullptr) {
-                    *problem = "assist_info_for_combine of rank " + std::to_string(rank) +
-                               ": row " + std::to_string(row) + " is for token " +
-                               std::to_string(token) + ", slot " + std::to_string(slot) +
-                               (slot < 0 || slot >= slots ? ", which does not exist"
-                                                          : ", which has a row already");
+                const bool exists = slot >= 0 && slot < slots;
+                if (!exists || places[token * slots + slot] != nullptr) {
+                    *problem = WrongRow("assist_info_for_combine", rank, row, token, slot, exists);
                     return places;
                 }
                 places[token * slots + slot] =
@@ -199,8 +240,7 @@ class Combine {
                     ? routing.active(token, slot) && routing.id(token, slot) < world.moe_experts
                     : routing.active(token);
             if (!travels || places[i] != nullptr) continue;
-            *problem = "no rank has a row for token " + std::to_string(token) + ", slot " +
-                       std::to_string(slot);
+            *problem = MissingRow(token, slot);
             return;
         }
     }
@@ -232,13 +272,80 @@ class Combine {
         return places;
     }
 
+    // Finds the rows of this rank's tokens, server by server, and adds them in order of their
+    // place.
+    template <typename Element>
+    void SumByServer(const Exchange& exchange, const World& world, const Routing& routing,
+                     std::string* problem) const {
+        struct Arrived {
+            const Element* row = nullptr;
+            int64_t server = 0;
+            float weight = 0.0f;
+        };
+        const int64_t topk = routing.topk();
+        std::vector<Arrived> arrived(routing.batch() * topk);
+        for (int64_t rank = 0; rank < world.ranks && problem->empty(); ++rank) {
+            const PostedRows posted = exchange.From(rank);
+            for (int64_t row = 0; row < posted.row_count && problem->empty(); ++row) {
+                const int32_t* words = posted.words + kPlaceWords * row;
+                const int64_t token = words[1];
+                const int64_t place = words[2];
+                if (words[0] != call_.attributes.ep_rank_id || token < 0 ||
+                    token >= routing.batch())
+                    continue;
+                const bool exists = place >= 0 && place < topk;
+                if (!exists || arrived[token * topk + place].row != nullptr) {
+                    *problem = WrongRow("ep_send_counts", rank, row, token, place, exists);
+                    continue;
+                }
+                arrived[token * topk + place] = {
+                    reinterpret_cast<const Element*>(posted.rows) + row * hidden(),
+                    world.server_of(rank), FloatOf(words[3])};
+            }
+        }
+        for (int64_t i = 0; i < routing.batch() * topk && problem->empty(); ++i) {
+            if (routing.active(i / topk, i % topk) && arrived[i].row == nullptr)
+                *problem = MissingRow(i / topk, i % topk);
+        }
+        if (!problem->empty()) return;
+
+        ServerSum<Element> sum(hidden(), call_.comm_quant_mode == 2);
+        std::vector<Element> rounded(hidden());
+        for (int64_t token = 0; token < routing.batch(); ++token) {
+            for (int64_t server = 0; server < world.servers(); ++server) {
+                for (int64_t place = 0; place < topk; ++place) {
+                    const Arrived& one = arrived[token * topk + place];
+                    if (routing.active(token, place) && one.server == server)
+                        sum.Add(one.row, one.weight);
+                }
+                sum.Cross();
+            }
+            sum.Finish(rounded.data());
+            out_.StoreRow(token, rounded.data());
+        }
+    }
+
+    static std::string WrongRow(const char* table, int64_t rank, int64_t row, int64_t token,
+                                int64_t slot, bool exists) {
+        return std::string(table) + " of rank " + std::to_string(rank) + ": row " +
+               std::to_string(row) + " is for token " + std::to_string(token) + ", slot " +
+               std::to_string(slot) +
+               (exists ? ", which has a row already" : ", which does not exist");
+    }
+
+    static std::string MissingRow(int64_t token, int64_t slot) {
+        return "no rank has a row for token " + std::to_string(token) + ", slot " +
+               std::to_string(slot);
+    }
+
     template <typename Element>
     void Sum(const World& world, const Routing& routing,
              const std::vector<const Element*>& places) const;
 
     CombineArguments call_;
     DeviceTensor expand_x_, expert_ids_, assist_info_, ep_send_counts_, expert_scales_,
-        tp_send_counts_, x_active_mask_, shared_expert_x_, ori_x_, alpha_1_, alpha_2_, constant_;
+        tp_send_counts_, x_active_mask_, expand_scales_, shared_expert_x_, ori_x_, alpha_1_,
+        alpha_2_, constant_, performance_info_;
     DeviceTensor out_;
 };
 

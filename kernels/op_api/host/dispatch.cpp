@@ -3,7 +3,7 @@
 // A receiver orders its rows by (local expert, source rank, token, slot); counts and prefix sums
 // follow from that order. Rows behind the last received one are not written. Sources of the rules:
 // the A3 and A2 full-mesh kernels of ops-transformer (moe_distribute_dispatch_v2.h,
-// moe_distribute_dispatch_a2.h).
+// moe_distribute_dispatch_a2.h). Hierarchy differs in the handle alone, see server_sum.h.
 #include <cstring>
 
 #include "../world.h"
@@ -21,17 +21,6 @@ constexpr const char* kOp = "npu_moe_distribute_dispatch_v2";
 constexpr int kPairWords = 5;
 enum PairWord { kLocalExpert, kToken, kSlot, kScale, kWeight };
 
-int32_t BitsOf(float value) {
-    int32_t bits;
-    memcpy(&bits, &value, sizeof(bits));
-    return bits;
-}
-float FloatOf(int32_t bits) {
-    float value;
-    memcpy(&value, &bits, sizeof(value));
-    return value;
-}
-
 class Dispatch {
  public:
     int Resolve(const DispatchArguments& call) {
@@ -42,6 +31,7 @@ class Dispatch {
             {&call.scales, &scales_},
             {&call.x_active_mask, &x_active_mask_},
             {&call.expert_scales, &expert_scales_},
+            {&call.performance_info, &performance_info_},
             {&call.expand_x, &expand_x_},
             {&call.dynamic_scales, &dynamic_scales_},
             {&call.assist_info_for_combine, &assist_info_},
@@ -57,7 +47,10 @@ class Dispatch {
         return ACL_SUCCESS;
     }
 
-    int Run() const { return x_.type() == ACL_BF16 ? RunAs<BFloat16>() : RunAs<Float16>(); }
+    int Run() const {
+        if (packed()) return RunAs<int32_t>();
+        return x_.type() == ACL_BF16 ? RunAs<BFloat16>() : RunAs<Float16>();
+    }
 
  private:
     struct Outgoing {
@@ -87,8 +80,9 @@ class Dispatch {
         const Received own = Receive(ep, world, &problem);
         status = ep.Finish(problem);
         if (status != ACL_SUCCESS) return status;
+        ep.AddWaits(performance_info_);
 
-        if (world.a2) {
+        if (world.a2 && !world.hierarchy()) {
             const std::vector<int32_t> ordinals = routing.Ordinals();
             for (size_t i = 0; i < ordinals.size(); ++i)
                 assist_info_.Store<int32_t>(i, ordinals[i]);
@@ -99,7 +93,11 @@ class Dispatch {
 
     bool quantises() const { return call_.quant_mode == 2; }
     int64_t hidden() const { return x_.size(1); }
-    int64_t RowBytes() const { return quantises() ? hidden() : 2 * hidden(); }
+    // int32 x: eight int4 in a word, each token with its scale; both travel as they are.
+    bool packed() const { return x_.type() == ACL_INT32; }
+    int64_t RowBytes() const {
+        return quantises() ? hidden() : hidden() * static_cast<int64_t>(aclDataTypeSize(x_.type()));
+    }
 
     Agreement AgreementOf(const World& world, const Routing& routing) const {
         return {1,
@@ -140,9 +138,13 @@ class Dispatch {
                 scale = QuantiseRow(row, factors, hidden(), reinterpret_cast<int8_t*>(target));
             } else {
                 memcpy(target, row, RowBytes());
+                if (packed()) scale = smooth[pair.token];
             }
             const bool weighted = !weights.empty() && pair.slot < routing.topk();
-            const float weight = weighted ? weights[pair.token * routing.topk() + pair.slot] : 0.0f;
+            const float weight =
+                weighted
+                    ? weights[pair.token * routing.topk() + routing.column(pair.token, pair.slot)]
+                    : 0.0f;
             outgoing.words.insert(outgoing.words.end(), {pair.local_expert, pair.token, pair.slot,
                                                          BitsOf(scale), BitsOf(weight)});
         }
@@ -188,14 +190,23 @@ class Dispatch {
     void StoreRow(int64_t row, const char* values) const {
         if (quantises()) {
             expand_x_.StoreRow(row, reinterpret_cast<const int8_t*>(values));
+        } else if (packed()) {
+            expand_x_.StoreRow(row, reinterpret_cast<const int32_t*>(values));
         } else {
             expand_x_.StoreRow(row, reinterpret_cast<const uint16_t*>(values));
         }
     }
 
     void StoreRowInfo(const World& world, int64_t row, int64_t source, const int32_t* about) const {
-        if (quantises()) dynamic_scales_.Store<float>(row, FloatOf(about[kScale]));
+        if (quantises() || packed()) dynamic_scales_.Store<float>(row, FloatOf(about[kScale]));
         if (expert_scales_.present()) expand_scales_.Store<float>(row, FloatOf(about[kWeight]));
+        if (world.hierarchy()) {
+            // The handle: token and place of each row, behind the prefix sums.
+            const int64_t slots = world.ranks * world.experts_on(call_.attributes.ep_rank_id);
+            ep_recv_counts_.Store<int32_t>(slots + 2 * row, about[kToken]);
+            ep_recv_counts_.Store<int32_t>(slots + 2 * row + 1, about[kSlot]);
+            return;
+        }
         if (world.a2) return;
         assist_info_.Store<int32_t>(3 * row, static_cast<int32_t>(source));
         assist_info_.Store<int32_t>(3 * row + 1, about[kToken]);
@@ -262,7 +273,7 @@ class Dispatch {
     }
 
     DispatchArguments call_;
-    DeviceTensor x_, expert_ids_, scales_, x_active_mask_, expert_scales_;
+    DeviceTensor x_, expert_ids_, scales_, x_active_mask_, expert_scales_, performance_info_;
     DeviceTensor expand_x_, dynamic_scales_, assist_info_, expert_token_nums_, ep_recv_counts_,
         tp_recv_counts_, expand_scales_;
 };

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 
 #include "element.h"
 
@@ -12,10 +13,22 @@ namespace ascend_moe {
 using standin::BFloat16;
 using standin::Float16;
 
+// A float among the int32 words that ranks send.
+inline int32_t BitsOf(float value) {
+    int32_t bits;
+    memcpy(&bits, &value, sizeof(bits));
+    return bits;
+}
+inline float FloatOf(int32_t bits) {
+    float value;
+    memcpy(&value, &bits, sizeof(value));
+    return value;
+}
+
 // Half to even, NaN to 0, as the vector unit converts.
-inline int8_t ToInt8(float value) {
+inline int8_t ToInt8(float value, float lowest = -127.0f) {
     if (std::isnan(value)) return 0;
-    return static_cast<int8_t>(std::nearbyint(std::fmin(std::fmax(value, -127.0f), 127.0f)));
+    return static_cast<int8_t>(std::nearbyint(std::fmin(std::fmax(value, lowest), 127.0f)));
 }
 
 // quant_mode 2: one row to int8. `smooth` may be null. Returns the scale that dynamic_scales holds:

@@ -14,7 +14,9 @@ Routing::Routing(const World& world, const Attributes& attributes, const DeviceT
       batch_(expert_ids.size(0)),
       topk_(expert_ids.size(1)),
       ids_(expert_ids.Load<int32_t>()),
+      columns_(batch_ * topk_),
       active_(batch_ * topk_, 1) {
+    for (int64_t i = 0; i < batch_ * topk_; ++i) columns_[i] = static_cast<int32_t>(i % topk_);
     const std::vector<uint8_t> flags = mask.Load<uint8_t>();
     if (mask.present() && mask.dimensions() == 2) {
         active_ = flags;
@@ -31,6 +33,18 @@ Routing::Routing(const World& world, const Attributes& attributes, const DeviceT
         problem = "expert_ids[" + std::to_string(i / topk_) + ", " + std::to_string(i % topk_) +
                   "]=" + std::to_string(ids_[i]) + ", must be in [0, " + std::to_string(experts) +
                   ")";
+    }
+    if (world.path->sums_by_expert) OrderByExpert();
+}
+
+void Routing::OrderByExpert() {
+    const std::vector<int32_t> given = ids_;
+    for (int64_t token = 0; token < batch_; ++token) {
+        const int32_t* ids = given.data() + token * topk_;
+        const auto first = columns_.begin() + token * topk_;
+        std::stable_sort(first, first + topk_,
+                         [&](int32_t a, int32_t b) { return ids[a] < ids[b]; });
+        for (int64_t slot = 0; slot < topk_; ++slot) ids_[token * topk_ + slot] = ids[first[slot]];
     }
 }
 

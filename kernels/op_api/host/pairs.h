@@ -3,6 +3,9 @@
 // Slot k < K is the k-th chosen expert, slot K + s the copy for shared expert s. Pairs of inactive
 // tokens do not travel, nor do ids at or above moe_expert_num (zero, copy and const experts,
 // computed by combine on the spot).
+//
+// In hierarchy the slots of a token are its places: its experts in the order in which a server will
+// add their rows, which on A2 from CANN 9.1 on is by expert id.
 #pragma once
 
 #include <string>
@@ -30,6 +33,8 @@ class Routing {
     int64_t batch() const { return batch_; }
     int64_t topk() const { return topk_; }
     int32_t id(int64_t token, int64_t slot) const { return ids_[token * topk_ + slot]; }
+    // Where the caller's tables have what belongs to the slot.
+    int64_t column(int64_t token, int64_t slot) const { return columns_[token * topk_ + slot]; }
     bool active(int64_t token, int64_t slot) const { return active_[token * topk_ + slot] != 0; }
     bool active(int64_t token) const;
     // Ordered by destination, local expert, token, slot.
@@ -41,6 +46,7 @@ class Routing {
     std::string problem;
 
  private:
+    void OrderByExpert();
     bool travels(int64_t token, int64_t slot) const {
         return active(token, slot) && id(token, slot) < world_.moe_experts;
     }
@@ -49,7 +55,8 @@ class Routing {
     const int64_t rank_;
     const int64_t batch_;
     const int64_t topk_;
-    const std::vector<int32_t> ids_;
+    std::vector<int32_t> ids_;
+    std::vector<int32_t> columns_;
     std::vector<uint8_t> active_;
 };
 

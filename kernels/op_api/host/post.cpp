@@ -1,6 +1,8 @@
 // See post.h.
 #include "post.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 
 namespace ascend_moe {
@@ -21,12 +23,18 @@ constexpr const char* kAgreedNames[kAgreed] = {"operator",
 
 constexpr size_t kProblemBytes = 512;
 
+int64_t Microseconds() {
+    const auto now = std::chrono::steady_clock::now().time_since_epoch();
+    return std::chrono::duration_cast<std::chrono::microseconds>(now).count();
+}
+
 }  // namespace
 
 struct Exchange::Header {
     Agreement agreement;
     int64_t word_count;
     int64_t row_count;
+    int64_t posted_at;  // microseconds of a clock that all processes share
     char problem[kProblemBytes];
 };
 
@@ -48,7 +56,7 @@ int Exchange::Post(const Agreement& agreement, const std::vector<int32_t>& words
                   std::to_string(row_bytes) + " bytes do not fit into the window of " +
                   std::to_string(room) + " bytes";
     }
-    Header header = {agreement, 0, 0, {}};
+    Header header = {agreement, 0, 0, Microseconds(), {}};
     char* window = WindowOf(group_->rank());
     if (problem.empty()) {
         header.word_count = words.size();
@@ -63,6 +71,10 @@ int Exchange::Post(const Agreement& agreement, const std::vector<int32_t>& words
     const int status = group_->KernelBarrier(op_);
     if (status != ACL_SUCCESS) return status;
     std::string refused;
+    for (uint32_t r = 0; r < group_->size(); ++r) {
+        const Header* other = reinterpret_cast<const Header*>(WindowOf(r));
+        waited_.push_back(std::max<int64_t>(other->posted_at - header.posted_at, 0));
+    }
     for (uint32_t r = 0; r < group_->size() && refused.empty(); ++r) {
         const Header* other = reinterpret_cast<const Header*>(WindowOf(r));
         if (other->problem[0] != '\0')
@@ -92,6 +104,13 @@ int Exchange::Finish(const std::string& problem) {
     const int status = group_->KernelBarrier(op_);
     if (status != ACL_SUCCESS) return status;
     return problem.empty() ? ACL_SUCCESS : Refuse(problem);
+}
+
+void Exchange::AddWaits(const DeviceTensor& microseconds) const {
+    if (!microseconds.present()) return;
+    const std::vector<int64_t> before = microseconds.Load<int64_t>();
+    for (size_t rank = 0; rank < before.size(); ++rank)
+        microseconds.Store<int64_t>(rank, before[rank] + waited_[rank]);
 }
 
 }  // namespace ascend_moe

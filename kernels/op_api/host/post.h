@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "memory.h"
 #include "standin.h"
 
 namespace ascend_moe {
@@ -42,6 +43,8 @@ class Exchange {
     PostedRows From(int64_t rank) const;
     // `problem` is what this rank found while reading; the barrier is passed all the same.
     int Finish(const std::string& problem);
+    // Adds to `microseconds`, one value per rank, for how long this rank waited for that one.
+    void AddWaits(const DeviceTensor& microseconds) const;
 
  private:
     struct Header;
@@ -54,6 +57,7 @@ class Exchange {
     const std::shared_ptr<standin::Group> group_;
     const std::string group_name_;
     const char* const op_;
+    std::vector<int64_t> waited_;  // microseconds, per rank
 };
 
 }  // namespace ascend_moe

@@ -1,12 +1,14 @@
 """Random legal calls on npu tensors, compared with the oracle bit for bit.
 
-usage: random_worlds.py RANKS TP EXAMPLES PRODUCT
+usage: random_worlds.py RANKS TP EXAMPLES PRODUCT [hierarchy]
 
 The plans are drawn once, before the ranks are forked; the seed is fixed, so a failure comes again.
 """
 
+import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -14,11 +16,12 @@ import ranks
 import torch
 import torch_npu
 from hypothesis import HealthCheck, Phase, given, seed, settings
-from random_calls import Plan, combine_calls, dispatch_calls, plans
+from random_calls import Plan, combine_calls, dispatch_calls, hierarchy_plans, plans
 
 from ascend_moe.reference import combine_world, dispatch_world
 
 SIZE, TP, EXAMPLES, PRODUCT = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+PLANS = hierarchy_plans(SIZE) if sys.argv[5:] == ["hierarchy"] else plans(SIZE, tp=TP)
 
 
 def draw() -> list[Plan]:
@@ -31,7 +34,7 @@ def draw() -> list[Plan]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(plans(SIZE, tp=TP))
+    @given(PLANS)
     def collect(plan: Plan) -> None:
         if plan.product == PRODUCT and len(found) < EXAMPLES:
             found.append(plan)
@@ -42,21 +45,25 @@ def draw() -> list[Plan]:
 
 def check(rank: int, chosen: list[Plan]) -> None:
     for plan in chosen:
-        versions = {"product": plan.product, "contract": plan.contract}
-        calls = dispatch_calls(plan)
-        expected = dispatch_world(calls, **versions)
-        output = [
-            t.cpu() for t in torch_npu.npu_moe_distribute_dispatch_v2(**ranks.on_npu(calls[rank]))
-        ]
-        compare_dispatch(plan, rank, calls[rank], output, expected[rank])
+        with mock.patch.dict(os.environ, plan.environment()):
+            round_trip(plan, rank)
 
-        returned = combine_calls(plan, expected, calls)
-        wanted = combine_world(returned, **versions)[rank]
-        combined = torch_npu.npu_moe_distribute_combine_v2(**ranks.on_npu(returned[rank])).cpu()
-        if plan.special[2]:  # a const expert's scores are sums, whose order no document fixes
-            torch.testing.assert_close(combined, wanted, rtol=2**-7, atol=2**-7)
-        else:
-            assert torch.equal(bits(combined), bits(wanted)), f"{plan} rank {rank}: combine"
+
+def round_trip(plan: Plan, rank: int) -> None:
+    calls = dispatch_calls(plan)
+    expected = dispatch_world(calls)
+    output = [
+        t.cpu() for t in torch_npu.npu_moe_distribute_dispatch_v2(**ranks.on_npu(calls[rank]))
+    ]
+    compare_dispatch(plan, rank, calls[rank], output, expected[rank])
+
+    returned = combine_calls(plan, expected, calls)
+    wanted = combine_world(returned)[rank]
+    combined = torch_npu.npu_moe_distribute_combine_v2(**ranks.on_npu(returned[rank])).cpu()
+    if plan.special[2]:  # a const expert's scores are sums, whose order no document fixes
+        torch.testing.assert_close(combined, wanted, rtol=2**-7, atol=2**-7)
+    else:
+        assert torch.equal(bits(combined), bits(wanted)), f"{plan} rank {rank}: combine"
 
 
 def compare_dispatch(plan: Plan, rank: int, call: dict, output: list, expected) -> None:
@@ -64,13 +71,17 @@ def compare_dispatch(plan: Plan, rank: int, call: dict, output: list, expected) 
     experts = len(expected.expert_token_nums)
     own = int(expected.ep_recv_counts[plan.ep * experts - 1])
     received = own + (int(expected.tp_recv_counts[1 - call["tp_rank_id"]]) if plan.tp == 2 else 0)
+    # With expert_scales torch_npu has no room for the TP peer's half.
+    counts = plan.ep * experts * (1 if plan.expert_scales else plan.tp)
+    handle = call["expert_ids"].numel() if plan.product == "A2" else 3 * own
+    if plan.hierarchy:  # there the handle lies behind the counts
+        counts, handle = counts + 2 * own, 0
     heads = {
         "expand_x": received,
         "dynamic_scales": received if plan.quant_mode else 0,
-        "assist_info_for_combine": call["expert_ids"].numel() if plan.product == "A2" else 3 * own,
+        "assist_info_for_combine": handle,
         "expert_token_nums": experts,
-        # With expert_scales torch_npu has no room for the TP peer's half.
-        "ep_recv_counts": plan.ep * experts * (1 if plan.expert_scales else plan.tp),
+        "ep_recv_counts": counts,
         "tp_recv_counts": 2 if plan.tp == 2 else 0,
         "expand_scales": own if plan.expert_scales else 0,
     }
