@@ -1,13 +1,22 @@
 """ascend_moe on top of the real torch_npu: checks first, then the stock call; npu and CPU give the same bits."""
 
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 import ranks
 import torch
 import torch.distributed as dist
 import torch_npu
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+from random_calls import Plan, combine_calls, dispatch_calls, hierarchy_plans, plans
 
 import ascend_moe
-from ascend_moe.contract.shapes import World, combine_spec, dispatch_specs
-from ascend_moe.contract.signature import OPERATORS, schema
+from ascend_moe.contract.shapes import TensorSpec, combine_spec, dispatch_specs_of_call
+from ascend_moe.contract.signature import OPERATORS, schema, with_defaults
 
 SIZE = 2
 STOCK = {
@@ -23,75 +32,70 @@ def check_schemas() -> None:
         assert theirs == "npu::" + schema(op), (theirs, schema(op))
 
 
-def check_meta_shapes() -> None:
-    """What torch_npu's meta registration returns, for a grid of legal calls, is what contract.shapes says."""
-    grid = [
-        (ep, shared, local, bs, topk, quant, weights, tokens_type, rank)
-        for ep in (8, 16)
-        for shared in ((1, 0), (1, 2), (2, 4))
-        for local in (1, 3)
-        for bs, topk in ((1, 1), (7, 4))
-        for quant in (0, 2)
-        for weights in (False, True)
-        for tokens_type in (0, 1)
-        for rank in (0, ep - 1)
-    ]
-    for ep, (shared, shared_ranks), local, bs, topk, quant, weights, tokens_type, rank in grid:
-        experts = local * (ep - shared_ranks)
-        attributes = {
-            "group_ep": "g",
-            "ep_world_size": ep,
-            "ep_rank_id": rank,
-            "moe_expert_num": experts,
-            "shared_expert_num": shared,
-            "shared_expert_rank_num": shared_ranks,
-            "global_bs": bs * ep,
-        }
-        x = torch.empty(bs, 1024, dtype=torch.bfloat16, device="meta")
-        ids = torch.empty(bs, topk, dtype=torch.int32, device="meta")
-        scales = torch.empty(bs, topk, device="meta")
-        got = torch.ops.npu.npu_moe_distribute_dispatch_v2(
-            x,
-            ids,
-            quant_mode=quant,
-            expert_scales=scales if weights else None,
-            expert_token_nums_type=tokens_type,
-            **attributes,
+def draw() -> list[Plan]:
+    """Random legal calls of every mode; the seed is fixed, so a failure comes again."""
+    found: list[Plan] = []
+
+    @seed(20261124)
+    @settings(
+        max_examples=60,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(
+        st.one_of(
+            plans(2), plans(5), plans(8), plans(4, tp=2), plans(16, tp=2), hierarchy_plans(16)
         )
-        expected = dispatch_specs(
-            World.of_call(attributes),
-            rank=rank,
-            bs=bs,
-            hidden=1024,
-            topk=topk,
-            x_dtype="bfloat16",
-            quant_mode=quant,
-            global_bs=bs * ep,
-            tp_world_size=0,
-            has_expert_scales=weights,
-        )
-        for tensor, spec, name in zip(got, expected, expected._fields, strict=True):
-            assert (tuple(tensor.shape), str(tensor.dtype)) == (
-                spec.shape,
-                f"torch.{spec.dtype}",
-            ), (
-                name,
-                attributes,
-                tensor.shape,
-                spec,
-            )
-        expand_x = torch.empty(got[0].shape, dtype=torch.bfloat16, device="meta")
-        combined = torch.ops.npu.npu_moe_distribute_combine_v2(
-            expand_x, ids, got[2], got[4], scales, **attributes
-        )
-        spec = combine_spec(bs=bs, hidden=1024, expand_x_dtype="bfloat16")
-        assert tuple(combined.shape) == spec.shape
+    )
+    def collect(plan: Plan) -> None:
+        found.append(replace(plan, strided=False))  # meta tensors have no values to copy
+
+    collect()
+    return found
 
 
-def check(rank: int) -> None:
+def check_meta_shapes(chosen: list[Plan]) -> None:
+    """Shapes and dtypes of torch_npu's meta registration are what contract.shapes says."""
+    for plan in chosen:
+        calls = [call | {"group_ep": "ep"} for call in dispatch_calls(plan)]
+        dispatched = []
+        for call in calls:
+            got = torch.ops.npu.npu_moe_distribute_dispatch_v2(**on_meta(call))
+            expected = dispatch_specs_of_call(with_defaults("dispatch", call))
+            for name, tensor, spec in zip(expected._fields, got, expected, strict=True):
+                forgotten = 2 if forgets_tp(plan) and name == "ep_recv_counts" else 1
+                check_spec(tensor, spec.shape[0] // forgotten, spec, (plan, name))
+            dispatched.append(got)
+        for call, homeward in zip(calls, combine_calls(plan, dispatched, calls), strict=True):
+            combined = torch.ops.npu.npu_moe_distribute_combine_v2(**on_meta(homeward))
+            bs = len(call["x"])
+            spec = combine_spec(bs=bs, hidden=plan.hidden, expand_x_dtype=plan.dtype)
+            check_spec(combined, bs, spec, plan)
+
+
+def check_spec(tensor: torch.Tensor, length: int, spec: TensorSpec, what: object) -> None:
+    found, wanted = (tuple(tensor.shape), str(tensor.dtype)), (length, *spec.shape[1:])
+    assert found == (wanted, f"torch.{spec.dtype}"), (what, found, spec)
+
+
+def forgets_tp(plan: Plan) -> bool:
+    """Where the two differ: on fewer than 8 ranks, expert_scales leaves no room for the TP peer's counts."""
+    return plan.tp == 2 and plan.expert_scales and plan.ep < 8
+
+
+def on_meta(call: dict) -> dict:
+    """The call as a graph compiler sees it."""
+    return {
+        name: value.to("meta") if isinstance(value, torch.Tensor) else value
+        for name, value in ({"group_ep": "ep", "group_tp": "tp"} | call).items()
+    }
+
+
+def check(rank: int, chosen: list[Plan]) -> None:
     check_schemas()
     if rank == 0:
-        check_meta_shapes()
+        check_meta_shapes(chosen)
     gloo = dist.new_group(list(range(SIZE)), backend="gloo")
     names = {"npu": ranks.GROUPS["ep"], "cpu": ascend_moe.hccl_comm_name(gloo, rank)}
     hccl = dist.new_group(list(range(SIZE)))
@@ -148,5 +152,5 @@ def round_trip(rank: int, device: str, group: str, functions=ascend_moe) -> dict
 
 
 if __name__ == "__main__":
-    ranks.run(SIZE, check)
+    ranks.run(SIZE, check, draw())
     print("drop-in right")
