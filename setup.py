@@ -6,7 +6,7 @@ nothing is copied: they are read from kernels/ beside the package.
 
 from setuptools import find_namespace_packages, find_packages, setup
 
-SOURCES = ["*.cpp", "*.h", "*.cmake", "CMakeLists.txt", "*.py", "*.sh", "*.json", "*.md"]
+SOURCES = ["*.cpp", "*.h", "*.asc", "*.cmake", "CMakeLists.txt", "*.py", "*.sh", "*.json", "*.md"]
 
 kernels = {
     f"ascend_moe._{folder}": folder.replace(".", "/")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -169,6 +168,3 @@ class GoldenCase:
         assert not output[~written].any(), (
             f"{self.name} rank {rank}: rows of inactive tokens must be zero"
         )
-
-
-golden_cases = pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)

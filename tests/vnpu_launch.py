@@ -15,6 +15,19 @@ REPOSITORY = Path(__file__).parents[1]
 PROGRAMS = Path(__file__).parent / "vnpu" / "programs"
 
 
+def require_virtual_npu() -> None:
+    """Skip where the virtual NPU cannot be, with its own words. The first use builds it."""
+    from ascend_moe.vnpu import VirtualNpuError
+    from ascend_moe.vnpu.build import virtual_npu
+
+    try:
+        virtual_npu()
+    except VirtualNpuError as error:
+        if "not installed" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
 def start(
     program: str | Path,
     *arguments: object,

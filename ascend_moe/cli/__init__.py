@@ -17,6 +17,7 @@ COMMANDS = {
     "buffsize": "the HCCL_BUFFSIZE that a deployment needs",
     "check": "a call described in a JSON file, against the rules",
     "run": "an unmodified torch_npu script on the virtual NPU, without hardware",
+    "env": "the export lines that put our kernel library before CANN's",
     "explain": "a rule, or the log of a failed run: what it means and what to do",
     "doctor": "what is here, and which known problems wait",
 }

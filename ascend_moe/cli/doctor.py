@@ -1,4 +1,7 @@
-"""ascend-moe doctor: what is here, and which known problems wait. Opens no device, imports no torch."""
+"""ascend-moe doctor: what is here, and which known problems wait. Opens no device, imports no torch.
+
+What concerns kernels is in doctor_kernels.py.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ascend_moe.cli import doctor_kernels
 from ascend_moe.cli.table import pairs, paragraph
 from ascend_moe.contract.limits import BETWEEN, PRODUCTS, RANKS_PER_SERVER
 from ascend_moe.contract.path import PCIE, ROCE, environment_selects_hierarchy
 from ascend_moe.contract.resolve import contract_of_cann, resolve_contract, resolve_product
 from ascend_moe.contract.signature import CANN_8_2
 from ascend_moe.contract.window import VARIABLE, read_hccl_buffsize
-from ascend_moe.hardware.cann import cann_home, cann_version, cann_version_text
+from ascend_moe.hardware import error_record
+from ascend_moe.hardware.cann import cann_home, cann_version, cann_version_text, is_stand_in
 from ascend_moe.hardware.driver import driver_version
+from ascend_moe.hardware.kernel_library import OPP_VARIABLE
+from ascend_moe.hardware.process import look_at
 
 VARIABLES = (
     "ASCEND_MOE_PRODUCT",
@@ -26,8 +33,9 @@ VARIABLES = (
     "ASCEND_MOE_CHECK",
     "ASCEND_MOE_TIMEOUT_S",
     "ASCEND_MOE_DUMP",
+    doctor_kernels.MODE_VARIABLE,
     "ASCEND_HOME_PATH",
-    "ASCEND_CUSTOM_OPP_PATH",
+    OPP_VARIABLE,
     VARIABLE,
     "HCCL_BUFFSIZE_EP",
     "DEEPEP_HCCL_BUFFSIZE",
@@ -38,7 +46,6 @@ VARIABLES = (
 )
 # What must be equal on all nodes of a deployment.
 COMPARED = ("product", "cann", "driver", "torch_npu", "hccl_buffsize_mb", "hierarchy")
-KERNEL_LIBRARY = Path("op_api/lib/libcust_opapi.so")
 
 
 class Problem(NamedTuple):
@@ -52,6 +59,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "exit code: 0 nothing known is wrong, 1 problems, 2 usage"
     parser.add_argument("--product", choices=PRODUCTS, help="default: the NPU here, else A3")
     parser.add_argument("--ep", type=int, metavar="N", help="ranks of the EP group that will run")
+    parser.add_argument(
+        "--pid", type=int, metavar="PID", help="also look at a running process that uses torch_npu"
+    )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="delete what kernels left behind when a rank did not come",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
     parser.add_argument(
         "--compare",
@@ -67,8 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.compare:
             facts, problems = {}, compare(arguments.compare)
         else:
+            if arguments.forget:
+                error_record.forget()
             facts = gather(os.environ, arguments.product)
             problems = known_problems(facts, os.environ, arguments.ep)
+            problems += _of_process(arguments.pid)
     except ValueError as error:
         print(f"ascend-moe doctor: {error}", file=sys.stderr)
         return 2
@@ -90,6 +108,8 @@ def gather(env: Mapping[str, str], product: str | None = None) -> dict[str, Any]
     resolved = resolve_product(product, env)
     contract = resolve_contract("dispatch", {}, None, env)
     home = cann_home(env)
+    virtual = is_stand_in(home, env)
+    kernels = doctor_kernels.look(env)
     configured = read_hccl_buffsize(env)
     return {
         "product": resolved.name,
@@ -98,10 +118,11 @@ def gather(env: Mapping[str, str], product: str | None = None) -> dict[str, Any]
         "contract_from": contract.how,
         "torch": _installed("torch"),
         "torch_npu": _installed("torch_npu"),
-        "cann": None if home is None else cann_version_text(home),
-        "cann_home": None if home is None else str(home),
+        "virtual_npu": virtual,
+        "cann": None if home is None or virtual else cann_version_text(home),
+        "cann_home": None if home is None or virtual else str(home),
         "driver": driver_version(),
-        "kernels": _kernels(env),
+        "kernels": {"installed": kernels.installed, **kernels.chosen},
         "hccl_buffsize_mb": configured.mb,
         "hccl_buffsize_from": configured.source,
         "hierarchy": environment_selects_hierarchy(env),
@@ -144,10 +165,20 @@ def known_problems(
     if facts["product"] == "A3" and facts["hierarchy"]:
         found.append(Problem("E-02", f"{PCIE}=1 with {ROCE}=0 has no effect on A3."))
     found += _single_server(facts, ep)
-    path = env.get("ASCEND_CUSTOM_OPP_PATH")
-    if path and facts["kernels"] is None:
-        found.append(Problem("", f"no {KERNEL_LIBRARY} below ASCEND_CUSTOM_OPP_PATH={path!a}."))
+    kernels = doctor_kernels.look(env)
+    texts = doctor_kernels.problems(kernels, env, facts["cann"]) + doctor_kernels.of_records()
+    found += [Problem("", text) for text in texts]
     return found
+
+
+def _of_process(pid: int | None) -> list[Problem]:
+    """What is wrong in a running process; without a number in this one, where torch_npu may be imported already.
+
+    Raises ValueError when there is no such process.
+    """
+    process = look_at(os.getpid() if pid is None else pid)
+    texts = doctor_kernels.of_process(process, os.environ if pid is None else None)
+    return [Problem("", text) for text in texts]
 
 
 def _single_server(facts: Mapping[str, Any], ep: int | None) -> list[Problem]:
@@ -195,15 +226,6 @@ def _installed(package: str) -> str | None:
         return None
 
 
-def _kernels(env: Mapping[str, str]) -> str | None:
-    """Our kernel library, where ASCEND_CUSTOM_OPP_PATH lets op-plugin find it."""
-    for directory in env.get("ASCEND_CUSTOM_OPP_PATH", "").split(":"):
-        library = Path(directory) / KERNEL_LIBRARY
-        if directory and library.is_file():
-            return str(library)
-    return None
-
-
 def _rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
     missing = "not here"
     rows: list[tuple[str, object]] = [
@@ -211,13 +233,19 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("contract", f"{facts['contract']} ({facts['contract_from']})"),
         ("torch", facts["torch"] or missing),
         ("torch_npu", facts["torch_npu"] or missing),
-        ("CANN", f"{facts['cann'] or 'version unknown'}, {facts['cann_home']}")
-        if facts["cann_home"]
-        else ("CANN", f"{missing}: torch_npu loads only on the virtual NPU"),
+        ("CANN", _cann(facts)),
         ("driver", facts["driver"] or missing),
-        ("kernels", facts["kernels"] or "CANN's own (ours are not on ASCEND_CUSTOM_OPP_PATH)"),
+        ("kernels", doctor_kernels.row(doctor_kernels.look(os.environ))),
         ("HCCL buffer", f"{facts['hccl_buffsize_mb']} MB ({facts['hccl_buffsize_from']})"),
         ("A2 hierarchy", "selected by variables" if facts["hierarchy"] else "not by variables"),
     ]
     rows += [(name, value) for name, value in facts["variables"].items()]
     return rows
+
+
+def _cann(facts: Mapping[str, Any]) -> str:
+    if facts["virtual_npu"]:
+        return "none: this is the virtual NPU, over stand-in libraries"
+    if facts["cann_home"]:
+        return f"{facts['cann'] or 'version unknown'}, {facts['cann_home']}"
+    return "not here: torch_npu loads only on the virtual NPU"

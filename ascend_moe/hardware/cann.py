@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+STAND_IN = "ASCEND_MOE_VNPU"  # on the virtual NPU: the home of the stand-in CANN
 HOME_VARIABLES = ("ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME")
 DEFAULT_HOMES = ("/usr/local/Ascend/ascend-toolkit/latest", "/usr/local/Ascend/cann")
 VERSION_FILES = (
@@ -27,6 +28,11 @@ def cann_home(env: Mapping[str, str] | None = None) -> Path | None:
         if Path(candidate).is_dir():
             return Path(candidate)
     return None
+
+
+def is_stand_in(home: Path | None, env: Mapping[str, str]) -> bool:
+    """Whether that CANN is the virtual NPU's, which plays a version of CANN and is none."""
+    return home is not None and env.get(STAND_IN) == str(home)
 
 
 def cann_version_text(home: Path | None = None) -> str | None:

@@ -7,25 +7,27 @@ There are two parts, because the second changes far more often than the first:
 * the *operators*, a custom operator package: ``vendors/ascend_moe/op_api/lib/libcust_opapi.so``.
 
 The name of each part ends in a hash of everything that goes into it: sources, versions of the
-wheels, the compiler. A build happens in a directory of its own and is renamed into place when it is
-complete, under a lock, so that any number of processes may start at once and none ever sees half of
-a build.
+wheels, the compiler.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ascend_moe.native import (
+    BuildError,
+    cache_directory,
+    find_tool,
+    locked,
+    replace_directory,
+    run_build,
+    source_directory,
+)
 from ascend_moe.vnpu.errors import VirtualNpuError
 from ascend_moe.vnpu.wheel import Wheels, installed_wheels
 
@@ -77,33 +79,25 @@ def virtual_npu() -> VirtualNpu:
     Raises VirtualNpuError when torch_npu, g++ or cmake is missing or the build fails.
     """
     wheels = installed_wheels()
-    chain = Toolchain(source_directory(), wheels, _tool("g++", "apt-get install g++"))
+    chain = Toolchain(_sources(), wheels, _tool("g++", "apt-get install g++"))
     cache = cache_directory()
     home_key = chain.key(("standin",))
     home = _part(chain, "standin", cache / f"vnpu-{home_key}", home=None)
-    operators_key = chain.key(("op_api", "device"), home_key)
+    presets = (chain.sources / "CMakePresets.json").read_text()
+    operators_key = chain.key(("op_api", "device"), home_key, presets)
     operators = _part(chain, "op_api", cache / f"vnpu-operators-{operators_key}", home=home)
     return VirtualNpu(home, operators / "vendors" / "ascend_moe")
 
 
-def cache_directory() -> Path:
-    """``$XDG_CACHE_HOME/ascend-moe``, as a rule ``~/.cache/ascend-moe``."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ascend-moe"
-
-
-def source_directory() -> Path:
-    """The C++ sources: in an installed wheel inside the package, in a clone beside it."""
-    package = Path(__file__).resolve().parent.parent
-    for candidate in (package / "_kernels", package.parent / "kernels"):
-        if (candidate / "standin" / "CMakeLists.txt").is_file():
-            return candidate
-    raise VirtualNpuError("the sources of the virtual NPU (kernels/standin) are not installed")
+def _sources() -> Path:
+    try:
+        return source_directory()
+    except BuildError as error:
+        raise VirtualNpuError(str(error)) from None
 
 
 def _tool(name: str, command: str) -> str:
-    """An executable from PATH, or one that pip put beside this Python."""
-    path = shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+    path = find_tool(name)
     if path is None:
         raise VirtualNpuError(f"the virtual NPU needs {name}, which is not installed; {command}")
     return path
@@ -114,21 +108,12 @@ def _part(chain: Toolchain, room: str, target: Path, home: Path | None) -> Path:
         return target
     cmake = _tool("cmake", "pip install cmake")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(target.with_suffix(".lock")):
+    with locked(target.with_suffix(".lock")):
         if not target.is_dir():
             say = f"ascend-moe: building the virtual NPU ({room}) into {target}, once"
             print(say, file=sys.stderr, flush=True)
-            with tempfile.TemporaryDirectory(prefix="building-", dir=target.parent) as scratch:
-                _build(chain, room, Path(scratch), home, cmake).rename(target)
+            replace_directory(target, lambda scratch: _build(chain, room, scratch, home, cmake))
     return target
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; ends with the process however it ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _build(chain: Toolchain, room: str, scratch: Path, home: Path | None, cmake: str) -> Path:
@@ -144,14 +129,16 @@ def _build(chain: Toolchain, room: str, scratch: Path, home: Path | None, cmake:
     }
     options = [f"-D{name}={value}" for name, value in definitions.items()]
     jobs = str(min(os.cpu_count() or 1, 8))
-    _run([cmake, "-S", str(chain.sources / room), "-B", str(build), *options])
+    # The operators are the preset "host" of all of kernels/; the stand-in is a project of its own.
+    what = [str(chain.sources / room)] if home is None else [str(chain.sources), "--preset", "host"]
+    _run([cmake, "-S", *what, "-B", str(build), *options])
     _run([cmake, "--build", str(build), "--parallel", jobs])
     _run([cmake, "--install", str(build)])
     return installed
 
 
 def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.stderr.write(done.stdout + done.stderr)
-        raise VirtualNpuError(f"building the virtual NPU failed: {' '.join(command)}")
+    try:
+        run_build(command)
+    except BuildError as error:
+        raise VirtualNpuError(f"building the virtual NPU failed: {error}") from None

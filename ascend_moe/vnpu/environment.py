@@ -10,11 +10,12 @@ import ctypes.util
 from collections.abc import Mapping
 from pathlib import Path
 
-from ascend_moe.hardware.cann import cann_home
+from ascend_moe.hardware.cann import STAND_IN, cann_home
+from ascend_moe.hardware.kernel_library import prepended
 from ascend_moe.vnpu.build import CANN_VERSION, VirtualNpu
 from ascend_moe.vnpu.errors import VirtualNpuError
 
-MARKER = "ASCEND_MOE_VNPU"  # set to the home of the stand-in in every process that uses it
+MARKER = STAND_IN  # set to the home of the stand-in in every process that uses it
 CHILD_HOOK = Path(__file__).parent / "child"
 MAX_DEVICES = 1024
 
@@ -34,9 +35,9 @@ def variables(
         MARKER: str(built.home),
         "ASCEND_HOME_PATH": str(built.home),
         "ASCEND_OPP_PATH": str(built.home / "opp"),
-        "ASCEND_CUSTOM_OPP_PATH": _prepend(built.vendor, current.get("ASCEND_CUSTOM_OPP_PATH")),
-        "LD_LIBRARY_PATH": _prepend(built.home / "lib64", current.get("LD_LIBRARY_PATH")),
-        "PYTHONPATH": _prepend(CHILD_HOOK, current.get("PYTHONPATH")),
+        "ASCEND_CUSTOM_OPP_PATH": prepended(built.vendor, current.get("ASCEND_CUSTOM_OPP_PATH")),
+        "LD_LIBRARY_PATH": prepended(built.home / "lib64", current.get("LD_LIBRARY_PATH")),
+        "PYTHONPATH": prepended(CHILD_HOOK, current.get("PYTHONPATH")),
         "ASCEND_MOE_VNPU_CANN": current.get("ASCEND_MOE_VNPU_CANN", CANN_VERSION),
     }
     if product is not None:
@@ -63,8 +64,3 @@ def refuse_beside_real_cann(current: Mapping[str, str]) -> None:
 def announcement(product: str, devices: int) -> str:
     """The line that says, once per run, that no hardware is involved."""
     return f"ascend-moe: virtual NPU ({product}, {devices} devices); nothing here ran on an Ascend device"
-
-
-def _prepend(first: Path, rest: str | None) -> str:
-    others = [entry for entry in (rest or "").split(":") if entry and entry != str(first)]
-    return ":".join([str(first), *others])

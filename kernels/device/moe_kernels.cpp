@@ -1,5 +1,5 @@
-// Entry points. Kernel kind MIX_AIV_1_0 (vector cores only, SyncAll), batch schedule mode, 1..48
-// blocks: docs/kernels.md section 7.
+// Entry points. Vector cores only, SyncAll, batch schedule mode, 1..48 blocks: docs/kernels.md
+// section 9.
 #include "combine.h"
 #include "dispatch.h"
 #include "open.h"
@@ -10,17 +10,17 @@ __aicore__ inline uint64_t Address(GM_ADDR at) { return reinterpret_cast<uint64_
 
 }  // namespace
 
-extern "C" __global__ __aicore__ void ascend_moe_open(GM_ADDR context, GM_ADDR parameters) {
-    MOE_KERNEL_KIND();
+extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, GM_ADDR parameters) {
     AscendC::TPipe pipe;
     ascend_moe::OpenKernel().Run(&pipe, context, parameters);
 }
 
-extern "C" __global__ __aicore__ void ascend_moe_dispatch(
-    GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids, GM_ADDR scales, GM_ADDR mask, GM_ADDR expand_x,
-    GM_ADDR dynamic_scales, GM_ADDR assist_info, GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
-    GM_ADDR tp_recv_counts, GM_ADDR workspace, GM_ADDR parameters) {
-    MOE_KERNEL_KIND();
+extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids,
+                                               GM_ADDR scales, GM_ADDR mask, GM_ADDR expand_x,
+                                               GM_ADDR dynamic_scales, GM_ADDR assist_info,
+                                               GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
+                                               GM_ADDR tp_recv_counts, GM_ADDR workspace,
+                                               GM_ADDR parameters) {
     AscendC::TPipe pipe;
     ascend_moe::DispatchTensors tensors{Address(x),
                                         Address(expert_ids),
@@ -36,13 +36,13 @@ extern "C" __global__ __aicore__ void ascend_moe_dispatch(
     ascend_moe::DispatchKernel().Run(&pipe, context, tensors, parameters);
 }
 
-extern "C" __global__ __aicore__ void ascend_moe_combine(
-    GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids, GM_ADDR assist_info,
-    GM_ADDR ep_send_counts, GM_ADDR expert_scales, GM_ADDR tp_send_counts, GM_ADDR mask,
-    GM_ADDR shared_expert_x, GM_ADDR ori_x, GM_ADDR const_expert_alpha_1,
-    GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR workspace,
-    GM_ADDR parameters) {
-    MOE_KERNEL_KIND();
+extern "C" MOE_KERNEL void ascend_moe_combine(GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids,
+                                              GM_ADDR assist_info, GM_ADDR ep_send_counts,
+                                              GM_ADDR expert_scales, GM_ADDR tp_send_counts,
+                                              GM_ADDR mask, GM_ADDR shared_expert_x, GM_ADDR ori_x,
+                                              GM_ADDR const_expert_alpha_1,
+                                              GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v,
+                                              GM_ADDR out, GM_ADDR workspace, GM_ADDR parameters) {
     AscendC::TPipe pipe;
     ascend_moe::CombineTensors tensors{Address(expand_x),
                                        Address(expert_ids),

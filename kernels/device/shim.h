@@ -4,6 +4,14 @@
 
 #include "kernel_operator.h"
 
+// The version of AscendC, which the build includes before (asc_devkit_version.h).
+#ifdef ASC_DEVKIT_MAJOR
+#define MOE_DEVKIT_FROM(major, minor) \
+    (ASC_DEVKIT_MAJOR > (major) || (ASC_DEVKIT_MAJOR == (major) && ASC_DEVKIT_MINOR >= (minor)))
+#else
+#define MOE_DEVKIT_FROM(major, minor) 0
+#endif
+
 #ifdef ASCEND_MOE_HOSTSIM
 using hostsim::PollPause;
 using hostsim::PollScope;
@@ -11,9 +19,16 @@ using hostsim::WaitDropped;
 using WaitName = hostsim::Awaited;
 #define MOE_NAME(text) \
     hostsim::Awaited { text, hostsim::Loc::Here() }
-#define MOE_KERNEL_KIND()
+#define MOE_KERNEL __global__ __aicore__
 #else
-#define MOE_KERNEL_KIND() KERNEL_TASK_TYPE_DEFAULT(KERNEL_TYPE_MIX_AIV_1_0)
+// Vector cores only, with hardware SyncAll: 0 cube cores to 1. Batch mode starts all blocks
+// together or none, so that two kernels with SyncAll on two streams cannot wait for each other's
+// cores; before 9.1 it cannot be asked for here.
+#if MOE_DEVKIT_FROM(9, 1)
+#define MOE_KERNEL __schedmode__(1) __mix__(0, 1) __global__ __aicore__
+#else
+#define MOE_KERNEL __mix__(0, 1) __global__ __aicore__
+#endif
 // Marks GM reads that may see memory nobody wrote.
 struct PollScope {
     __aicore__ inline PollScope() {}
@@ -50,8 +65,7 @@ namespace ascend_moe {
 // One result per 8 floats. CANN 9.1 renamed BlockReduceMax and changed the order of its arguments.
 __aicore__ inline void MaxOfEight(const AscendC::LocalTensor<float>& dst,
                                   const AscendC::LocalTensor<float>& src, int32_t repeat) {
-#if defined(ASC_DEVKIT_MAJOR) && \
-    (ASC_DEVKIT_MAJOR > 9 || (ASC_DEVKIT_MAJOR == 9 && ASC_DEVKIT_MINOR >= 1))
+#if MOE_DEVKIT_FROM(9, 1)
     AscendC::ReduceDataBlock<AscendC::ReduceType::MAX>(dst, src, 64, repeat, 1, 1, 8);
 #else
     AscendC::BlockReduceMax<float>(dst, src, repeat, 64, 1, 1, 8);

@@ -7,8 +7,9 @@ from ascend_moe.hardware import cann, driver, product
 
 
 @pytest.fixture(autouse=True)
-def no_variables(monkeypatch):
-    for name in (*doctor.VARIABLES, "ASCEND_TOOLKIT_HOME"):
+def no_variables(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in (*doctor.VARIABLES, "ASCEND_TOOLKIT_HOME", "ASCEND_OPP_PATH"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from golden import PATHS, GoldenCase, golden_cases
+import pytest
+from golden import PATHS, GoldenCase
 
 from ascend_moe.reference import combine_world, dispatch_world
 
@@ -11,7 +12,7 @@ def test_all_cases_are_here():
     assert len(PATHS) == 19
 
 
-@golden_cases
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
 def test_golden(path: Path):
     case = GoldenCase.load(path)
     options = {"product": case.product, "contract": case.contract}

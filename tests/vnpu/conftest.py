@@ -6,22 +6,11 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
-from vnpu_launch import start
+from vnpu_launch import require_virtual_npu, start
 
 
 @pytest.fixture(scope="session")
 def run() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``run(program, *arguments, product=, environment=, code=, timeout=)``: under ``ascend-moe run``.
-
-    Skips where the virtual NPU cannot be, with its own words. The first use builds it.
-    """
-    from ascend_moe.vnpu import VirtualNpuError
-    from ascend_moe.vnpu.build import virtual_npu
-
-    try:
-        virtual_npu()
-    except VirtualNpuError as error:
-        if "not installed" not in str(error):
-            raise
-        pytest.skip(str(error))
+    """``run(program, *arguments, product=, environment=, code=, timeout=)``: under ``ascend-moe run``."""
+    require_virtual_npu()
     return start

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from vnpu_launch import PROGRAMS, REPOSITORY, clean_environment
 
+from ascend_moe import native
 from ascend_moe.vnpu import VirtualNpuError, activation, build, environment, wheel
 
 COMMAND = [sys.executable, "-m", "ascend_moe", "run"]
@@ -69,7 +70,7 @@ def test_no_compiler(monkeypatch, tmp_path, tool, hint):
     missing = {"g++": tool == "g++", "cmake": True}
     stand_for = real("true")
     monkeypatch.setattr(
-        build.shutil,
+        native.shutil,
         "which",
         lambda name, path=None: None if missing.get(name) else stand_for,
     )

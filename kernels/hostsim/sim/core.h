@@ -17,7 +17,9 @@ namespace hostsim {
 
 constexpr int kPipes = 4;  // S, V, MTE2, MTE3
 constexpr uint32_t kUbBytes = 196608;
-constexpr uint32_t kUbUsable = 196352;  // 256 bytes belong to the framework
+// 256 bytes belong to the framework, and 8 KB to library functions unless a flag of CANN 9.2 is
+// set.
+constexpr uint32_t kUbUsable = kUbBytes - 256 - 8192;
 constexpr int kEventIds = 8;
 
 // For each pipe, the number of its instructions known to be complete.

@@ -1,0 +1,143 @@
+"""The part of doctor about kernels: which library torch_npu will take, and what keeps it from taking ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ascend_moe.hardware import error_record, kernel_library, lookup
+from ascend_moe.hardware.kernel_library import LIBRARY, OPP_VARIABLE
+from ascend_moe.hardware.process import Process
+from ascend_moe.native import BuildError
+
+MODE_VARIABLE = "ASCEND_MOE_KERNELS"
+EVAL = 'eval "$(ascend-moe env)" before Python starts'
+
+
+class Kernels(NamedTuple):
+    """What was found; the first two are printed by ``doctor --json``."""
+
+    installed: str | None  # our vendor directory
+    chosen: dict[str, str]  # by operator
+    candidates: list[lookup.Candidate]
+    choices: list[lookup.Choice]
+
+    @property
+    def used(self) -> bool:
+        """Whether torch_npu takes both operators from us."""
+        ours = [choice.operator for choice in self.choices if choice.library.ours]
+        return ours == list(lookup.OPERATORS)
+
+
+def look(env: Mapping[str, str]) -> Kernels:
+    vendor = kernel_library.installed_vendor()
+    choices = lookup.choices(env)
+    return Kernels(
+        None if vendor is None else str(vendor),
+        {choice.operator: str(choice) for choice in choices},
+        lookup.candidates(env),
+        choices,
+    )
+
+
+def row(kernels: Kernels) -> str:
+    """One line for the table."""
+    if kernels.used:
+        libraries = sorted({str(choice.library.path) for choice in kernels.choices})
+        return f"ours: {', '.join(libraries)}"
+    if kernels.installed:
+        return f"CANN's own; ours are installed but not on {OPP_VARIABLE}: {EVAL}"
+    return f"CANN's own (ours are not on {OPP_VARIABLE})"
+
+
+def problems(kernels: Kernels, env: Mapping[str, str], cann: str | None) -> list[str]:
+    """Why ours are not taken, or should not be."""
+    found = [*_of_path(kernels, env), *_of_choice(kernels), *_of_build(kernels, cann)]
+    if env.get(MODE_VARIABLE) == "require" and not kernels.used:
+        found.append(f"{MODE_VARIABLE}=require, but torch_npu will not take our kernels: {EVAL}.")
+    return found
+
+
+def of_process(process: Process, env: Mapping[str, str] | None) -> list[str]:
+    """Why a process that has torch_npu loaded does not run our kernels.
+
+    ``env`` is its environment now, which only the process itself knows.
+    """
+    if not process.torch_npu or process.ours_loaded:
+        return []
+    if env is None:
+        if process.names_ours:
+            return []
+        return [f"process {process.pid} was started without our kernels on {OPP_VARIABLE}: {EVAL}."]
+    if env.get(OPP_VARIABLE, "") == process.started_with:
+        return []
+    return [
+        f"{OPP_VARIABLE} has changed since this process started, and torch_npu is loaded: it reads the variable once, "
+        f"when it is imported, so a value set after that has no effect. {EVAL}."
+    ]
+
+
+def of_records() -> list[str]:
+    """What kernels left behind in the last day."""
+    return [str(record) for record in error_record.recent_records()]
+
+
+def _of_path(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
+    found = []
+    entries = [entry for entry in env.get(OPP_VARIABLE, "").split(":") if entry]
+    having = [bool((Path(entry) / LIBRARY).is_file()) for entry in entries]
+    if entries and not any(having):
+        found.append(f"no {LIBRARY} below {OPP_VARIABLE}={env[OPP_VARIABLE]!a}.")
+    elif entries and not having[0]:
+        found.append(
+            f"{entries[0]} has no {LIBRARY}, and older torch_npu stop searching there: put it behind ours."
+        )
+    found += [
+        f"{library.path} is skipped by torch_npu: {library.skipped}. Build it as that user, or as root for all."
+        for library in kernels.candidates
+        if library.skipped
+    ]
+    return found
+
+
+def _of_choice(kernels: Kernels) -> list[str]:
+    ours = [library for library in kernels.candidates if library.ours and not library.skipped]
+    if not ours:
+        return []
+    found = []
+    for choice in kernels.choices:
+        if choice.library.ours:
+            continue
+        newest = max(ours[0].generations(choice.operator), default=0)
+        why = (
+            f"torch_npu asks for V{choice.generation} first and ours ends at V{newest}: update ascend-moe"
+            if choice.generation > newest
+            else f"it comes before ours: {EVAL}"
+        )
+        found.append(f"{choice.operator} runs {choice.library.path}, not ours; {why}.")
+    if len({choice.library.path for choice in kernels.choices}) > 1:
+        found.append(
+            "dispatch and combine come from different libraries, whose windows do not fit."
+        )
+    return found
+
+
+def _of_build(kernels: Kernels, cann: str | None) -> list[str]:
+    if kernels.installed is None:
+        return []
+    record = kernel_library.built_from()
+    found = []
+    try:
+        current = kernel_library.source_key()
+    except BuildError:
+        current = record.get("sources", "")
+    if record.get("sources") != current:
+        found.append(
+            "our installed kernels were built from other sources: scripts/build_kernels npu-a3."
+        )
+    if cann is not None and record.get("cann") not in (None, cann):
+        found.append(
+            f"our installed kernels were built with CANN {record['cann']}, here is {cann}."
+        )
+    return found

@@ -1,0 +1,64 @@
+"""What a kernel left behind when a rank did not come: small JSON files that outlive the process.
+
+``libcust_opapi.so`` writes one per event into ``~/.cache/ascend-moe/errors``, because the process whose kernel gave
+up is as a rule torn down by its framework before anybody reads its log.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from ascend_moe.native import cache_directory
+
+RECENT_S = 24 * 3600
+
+
+class ErrorRecord(NamedTuple):
+    """One event: on ``ep_rank`` of ``group`` the kernel of ``op`` waited in vain for ``missing_rank``."""
+
+    time: float  # seconds since 1970
+    pid: int
+    group: str
+    ep_rank: int
+    op: str
+    missing_rank: int
+    waited_s: float
+
+    def __str__(self) -> str:
+        when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
+        return (
+            f"{when}, process {self.pid}: {self.op} on rank {self.ep_rank} of group {self.group} gave up after "
+            f"{self.waited_s:g} s; rank {self.missing_rank} did not come. Look at the log of rank {self.missing_rank} "
+            "first."
+        )
+
+
+def folder() -> Path:
+    """Where the records are."""
+    return cache_directory() / "errors"
+
+
+def recent_records(now: float | None = None) -> list[ErrorRecord]:
+    """The records of the last day, oldest first; files that are none are passed over."""
+    oldest = (time.time() if now is None else now) - RECENT_S
+    found = [record for path in folder().glob("*.json") if (record := _read(path))]
+    return sorted(record for record in found if record.time >= oldest)
+
+
+def forget() -> int:
+    """Delete all records; returns how many there were."""
+    paths = list(folder().glob("*.json"))
+    for path in paths:
+        path.unlink(missing_ok=True)
+    return len(paths)
+
+
+def _read(path: Path) -> ErrorRecord | None:
+    try:
+        data = json.loads(path.read_text())
+        return ErrorRecord(**{name: data[name] for name in ErrorRecord._fields})
+    except (OSError, ValueError, TypeError, KeyError):
+        return None

@@ -1,0 +1,72 @@
+"""Our kernel library for the NPU: where it is installed and what it was built from.
+
+``scripts/build_kernels npu-a3`` installs a custom operator package, in the layout that op-plugin and CANN know:
+
+    ~/.cache/ascend-moe/npu-a3/
+      built.json                                          what it was built from
+      vendors/ascend_moe/op_api/lib/libcust_opapi.so      the library
+
+torch_npu finds it when ``ASCEND_CUSTOM_OPP_PATH`` names the vendor directory at the moment torch_npu is imported.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ascend_moe.native import cache_directory, source_directory
+
+OPP_VARIABLE = "ASCEND_CUSTOM_OPP_PATH"
+VENDOR = Path("vendors/ascend_moe")
+LIBRARY = Path("op_api/lib/libcust_opapi.so")
+BUILT = "built.json"
+PRESET = "npu-a3"
+HOW_TO_BUILD = "where CANN is installed: python -m ascend_moe.hardware.build"
+ROOMS = ("CMakeLists.txt", "CMakePresets.json", "device", "npu", "op_api")
+
+
+def installation() -> Path:
+    """Where the library is installed when it is."""
+    return cache_directory() / PRESET
+
+
+def installed_vendor() -> Path | None:
+    """The vendor directory for ASCEND_CUSTOM_OPP_PATH, or None when no library is installed."""
+    vendor = installation() / VENDOR
+    return vendor if (vendor / LIBRARY).is_file() else None
+
+
+def built_from() -> dict[str, Any]:
+    """What the installed library was built from; empty when that is unknown."""
+    try:
+        found = json.loads((installation() / BUILT).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def source_key() -> str:
+    """A hash of all sources that go into the library."""
+    sources = source_directory()
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        found = sources / room
+        for path in [found] if found.is_file() else sorted(found.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(str(path.relative_to(sources)).encode() + b"\0")
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def prepended(first: Path, rest: str | None) -> str:
+    """A path variable with ``first`` in front and nowhere else."""
+    others = [entry for entry in (rest or "").split(":") if entry and entry != str(first)]
+    return ":".join([str(first), *others])
+
+
+def exports(vendor: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """The variables that put the library before CANN's own."""
+    return {OPP_VARIABLE: prepended(vendor, env.get(OPP_VARIABLE))}

@@ -1,0 +1,178 @@
+"""The command line of scripts/npu_check: which ranks are mine, both phases, the report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+# This process only starts ranks and compares files: it must not open a device.
+INHERITED = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
+os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
+
+from ascend_moe.cli.doctor import gather  # noqa: E402
+from hardware_kit.cases import all_cases, window_mb  # noqa: E402
+from hardware_kit.job import Job  # noqa: E402
+from hardware_kit.phases import (  # noqa: E402
+    OURS,
+    STOCK,
+    NotPossible,
+    base_environment,
+    environment_of,
+    is_virtual,
+)
+from hardware_kit.report import Report  # noqa: E402
+from hardware_kit.supervisor import Ranks, play_phase  # noqa: E402
+
+IMPLEMENTATION = {OURS: "ascend_moe", STOCK: "stock"}
+FORMAT = 1
+
+
+def main(description: str, arguments: Sequence[str] | None = None) -> int:
+    options = _parse(description, arguments)
+    try:
+        environment = base_environment(options.virtual)
+    except NotPossible as error:
+        print(f"npu_check: {error}", file=sys.stderr)
+        return 2
+    if INHERITED is None:
+        environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
+    else:
+        environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = INHERITED
+    ranks = _ranks(options)
+    if not 2 <= ranks.world <= 16:
+        print(f"npu_check: {ranks.world} ranks: between 2 and 16 are possible", file=sys.stderr)
+        return 2
+    folder = _folder()
+    try:
+        return _run(options, ranks, folder, environment)
+    finally:
+        if 0 in ranks.mine:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="npu_check",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--ranks", type=int, metavar="N", help="without torchrun: how many dies")
+    parser.add_argument("--virtual", type=int, metavar="N", help="N ranks on the virtual NPU")
+    parser.add_argument("--phases", nargs="+", choices=(OURS, STOCK), default=[STOCK, OURS])
+    parser.add_argument(
+        "--sweep", type=int, metavar="CASES", help="random cases (default 40, virtual 8)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="measured calls per operator (default 200, virtual 3)"
+    )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=180,
+        metavar="SECONDS",
+        help="until a rank counts as hanging",
+    )
+    parser.add_argument("--json", type=Path, default=Path("npu_check.json"), metavar="FILE")
+    options = parser.parse_args(arguments)
+    if "LOCAL_RANK" not in os.environ and (options.ranks is None) == (options.virtual is None):
+        parser.error("under torchrun, or with one of --ranks and --virtual")
+    return options
+
+
+def _ranks(options: argparse.Namespace) -> Ranks:
+    if "LOCAL_RANK" in os.environ:
+        mine, world = [int(os.environ["LOCAL_RANK"])], int(os.environ["LOCAL_WORLD_SIZE"])
+    else:
+        world = options.virtual or options.ranks
+        mine = list(range(world))
+    return Ranks(mine, world, options.patience)
+
+
+def _folder() -> Path:
+    """One folder for all supervisors: under torchrun they are children of one process."""
+    if "LOCAL_RANK" not in os.environ:
+        return Path(tempfile.mkdtemp(prefix="ascend-moe-npu-check-"))
+    folder = Path(tempfile.gettempdir()) / f"ascend-moe-npu-check-{os.getuid()}-{os.getppid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+def _run(
+    options: argparse.Namespace, ranks: Ranks, folder: Path, environment: dict[str, str]
+) -> int:
+    virtual = is_virtual(environment)
+    sweep = options.sweep if options.sweep is not None else (8 if virtual else 40)
+    rounds = options.rounds or (3 if virtual else 200)
+    cases = all_cases(ranks.world, sweep, short=virtual)
+    lead = 0 in ranks.mine
+    failed: dict[str, dict[int, str]] = {}
+    windows: dict[str, str] = {}
+    for phase in options.phases:
+        if lead:
+            print(f"npu_check: {phase}, {len(cases)} cases on {ranks.world} ranks", flush=True)
+        job = Job(str(folder), phase, 0, 0, ranks.world, sweep, virtual, rounds, 0)
+        of_phase = environment_of(
+            phase, environment, window_mb(ranks.world, cases, IMPLEMENTATION[phase])
+        )
+        windows[phase] = of_phase["HCCL_BUFFSIZE"]
+        failed[phase] = play_phase(job, ranks, len(cases), of_phase)
+    if not lead:
+        return _verdict(folder, ranks.patience_s)
+    report = Report(folder, cases, failed)
+    print(report.table(virtual))
+    found = {
+        "format": FORMAT,
+        "virtual": virtual,
+        "timings_meaningless": virtual,
+        "good": report.good,
+        "ranks": ranks.world,
+        "doctor": gather(environment),
+        "hccl_buffsize_mb": windows,
+        "facts": {phase: _facts(folder, phase) for phase in options.phases},
+        "checks": report.checks,
+        "timings": report.timings,
+        "failed": {
+            phase: {cases[number].name: why for number, why in numbers.items()}
+            for phase, numbers in failed.items()
+        },
+    }
+    options.json.write_text(json.dumps(found, indent=1) + "\n")
+    print(
+        f"written: {options.json}" + ("" if virtual else "; please send it back (docs/hardware.md)")
+    )
+    code = 0 if report.good else 1
+    (folder / "verdict.new").write_text(str(code))
+    (folder / "verdict.new").rename(folder / "verdict")
+    if len(ranks.mine) < ranks.world:
+        time.sleep(2)  # the other supervisors read it
+    return code
+
+
+def _verdict(folder: Path, patience_s: float) -> int:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        if (folder / "verdict").is_file():
+            return int((folder / "verdict").read_text())
+        time.sleep(0.1)
+    return 1
+
+
+def _facts(folder: Path, phase: str) -> dict[str, Any]:
+    """What rank 0 saw, and what the library said about its choice."""
+    path = folder / f"{phase}.facts.json"
+    facts: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    lines = {
+        line.strip()
+        for log in folder.glob(f"{phase}.*.log")
+        for line in log.read_text(errors="replace").splitlines()
+        if line.startswith("ascend-moe: ")
+    }
+    return facts | {"said": sorted(lines)[:40]}

@@ -1,0 +1,94 @@
+"""A CANN toolkit as far as the preset npu-a3 sees it: a CMake package for the language ASC and a compiler.
+
+The compiler is g++ over hostsim's headers. It knows the flags that docs/build-npu.md lists, refuses all others that
+bisheng has and g++ has not, and writes down how it was called. Nothing here says anything about bisheng itself.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import stat
+from pathlib import Path
+
+KERNELS = Path(__file__).parents[2] / "kernels"
+PLAIN_CALL = (
+    "MOE_LAUNCH(kernel,blocks,stream,...)=((void)(blocks),(void)(stream),kernel(__VA_ARGS__))"
+)
+VERSION_HEADER = "#define ASC_DEVKIT_MAJOR {0}\n#define ASC_DEVKIT_MINOR {1}\n"
+
+CONFIG = """
+list(APPEND CMAKE_MODULE_PATH "${CMAKE_CURRENT_LIST_DIR}/modules")
+set(CMAKE_CXX_FLAGS_RELEASE "")
+"""
+DETERMINE = """
+set(home $ENV{ASCEND_HOME_PATH}/${CMAKE_HOST_SYSTEM_PROCESSOR}-linux)
+find_program(CMAKE_ASC_COMPILER bisheng PATHS ${home}/ccec_compiler/bin NO_DEFAULT_PATH REQUIRED)
+set(CMAKE_ASC_COMPILER_ENV_VAR ASC)
+set(CMAKE_ASC_SOURCE_FILE_EXTENSIONS asc)
+configure_file(${CMAKE_CURRENT_LIST_DIR}/CMakeASCCompiler.cmake.in
+  ${CMAKE_PLATFORM_INFO_DIR}/CMakeASCCompiler.cmake @ONLY)
+"""
+COMPILER = """
+set(CMAKE_ASC_COMPILER "@CMAKE_ASC_COMPILER@")
+set(CMAKE_ASC_COMPILER_LOADED 1)
+set(CMAKE_ASC_SOURCE_FILE_EXTENSIONS asc)
+set(CMAKE_ASC_OUTPUT_EXTENSION .o)
+set(CMAKE_ASC_COMPILER_ENV_VAR ASC)
+"""
+INFORMATION = """
+set(CMAKE_INCLUDE_FLAG_ASC -I)
+set(CMAKE_SHARED_LIBRARY_CREATE_ASC_FLAGS -shared)
+set(CMAKE_SHARED_LIBRARY_SONAME_ASC_FLAG -Wl,-soname,)
+set(CMAKE_ASC_COMPILE_OBJECT
+  "<CMAKE_ASC_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -o <OBJECT> -c --asc-aicore-lang <SOURCE>")
+set(CMAKE_ASC_CREATE_SHARED_LIBRARY
+  "<CMAKE_ASC_COMPILER> <LINK_FLAGS> -shared <SONAME_FLAG><TARGET_SONAME> -o <TARGET> <OBJECTS> <LINK_LIBRARIES>")
+"""
+BISHENG = """#!/bin/sh
+echo "$*" >> {log}
+language=
+arch=
+for argument; do
+    shift
+    case $argument in
+    --npu-arch=dav-2201) arch=here ;;
+    --npu-arch=*) echo "bisheng: unknown $argument" >&2; exit 1 ;;
+    --asc-aicore-lang) language="-x c++ -w -I{kernels}/hostsim" ;;
+    *) set -- "$@" "$argument" ;;
+    esac
+done
+if [ -n "$language" ]; then
+    [ -n "$arch" ] || {{ echo "bisheng: --npu-arch is missing" >&2; exit 1; }}
+    exec g++ -std=c++17 -D'{plain}' $language "$@"
+fi
+exec g++ "$@"
+"""
+
+
+def make(home: Path, *, version: str = "9.0.0") -> Path:
+    """Write the toolkit; returns the file in which the compiler writes down its calls."""
+    package = home / "compiler/tikcpp/ascendc_kernel_cmake"
+    compilers = home / f"{platform.machine()}-linux/ccec_compiler/bin"
+    log = home / "bisheng.log"
+    major, minor = version.split(".")[:2]
+    files = {
+        home / "compiler/version.info": f"Version={version}\n",
+        home / "include/version/asc_devkit_version.h": VERSION_HEADER.format(major, minor),
+        package / "asc-config.cmake": CONFIG,
+        package / "modules/CMakeDetermineASCCompiler.cmake": DETERMINE,
+        package / "modules/CMakeASCCompiler.cmake.in": COMPILER,
+        package / "modules/CMakeASCInformation.cmake": INFORMATION,
+        package / "modules/CMakeTestASCCompiler.cmake": "set(CMAKE_ASC_COMPILER_WORKS 1)\n",
+        compilers / "bisheng": BISHENG.format(log=log, kernels=KERNELS, plain=PLAIN_CALL),
+    }
+    for path, text in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (compilers / "bisheng").chmod(stat.S_IRWXU)
+    return log
+
+
+def environment(home: Path) -> dict[str, str]:
+    """As set_env.sh would make it."""
+    return os.environ | {"ASCEND_HOME_PATH": str(home)}

@@ -1,0 +1,128 @@
+"""The build of the kernel library for the NPU, as far as it goes without CANN."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hardware import fake_cann
+
+from ascend_moe.hardware import build, kernel_library
+from ascend_moe.native import BuildError
+
+ROOT = Path(__file__).parents[2]
+KERNELS = ROOT / "kernels"
+
+needs_compiler = pytest.mark.skipif(
+    not (shutil.which("g++") and shutil.which("cmake")), reason="needs g++ and cmake"
+)
+
+
+@pytest.fixture
+def toolkit(tmp_path, monkeypatch):
+    """The shell of somebody with CANN, and an empty cache."""
+    home = tmp_path / "cann"
+    log = fake_cann.make(home)
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("ASCEND_MOE_VNPU", raising=False)
+    return log
+
+
+def presets():
+    return json.loads((KERNELS / "CMakePresets.json").read_text())
+
+
+def test_presets_are_the_documented_ones():
+    names = {preset["name"] for preset in presets()["configurePresets"]}
+    assert names == {"host", kernel_library.PRESET}
+    assert {preset["configurePreset"] for preset in presets()["buildPresets"]} == names
+
+
+@needs_compiler
+def test_nothing_is_missing_with_a_toolkit(toolkit):
+    assert build.missing(os.environ) == []
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("break_it", "text"),
+    [
+        (lambda home: shutil.rmtree(home), "toolkit, 8.5 or later"),
+        (
+            lambda home: (home / "compiler/version.info").write_text("Version=8.3.RC1\n"),
+            "is 8.3.RC1",
+        ),
+        (lambda home: next(home.rglob("asc-config.cmake")).unlink(), "CMake package for AscendC"),
+        (lambda home: next(home.rglob("bisheng")).unlink(), "the compiler bisheng"),
+    ],
+    ids=["toolkit", "version", "package", "compiler"],
+)
+def test_says_what_is_missing(toolkit, break_it, text, capsys):
+    break_it(toolkit.parent)
+    assert build.main([]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text in line
+
+
+def test_the_stand_in_is_no_toolkit(toolkit, monkeypatch):
+    monkeypatch.setenv("ASCEND_MOE_VNPU", str(toolkit.parent))
+    assert "stand-in" in build.missing(os.environ)[0]
+
+
+def test_an_environment_that_was_not_sourced(toolkit, monkeypatch):
+    monkeypatch.delenv("ASCEND_HOME_PATH")
+    monkeypatch.setattr("ascend_moe.hardware.cann.DEFAULT_HOMES", (str(toolkit.parent),))
+    assert build.missing(os.environ)[0].endswith(f"source {toolkit.parent}/set_env.sh")
+
+
+@needs_compiler
+def test_the_preset_configures_compiles_and_links(toolkit, tmp_path):
+    tree, installed = tmp_path / "tree", tmp_path / "installed"
+    configure = ["cmake", "--preset", "npu-a3", "-B", tree, f"-DCMAKE_INSTALL_PREFIX={installed}"]
+    for command in (configure, ["cmake", "--build", tree], ["cmake", "--install", tree]):
+        done = subprocess.run(
+            command, cwd=KERNELS, capture_output=True, text=True, timeout=300, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    library = installed / kernel_library.VENDOR / kernel_library.LIBRARY
+    assert library.is_file()
+    compiled = [line for line in toolkit.read_text().splitlines() if "--asc-aicore-lang" in line]
+    assert [line.split()[-1].rpartition("/")[2] for line in compiled] == ["launch.asc"]
+    assert "--npu-arch=dav-2201" in compiled[0]
+    assert "asc_devkit_version.h" in compiled[0]
+    assert "-O3" in compiled[0]
+
+
+@needs_compiler
+def test_a_library_without_the_operators_replaces_nothing(toolkit, tmp_path):
+    source, library = tmp_path / "empty.cpp", tmp_path / "libcust_opapi.so"
+    source.write_text('extern "C" int aclnnMoeDistributeDispatchV2() { return 0; }\n')
+    subprocess.run(["g++", "-shared", "-fPIC", "-o", library, source], check=True)
+    with pytest.raises(BuildError, match="lacks aclnn dispatch V2, V3, V4"):
+        build.require_operators(library)
+    assert kernel_library.installed_vendor() is None
+
+
+@needs_compiler
+def test_launches_match_the_entry_points():
+    """A launch with one argument too many or too few does not compile."""
+    command = ["g++", "-std=c++17", "-fsyntax-only", "-w", "-x", "c++", f"-D{fake_cann.PLAIN_CALL}"]
+    command += [f"-I{KERNELS / 'hostsim'}", f"-I{KERNELS}", str(KERNELS / "npu/launch.asc")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_script_names_its_presets():
+    script = ROOT / "scripts/build_kernels"
+    environment = {**os.environ, "PYTHON": sys.executable}
+    done = subprocess.run(
+        [script, "gpu"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "host or npu-a3" in done.stderr
