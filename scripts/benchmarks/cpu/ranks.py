@@ -110,13 +110,17 @@ class Ranks:
                 try:
                     answers[rank] = pipe.recv()
                 except (EOFError, OSError):
-                    self._processes[rank].join(1.0)
-                    raise RankFailed(
-                        f"rank {rank} died (exit code {self._processes[rank].exitcode})"
-                    ) from None
-                if isinstance(answers[rank], str):
-                    raise RankFailed(f"rank {rank}: {answers[rank]}")
+                    raise RankFailed(self._dead() or f"rank {rank} hung up") from None
+                if isinstance(answers[rank], str):  # the dead come before those who miss them
+                    raise RankFailed(self._dead() or f"rank {rank}: {answers[rank]}")
         return [answers[rank] for rank in sorted(answers)]
+
+    def _dead(self) -> str:
+        for rank, process in enumerate(self._processes):
+            process.join(0.05)
+            if process.exitcode is not None:
+                return f"rank {rank} died (exit code {process.exitcode})"
+        return ""
 
     def _end(self) -> None:
         for process in self._processes:
