@@ -118,7 +118,7 @@ class Ranks:
     def _dead(self) -> str:
         for rank, process in enumerate(self._processes):
             process.join(0.05)
-            if process.exitcode is not None:
+            if process.exitcode:
                 return f"rank {rank} died (exit code {process.exitcode})"
         return ""
 
