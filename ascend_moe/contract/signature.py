@@ -110,6 +110,8 @@ PARAMETERS: Final[Mapping[str, tuple[Parameter, ...]]] = {"dispatch": DISPATCH, 
 POSITIONAL: Final = {op: [p.name for p in table if p.required] for op, table in PARAMETERS.items()}
 """The names that may be given by position: exactly the required ones."""
 
+_DEFAULTS: Final = {op: {p.name: p.default for p in table} for op, table in PARAMETERS.items()}
+
 
 def schema(op: str) -> str:
     """The operator's schema without namespace, for example ``npu_moe_distribute_combine_v2(Tensor ...) -> Tensor``."""
@@ -126,19 +128,14 @@ def with_defaults(op: str, arguments: Mapping[str, object]) -> dict[str, object]
     Raises TypeError, naming the parameter, for an unknown keyword or a missing required one (``group_ep`` may be
     missing: a call that is only described needs no communicator).
     """
-    table = {p.name: p for p in PARAMETERS[op]}
-    for name in arguments:
-        if name not in table:
-            raise TypeError(
-                f"npu_moe_distribute_{op}_v2() got an unexpected keyword argument '{name}'"
-            )
-    missing = [
-        p.name
-        for p in table.values()
-        if p.required and p.name not in arguments and p.name != "group_ep"
-    ]
+    unknown = [name for name in arguments if name not in _DEFAULTS[op]]
+    if unknown:
+        raise TypeError(
+            f"npu_moe_distribute_{op}_v2() got an unexpected keyword argument '{unknown[0]}'"
+        )
+    missing = [name for name in POSITIONAL[op] if name not in arguments and name != "group_ep"]
     if missing:
         raise TypeError(
             f"npu_moe_distribute_{op}_v2() misses required arguments: {', '.join(missing)}"
         )
-    return {p.name: p.default for p in table.values()} | dict(arguments)
+    return {**_DEFAULTS[op], **arguments}

@@ -105,7 +105,7 @@ def _completed(op: str, call: Mapping[str, Any]) -> dict[str, Any]:
     arguments = with_defaults(op, {"group_ep": "ep", **call})
     if arguments["tp_world_size"] == 2 and not arguments["group_tp"]:
         arguments["group_tp"] = "tp"
-    return {
-        name: value.contiguous() if isinstance(value, Tensor) else value
-        for name, value in arguments.items()
-    }
+    for name, value in call.items():
+        if isinstance(value, Tensor):
+            arguments[name] = value.contiguous()
+    return arguments

@@ -10,11 +10,19 @@ it is added, and the sum is rounded once, half to even, to the dtype of ``expand
 
 How a row finds its place is what differs between the products: A3 reads the triples in ``assist_info_for_combine``,
 A2 counts (see `_places_a2`). The hierarchy path, where servers add before rows go home, is `hierarchy.combine_group`.
+
+All ranks are summed as one `Batch`. Whatever a token adds becomes a row of one table: rows that came home, ``ori_x``,
+blends, ``shared_expert_x`` and, for a place that adds nothing, zeros. The sum itself (`_sum`) then knows nothing but
+row numbers and weights.
+
+All ranks are summed as one `Batch`. Everything that a token adds becomes a row of one table, so that the sum itself
+(`_sum`) knows nothing but row numbers and weights: a place with nothing to add points to a row of zeros.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,12 +31,16 @@ from torch import Tensor
 from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.handle import doubled_row, missing_row, rows_received, slots_of
 from ascend_moe.contract.shapes import World
+from ascend_moe.outputs import fresh
 from ascend_moe.reference import hierarchy
+from ascend_moe.reference.batch import Batch
 from ascend_moe.reference.calls import normalise
 from ascend_moe.reference.quant import through_comm_quant
-from ascend_moe.reference.routing import active_pairs
 
 HEADER = "npu_moe_distribute_combine_v2: the handles of the ranks do not fit the calls"
+
+_BLOCK_ELEMENTS = 1 << 20
+"""fp32 elements that are multiplied and added at a time: 4 MiB, which a cache holds."""
 
 
 def combine_world(
@@ -83,42 +95,73 @@ def _combine_group(
     world: World, product: str, calls: Sequence[Mapping[str, Any]], rows_of_rank: Sequence[Tensor]
 ) -> list[Tensor]:
     """One EP group: all tokens of all ranks as one batch."""
-    batch_sizes = [len(call["expert_ids"]) for call in calls]
-    first_token = torch.tensor([0, *batch_sizes]).cumsum(0)
-    ids = torch.cat([call["expert_ids"] for call in calls]).long()
-    active = torch.cat([active_pairs(call["expert_ids"], call["x_active_mask"]) for call in calls])
-    weights = torch.cat([_weights(call) for call in calls])
-    rows = torch.cat(list(rows_of_rank))
-
+    batch = Batch.of(calls)
+    topk, hidden, dtype = batch.ids.shape[1], rows_of_rank[0].shape[1], rows_of_rank[0].dtype
+    takes_part = batch.active.any(dim=1, keepdim=True)
     places = _places_a2 if product == "A2" else _places_a3
-    row_of = places(world, calls, [len(rows) for rows in rows_of_rank], first_token, ids, active)
-    travelled = torch.zeros_like(row_of, dtype=torch.bool)
-    travelled[:, : ids.shape[1]] = active & (ids < world.moe_expert_num)
-    travelled[:, ids.shape[1] :] = active.any(dim=1, keepdim=True)
-    _require_rows(row_of, travelled, first_token)
+    row_of = places(world, calls, [rows.size(0) for rows in rows_of_rank], batch)
+    travelled = takes_part.repeat(1, row_of.shape[1])
+    travelled[:, :topk] = batch.active & (batch.ids < world.moe_expert_num)
+    _require_rows(row_of, travelled, batch)
 
-    total = torch.zeros(len(ids), rows.shape[1])
-    for slot in range(row_of.shape[1]):
-        arrived = travelled[:, slot].nonzero().squeeze(1)
-        contribution = rows[row_of[arrived, slot]].float()
-        if slot < ids.shape[1]:
-            contribution = contribution * weights[arrived, slot, None]
-        total[arrived] += contribution
-        if slot < ids.shape[1]:
-            _add_special_experts(
-                world, calls, ids[:, slot], active[:, slot], weights[:, slot], total
-            )
-    _add_shared_expert_x(calls, active.any(dim=1), total)
-    return list(torch.split(total.to(rows.dtype), batch_sizes))
+    # The table: rows that came home, then what needs no journey.
+    row_of = row_of.where(travelled, -1)
+    table = [*rows_of_rank]
+    end = sum(rows.size(0) for rows in table)
+    for chosen, rows in _special_experts(world, calls, batch):
+        row_of[:, :topk][chosen] = torch.arange(end, end + len(rows))
+        table.append(rows)
+        end += len(rows)
+    if calls[0]["shared_expert_x"] is not None:
+        row = torch.arange(end, end + len(takes_part))[:, None]
+        row_of = torch.cat([row_of, row.where(takes_part, -1)], dim=1)
+        table += [call["shared_expert_x"].reshape(-1, hidden) for call in calls]
+        end += len(takes_part)
+    table.append(torch.zeros(1, hidden, dtype=dtype))
+
+    unweighted = row_of.shape[1] - topk
+    weights = torch.nn.functional.pad(_weights(calls), (0, unweighted), value=1.0)
+    adds = row_of >= 0
+    total = _sum(_joined(table), row_of.where(adds, end), weights.where(adds, 0.0), dtype)
+    return list(torch.split(total, batch.sizes.tolist()))
 
 
-def _weights(call: Mapping[str, Any]) -> Tensor:
+def _sum(table: Tensor, row_of: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
+    """Row * weight added up in fp32, one place after the other, for each token; (tokens, H) in ``dtype``.
+
+    row_of, weights: (tokens, places). The tokens are cut into blocks whose addends fit a cache.
+    """
+    (tokens, places), hidden = row_of.shape, table.shape[1]
+    result = fresh((tokens, hidden), dtype)
+    step = max(_BLOCK_ELEMENTS // (places * hidden), 1)
+    for begin in range(0, tokens, step):
+        block = slice(begin, begin + step)
+        addends = table.index_select(0, row_of[block].T.reshape(-1)).float()
+        addends = addends.view(places, -1, hidden)
+        addends *= weights[block].T[:, :, None]
+        total = torch.zeros(addends.shape[1:])
+        for addend in addends:
+            total += addend
+        result[block] = total
+    return result
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """``torch.cat`` into memory that is quick to touch; fp32 as soon as one part is."""
+    dtype = functools.reduce(torch.promote_types, {part.dtype for part in parts})
+    rows = sum(part.size(0) for part in parts)
+    return torch.cat(list(parts), out=fresh((rows, parts[0].shape[1]), dtype))
+
+
+def _weights(calls: Sequence[Mapping[str, Any]]) -> Tensor:
     """``expert_scales``; an empty tensor means "no weights" (from CANN 9.1 on)."""
-    weights: Tensor = call["expert_scales"]
-    return (
-        weights
-        if weights.shape == call["expert_ids"].shape
-        else torch.ones(call["expert_ids"].shape)
+    return torch.cat(
+        [
+            call["expert_scales"]
+            if call["expert_scales"].shape == call["expert_ids"].shape
+            else torch.ones(call["expert_ids"].shape)
+            for call in calls
+        ]
     )
 
 
@@ -126,39 +169,35 @@ def _places_a3(
     world: World,
     calls: Sequence[Mapping[str, Any]],
     counts: Sequence[int],
-    first_token: Tensor,
-    ids: Tensor,
-    active: Tensor,
+    batch: Batch,
 ) -> Tensor:
     """Row number (in all ranks' rows) of every (token, slot) by the triples (source, token, slot); -1 where none."""
-    slots = ids.shape[1] + world.shared_expert_num
+    slots = batch.ids.shape[1] + world.shared_expert_num
     triples = torch.cat(
         [
-            call["assist_info_for_combine"][: 3 * count].view(-1, 3)
+            call["assist_info_for_combine"][: 3 * count]
             for call, count in zip(calls, counts, strict=True)
         ]
-    ).long()
-    known = (
-        triples[:, 1] < first_token.diff()[triples[:, 0]]
-    )  # a token that its rank does not have is never read
+    )
+    triples = triples.view(-1, 3).long()
+    # A token that its rank does not have is never read.
+    known = triples[:, 1] < batch.sizes[triples[:, 0]]
     triples, row = triples[known], known.nonzero().squeeze(1)
-    place = (first_token[triples[:, 0]] + triples[:, 1]) * slots + triples[:, 2]
+    place = (batch.first[triples[:, 0]] + triples[:, 1]) * slots + triples[:, 2]
     doubled = (torch.bincount(place) > 1).nonzero()
     if len(doubled):
         rank, token, slot = triples[(place == doubled[0]).nonzero()[0, 0]].tolist()
         raise ConstraintError([doubled_row(rank, token, slot, len(doubled))], HEADER)
-    row_of = torch.full((len(ids) * slots,), -1)
+    row_of = torch.full((len(batch.ids) * slots,), -1)
     row_of[place] = row
-    return row_of.view(len(ids), slots)
+    return row_of.view(-1, slots)
 
 
 def _places_a2(
     world: World,
     calls: Sequence[Mapping[str, Any]],
     counts: Sequence[int],
-    first_token: Tensor,
-    ids: Tensor,
-    active: Tensor,
+    batch: Batch,
 ) -> Tensor:
     """The same on A2, where the sender kept the ordinal of each pair among its pairs to the same expert.
 
@@ -170,7 +209,6 @@ def _places_a2(
     ).long()
     starts = torch.nn.functional.pad(ends[:, :-1], (1, 0))
     first_row = torch.tensor([0, *counts]).cumsum(0)[:-1]
-    source = torch.repeat_interleave(torch.arange(len(calls)), first_token.diff())
     ordinal = torch.cat(
         [
             call["assist_info_for_combine"][: call["expert_ids"].numel()].view(
@@ -179,66 +217,47 @@ def _places_a2(
             for call in calls
         ]
     )
-    sent = active & (ids < world.moe_expert_num)
-    expert = ids.where(sent, 0)
+    sent = batch.active & (batch.ids < world.moe_expert_num)
+    expert = batch.ids.where(sent, 0)
     owner, local = expert // world.local_expert_num, expert % world.local_expert_num
-    slot = local * world.ep_world_size + source[:, None]
+    slot = local * world.ep_world_size + batch.source[:, None]
     arrived = sent & (ordinal < (ends - starts)[owner, slot])
     return (first_row[owner] + starts[owner, slot] + ordinal).where(arrived, -1)
 
 
-def _require_rows(row_of: Tensor, travelled: Tensor, first_token: Tensor) -> None:
+def _require_rows(row_of: Tensor, travelled: Tensor, batch: Batch) -> None:
     """An active pair without a row would make the hardware wait for ever."""
     missing = (travelled & (row_of < 0)).nonzero()
     if len(missing):
         token, slot = (int(index) for index in missing[0])
-        rank = int(torch.searchsorted(first_token, token, right=True)) - 1
-        violation = missing_row(rank, token - int(first_token[rank]), slot, len(missing))
-        raise ConstraintError([violation], HEADER)
+        raise ConstraintError([missing_row(*batch.owner(token), slot, len(missing))], HEADER)
 
 
-def _add_special_experts(
-    world: World,
-    calls: Sequence[Mapping[str, Any]],
-    ids: Tensor,
-    active: Tensor,
-    weights: Tensor,
-    total: Tensor,
-) -> None:
-    """Slot by slot: copy experts give ori_x, const experts a blend of ori_x and their constant, zero experts nothing.
+def _special_experts(
+    world: World, calls: Sequence[Mapping[str, Any]], batch: Batch
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Copy experts give ori_x, const experts a blend of ori_x and their constant, zero experts nothing.
 
-    ids, active, weights: (tokens,) of one slot. A const expert c blends with the softmax of its two scores,
-    ``sum(alpha_1[c] * x)`` and ``sum(alpha_2[c] * x)``: ``(s1 * x + s2 * v[c]) * weight``.
+    Yields which (token, k) chose such an expert, bool (tokens, K), and a row for each of them in that order. A const
+    expert c blends with the softmax of its two scores, ``sum(alpha_1[c] * x)`` and ``sum(alpha_2[c] * x)``:
+    ``s1 * x + s2 * v[c]``, in fp32.
     """
     first = calls[0]
     copy_from = world.moe_expert_num + first["zero_expert_num"]
     const_from = copy_from + first["copy_expert_num"]
     const_until = const_from + first["const_expert_num"]
-    copied = (active & (ids >= copy_from) & (ids < const_from)).nonzero().squeeze(1)
-    blended = (active & (ids >= const_from) & (ids < const_until)).nonzero().squeeze(1)
-    if not len(copied) + len(blended):
-        return
-    tokens = torch.cat([call["ori_x"] for call in calls])
-    total[copied] += tokens[copied].float() * weights[copied, None]
-    if len(blended):
-        source = torch.repeat_interleave(
-            torch.arange(len(calls)), torch.tensor([len(call["ori_x"]) for call in calls])
-        )
-        expert = ids[blended] - const_from
+    copied = batch.active & (batch.ids >= copy_from) & (batch.ids < const_from)
+    blended = batch.active & (batch.ids >= const_from) & (batch.ids < const_until)
+    if copied.any():
+        yield copied, torch.cat([call["ori_x"] for call in calls])[copied.nonzero()[:, 0]]
+    if blended.any():
+        token = blended.nonzero()[:, 0]
+        source, expert = batch.source[token], batch.ids[blended] - const_from
         alpha_1, alpha_2, constant = (
-            torch.stack([call[name] for call in calls])[source[blended], expert].float()
+            torch.stack([call[name] for call in calls])[source, expert].float()
             for name in ("const_expert_alpha_1", "const_expert_alpha_2", "const_expert_v")
         )
-        x = tokens[blended].float()
+        x = torch.cat([call["ori_x"] for call in calls])[token].float()
         scores = torch.stack([(alpha_1 * x).sum(dim=1), (alpha_2 * x).sum(dim=1)], dim=1)
         share = scores.softmax(dim=1)
-        blend = share[:, :1] * x + share[:, 1:] * constant
-        total[blended] += blend * weights[blended, None]
-
-
-def _add_shared_expert_x(calls: Sequence[Mapping[str, Any]], active: Tensor, total: Tensor) -> None:
-    """The caller's own shared expert output, once per active token, unweighted."""
-    if calls[0]["shared_expert_x"] is None:
-        return
-    shared = torch.cat([call["shared_expert_x"].reshape(-1, total.shape[1]) for call in calls])
-    total[active] += shared[active].float()
+        yield blended, share[:, :1] * x + share[:, 1:] * constant

@@ -1,23 +1,24 @@
 """Dispatch of a whole EP world in one process: what every rank receives, planned once for all ranks.
 
-The calls of all ranks become one list of tokens. ``routing.routes`` lists the pairs that travel, already in the order
-of the receivers; rows, scales, triples and counts of a rank are then slices of world-wide tensors.
+The calls of all ranks become one `Batch`. ``routing.routes`` lists the pairs that travel, already in the order of the
+receivers; what a rank receives is then a slice of world-wide tensors. Only the padded outputs are laid out rank by
+rank, so 768 ranks are as easy to simulate as two.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ascend_moe.contract.shapes import World, dispatch_specs_of_call
-from ascend_moe.outputs import zero_output
+from ascend_moe.contract.shapes import DispatchSpecs, World, dispatch_specs_of_call
+from ascend_moe.outputs import zero_outputs
 from ascend_moe.reference import hierarchy
+from ascend_moe.reference.batch import Batch
 from ascend_moe.reference.calls import normalise
-from ascend_moe.reference.quant import quantise_rows, rows_carry_scales
+from ascend_moe.reference.quant import quantise_rows
 from ascend_moe.reference.routing import Routes, active_pairs, ordinals_at_sender, routes
 
 
@@ -37,23 +38,22 @@ class DispatchOutput(NamedTuple):
     expand_scales: Tensor
 
 
-@dataclass(frozen=True)
-class Received:
+class Received(NamedTuple):
     """The rows of one rank before they are laid out in padded outputs."""
 
-    rows: Tensor
-    """(n, H) in the dtype of ``expand_x``."""
+    n: int
+    row: Tensor
+    """int64 (n,) which of the rows that travel."""
     scales: Tensor
-    """fp32 (n,) dynamic scales; empty without quantisation."""
+    """fp32 (n,) dynamic scales; empty when rows carry none."""
     weights: Tensor
-    """fp32 (n,) the ``expert_scales`` of each row; 0 where its source gave none."""
-    pairs: Routes
-    """Where each row comes from."""
-    counts: Tensor
-    """int64 (experts, ep): rows of each local expert from each source rank."""
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    """fp32 (n,) the ``expert_scales`` of each row, 0 where its source gave none; empty when no rank gave any."""
+    triples: Tensor
+    """int32 (n, 3): source rank, token, slot."""
+    prefix: Tensor
+    """int32 (experts * ep,) prefix sums of the rows per (local expert, source rank)."""
+    token_nums: Tensor
+    """int64 (experts,) rows of each local expert."""
 
 
 def dispatch_world(
@@ -78,55 +78,77 @@ def dispatch_world(
     if world_calls.servers is not None:
         arguments = [world_calls.servers.in_order_of_sum(call) for call in arguments]
     planes = [_receive_all(world, arguments[plane::tp]) for plane in range(tp)]
-    outputs = []
-    for index, call in enumerate(arguments):
+    row_bytes = planes[0][0].shape[1] * planes[0][0].element_size()
+    written = [
+        planes[plane][1][rank].n * row_bytes
+        for rank in range(world.ep_world_size)
+        for plane in range(tp)
+    ]
+    outputs = [
+        DispatchOutput(*tensors)
+        for tensors in zero_outputs(_specs(world, arguments), written=written)
+    ]
+    for index, (call, output) in enumerate(zip(arguments, outputs, strict=True)):
         ep_rank, tp_rank = divmod(index, tp)
-        own = planes[tp_rank][ep_rank]
-        peer = planes[1 - tp_rank][ep_rank] if tp == 2 else None
-        output = _lay_out(world, call, own, peer)
+        rows, received = planes[tp_rank]
+        own = received[ep_rank]
+        _lay_out(call, output, rows, own)
+        if tp == 2:
+            peer_rows, peer_received = planes[1 - tp_rank]
+            _lay_out_peer(call, output, peer_rows, peer_received[ep_rank])
+        if not call["expert_token_nums_type"]:
+            output.expert_token_nums.copy_(output.expert_token_nums.cumsum(0))
         if world_calls.servers is not None:
-            hierarchy.write_handle(output.ep_recv_counts, own.counts.numel(), own.pairs)
+            hierarchy.write_handle(output.ep_recv_counts, own.prefix.numel(), own.triples)
         else:
             _write_handle(world, call, world_calls.product, own, output)
-        outputs.append(output)
     return outputs
 
 
-def _receive_all(world: World, calls: Sequence[Mapping[str, Any]]) -> list[Received]:
-    """One EP group: the rows of every rank, in its own order."""
-    first = calls[0]
-    batch_sizes = torch.tensor([len(call["x"]) for call in calls])
-    first_token = batch_sizes.cumsum(0) - batch_sizes
-    source = torch.repeat_interleave(torch.arange(len(calls)), batch_sizes)
-    token = torch.arange(int(batch_sizes.sum())) - first_token[source]
-    active = torch.cat([active_pairs(call["expert_ids"], call["x_active_mask"]) for call in calls])
-    pairs = routes(world, source, token, torch.cat([call["expert_ids"] for call in calls]), active)
-
-    in_world = first_token[pairs.source] + pairs.token
-    rows, scales, row_of_pair = _travelling_rows(calls, pairs, in_world)
-    carry_scales = rows_carry_scales(first["x"], first["quant_mode"])
-    weights = _weights(calls, pairs, in_world)
-
-    experts = max(world.local_expert_num, 1)
-    slot = (pairs.destination * experts + pairs.local_expert) * world.ep_world_size + pairs.source
-    counts = torch.bincount(slot, minlength=world.ep_world_size**2 * experts)
-    counts = counts.view(world.ep_world_size, experts, world.ep_world_size)
-    ends = counts.sum(dim=(1, 2)).cumsum(0).tolist()
-
-    received = []
-    for rank in range(world.ep_world_size):
-        span = slice(ends[rank - 1] if rank else 0, ends[rank])
-        index = row_of_pair[span]
-        received.append(
-            Received(
-                rows=rows[index],
-                scales=scales[index] if carry_scales else scales,
-                weights=weights[span],
-                pairs=Routes(*(column[span] for column in pairs)),
-                counts=counts[rank, : world.experts_on(rank)],
-            )
+def _specs(world: World, calls: Sequence[Mapping[str, Any]]) -> list[DispatchSpecs]:
+    """The shapes of every rank's outputs, worked out once per kind of rank."""
+    known: dict[object, DispatchSpecs] = {}
+    specs = []
+    for call in calls:
+        kind = (
+            call["x"].size(0),
+            world.is_shared_rank(call["ep_rank_id"]),
+            call["expert_scales"] is None,
         )
-    return received
+        if kind not in known:
+            known[kind] = dispatch_specs_of_call(call)
+        specs.append(known[kind])
+    return specs
+
+
+def _receive_all(world: World, calls: Sequence[Mapping[str, Any]]) -> tuple[Tensor, list[Received]]:
+    """One EP group: the rows that travel, and what every rank receives of them, in its own order."""
+    batch = Batch.of(calls)
+    pairs = routes(world, batch.source, batch.token, batch.ids, batch.active)
+    in_world = batch.first[pairs.source] + pairs.token
+    rows, scales, row_of_pair = _travelling_rows(calls, pairs, in_world)
+
+    ep, experts = world.ep_world_size, max(world.local_expert_num, 1)
+    slot = (pairs.destination * experts + pairs.local_expert) * ep + pairs.source
+    counts = torch.bincount(slot, minlength=ep * experts * ep).view(ep, experts, ep)
+    triples = torch.stack([pairs.source, pairs.token, pairs.slot], dim=1).int()
+
+    received = counts.sum(dim=(1, 2)).tolist()
+    by_rank = zip(
+        received,
+        torch.split(row_of_pair, received),
+        torch.split(scales[row_of_pair], received) if len(scales) else [scales] * ep,
+        _weights(calls, pairs, in_world, received),
+        torch.split(triples, received),
+        counts.flatten(1).cumsum(1).int(),
+        counts.sum(dim=2),
+        strict=True,
+    )
+    ranks = [Received(*columns) for columns in by_rank]
+    for rank in range(world.shared_expert_rank_num):
+        shared = ranks[rank]  # it has one expert, the others are empty
+        ranks[rank] = shared._replace(prefix=shared.prefix[:ep], token_nums=shared.token_nums[:1])
+    return rows, ranks
 
 
 def _travelling_rows(
@@ -153,8 +175,12 @@ def _travelling_rows(
     return rows, scales, torch.arange(len(in_world))
 
 
-def _weights(calls: Sequence[Mapping[str, Any]], pairs: Routes, in_world: Tensor) -> Tensor:
-    """The expert_scales of every pair; 0 for a shared expert, whose rows carry no weight."""
+def _weights(
+    calls: Sequence[Mapping[str, Any]], pairs: Routes, in_world: Tensor, received: list[int]
+) -> Sequence[Tensor]:
+    """By receiver: the expert_scales of every pair; 0 for a shared expert, whose rows carry no weight."""
+    if all(call["expert_scales"] is None for call in calls):
+        return [torch.empty(0)] * len(calls)
     expert_scales = torch.cat(
         [
             torch.zeros(call["expert_ids"].shape)
@@ -165,7 +191,7 @@ def _weights(calls: Sequence[Mapping[str, Any]], pairs: Routes, in_world: Tensor
     )
     topk = expert_scales.shape[1]
     weights = expert_scales[in_world, pairs.slot.clamp(max=topk - 1)]
-    return torch.where(pairs.slot < topk, weights, 0.0)
+    return torch.split(torch.where(pairs.slot < topk, weights, 0.0), received)
 
 
 def _write_handle(
@@ -175,36 +201,34 @@ def _write_handle(
     if product == "A2":
         active = active_pairs(call["expert_ids"], call["x_active_mask"])
         table = ordinals_at_sender(world, call["expert_ids"], active)
-        output.assist_info_for_combine[: table.numel()] = table.reshape(-1)
     else:
-        triples = torch.stack([own.pairs.source, own.pairs.token, own.pairs.slot], dim=1)
-        output.assist_info_for_combine[: triples.numel()] = triples.reshape(-1)
+        table = own.triples
+    output.assist_info_for_combine[: table.numel()] = table.view(-1)
 
 
-def _lay_out(
-    world: World, call: Mapping[str, Any], own: Received, peer: Received | None
-) -> DispatchOutput:
-    """The padded outputs of one rank: own rows first, the TP peer's rows directly behind."""
-    output = DispatchOutput(*(zero_output(spec) for spec in dispatch_specs_of_call(call)))
-    n_own, n_all = len(own), len(own) + (len(peer) if peer else 0)
-
-    output.expand_x[:n_own] = own.rows
-    output.dynamic_scales[: len(own.scales)] = own.scales
+def _lay_out(call: Mapping[str, Any], output: DispatchOutput, rows: Tensor, own: Received) -> None:
+    """A rank's own rows and their counts, at the front of its padded outputs."""
+    torch.index_select(rows, 0, own.row, out=output.expand_x[: own.n])
+    if own.scales.numel():
+        output.dynamic_scales[: own.n] = own.scales
     if call["expert_scales"] is not None:
-        output.expand_scales[:n_own] = own.weights
-    prefix = own.counts.reshape(-1).cumsum(0)
-    output.ep_recv_counts[: len(prefix)] = prefix
-    token_nums = own.counts.sum(dim=1)
-    if peer is not None:
-        output.expand_x[n_own:n_all] = peer.rows
-        output.dynamic_scales[n_own : n_own + len(peer.scales)] = peer.scales
-        output.ep_recv_counts[len(prefix) :] = peer.counts.reshape(-1).cumsum(0)
-        token_nums = token_nums + peer.counts.sum(dim=1)
-        output.tp_recv_counts[call["tp_rank_id"]] = n_own
-        output.tp_recv_counts[1 - call["tp_rank_id"]] = len(peer)
-    elif len(output.tp_recv_counts):
-        output.tp_recv_counts[0] = n_own
-    output.expert_token_nums[:] = (
-        token_nums if call["expert_token_nums_type"] else token_nums.cumsum(0)
-    )
-    return output
+        output.expand_scales[: own.n] = own.weights
+    output.ep_recv_counts[: own.prefix.numel()] = own.prefix
+    output.expert_token_nums.copy_(own.token_nums)
+    if output.tp_recv_counts.numel():
+        output.tp_recv_counts[0] = own.n
+
+
+def _lay_out_peer(
+    call: Mapping[str, Any], output: DispatchOutput, rows: Tensor, peer: Received
+) -> None:
+    """The rows of the TP peer and their counts, directly behind the rank's own."""
+    own, slots = int(output.tp_recv_counts[0]), peer.prefix.numel()
+    behind = slice(own, own + peer.n)
+    torch.index_select(rows, 0, peer.row, out=output.expand_x[behind])
+    if peer.scales.numel():
+        output.dynamic_scales[behind] = peer.scales
+    output.ep_recv_counts[slots : 2 * slots] = peer.prefix
+    output.expert_token_nums.add_(peer.token_nums)
+    output.tp_recv_counts[call["tp_rank_id"]] = own
+    output.tp_recv_counts[1 - call["tp_rank_id"]] = peer.n

@@ -37,16 +37,18 @@ from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.handle import doubled_row, missing_row, row_places, slots_of
 from ascend_moe.contract.servers import Servers
 from ascend_moe.contract.shapes import World
+from ascend_moe.reference.batch import Batch
 from ascend_moe.reference.quant import add_server_sum, empty_server_total, fused_multiply_add
-from ascend_moe.reference.routing import Routes, active_pairs
 
 HEADER = "npu_moe_distribute_combine_v2: the handles of the ranks do not fit the calls"
 
 
-def write_handle(counts: Tensor, slots: int, pairs: Routes) -> None:
-    """Dispatch: the place of each received row, behind the ``slots`` prefix sums of ``ep_recv_counts``."""
-    places = torch.stack([pairs.token, pairs.slot], dim=1)
-    row_places(counts, slots, len(places))[:] = places
+def write_handle(counts: Tensor, slots: int, triples: Tensor) -> None:
+    """Dispatch: the place of each received row, behind the ``slots`` prefix sums of ``ep_recv_counts``.
+
+    triples: int32 (n, 3), source rank, token and place of the rows.
+    """
+    row_places(counts, slots, len(triples))[:] = triples[:, 1:]
 
 
 class _Rows(NamedTuple):
@@ -72,10 +74,10 @@ def combine_group(
     rows_of_rank: Sequence[Tensor],
 ) -> list[Tensor]:
     """Combine of one EP group: the (BS, H) result of every rank."""
-    batch_sizes = torch.tensor([len(call["expert_ids"]) for call in calls])
-    active = torch.cat([active_pairs(call["expert_ids"], call["x_active_mask"]) for call in calls])
-    rows = _gather(world, servers, calls, rows_of_rank, batch_sizes)
-    _require_each_row_once(rows, active, batch_sizes)
+    batch = Batch.of(calls)
+    active = batch.active
+    rows = _gather(world, servers, calls, rows_of_rank, batch)
+    _require_each_row_once(rows, batch)
     rows = rows.select(active[rows.token, rows.place])
 
     # Steps 3 and 4: a relay's work is one (token, server).
@@ -102,7 +104,7 @@ def combine_group(
         arrived = (relays % number == server).nonzero().squeeze(1)
         owner = relays[arrived] // number
         total[owner] = add_server_sum(total[owner], partial[arrived], dtype, quantised)
-    return list(torch.split(total.to(dtype), batch_sizes.tolist()))
+    return list(torch.split(total.to(dtype), batch.sizes.tolist()))
 
 
 def _gather(
@@ -110,10 +112,9 @@ def _gather(
     servers: Servers,
     calls: Sequence[Mapping[str, Any]],
     rows_of_rank: Sequence[Tensor],
-    batch_sizes: Tensor,
+    batch: Batch,
 ) -> _Rows:
     """The rows of all ranks; those of tokens that their rank does not have are left out, nobody reads them."""
-    first_token = batch_sizes.cumsum(0) - batch_sizes
     gathered = []
     for rank, (call, elements) in enumerate(zip(calls, rows_of_rank, strict=True)):
         slots = slots_of(world, rank)
@@ -124,23 +125,20 @@ def _gather(
         rows = _Rows(
             elements=elements,
             weights=call["expand_scales"][: len(elements)],
-            token=first_token[source] + token,
+            token=batch.first[source] + token,
             place=place,
             server=torch.full_like(source, rank // servers.ranks_per_server),
         )
-        gathered.append(rows.select(token < batch_sizes[source]))
+        gathered.append(rows.select(token < batch.sizes[source]))
     return _Rows(*(torch.cat(columns) for columns in zip(*gathered, strict=True)))
 
 
-def _require_each_row_once(rows: _Rows, active: Tensor, batch_sizes: Tensor) -> None:
+def _require_each_row_once(rows: _Rows, batch: Batch) -> None:
     """An active pair without a row would make the hardware wait for ever; two rows for one come from another call."""
-    topk = active.shape[1]
-    came = torch.bincount(rows.token * topk + rows.place, minlength=active.numel())
-    missing = (active.reshape(-1) & (came == 0)).nonzero()
+    topk = batch.active.shape[1]
+    came = torch.bincount(rows.token * topk + rows.place, minlength=batch.active.numel())
+    missing = (batch.active.reshape(-1) & (came == 0)).nonzero()
     for wrong, violation in (((came > 1).nonzero(), doubled_row), (missing, missing_row)):
         if len(wrong):
             token, place = divmod(int(wrong[0]), topk)
-            ends = batch_sizes.cumsum(0)
-            rank = int(torch.searchsorted(ends, token, right=True))
-            local = token - int(ends[rank] - batch_sizes[rank])
-            raise ConstraintError([violation(rank, local, place, len(wrong))], HEADER)
+            raise ConstraintError([violation(*batch.owner(token), place, len(wrong))], HEADER)

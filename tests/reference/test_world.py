@@ -241,6 +241,61 @@ def test_calls_that_do_not_make_a_world():
         dispatch_world([calls[0], calls[1] | {"moe_expert_num": 4}])
 
 
+def _homeward(calls: list[dict[str, Any]], outputs: list[Any], **more: Any) -> list[dict[str, Any]]:
+    """Combine of what dispatch delivered, with weights 1."""
+    shared = ("expert_ids", "ep_world_size", "ep_rank_id", "moe_expert_num", "x_active_mask")
+    return [
+        {name: call[name] for name in shared if name in call}
+        | {
+            "expand_x": output.expand_x,
+            "assist_info_for_combine": output.assist_info_for_combine,
+            "ep_send_counts": output.ep_recv_counts,
+            "expert_scales": torch.ones(call["expert_ids"].shape),
+        }
+        | more
+        for call, output in zip(calls, outputs, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("bs", [1, 64])  # 64: outputs large enough for a mapping
+def test_every_output_has_its_own_zero_memory(bs: int):
+    """The outputs of a world may share a mapping, never a storage: ranks write into what they received."""
+    calls = _world([[[0, 1]] * bs] * 4, moe_expert_num=4)
+    outputs = dispatch_world(calls)
+    tensors = [tensor for output in outputs for tensor in output if tensor.numel()]
+    assert len({tensor.untyped_storage().data_ptr() for tensor in tensors}) == len(tensors)
+    assert all(
+        tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        for tensor in tensors
+    )
+    before = [tensor.clone() for tensor in tensors]
+    assert not outputs[3].expand_x.any()  # nobody chose its expert
+    outputs[0].expand_x.fill_(7)
+    assert all(tensor.equal(kept) for tensor, kept in zip(tensors[1:], before[1:], strict=True))
+
+
+def test_what_takes_no_part_in_a_sum_leaves_no_trace():
+    """An inactive pair whose weight is not a number, and an expert that returns infinity for it."""
+    mask = torch.tensor([[True, False], [False, False]])
+    calls = _world([[[0, 1], [1, 0]]] * 2, moe_expert_num=2, x_active_mask=mask)
+    homeward = _homeward(calls, dispatch_world(calls))
+    for call in homeward:
+        call["expert_scales"] = torch.tensor([[0.5, torch.nan], [torch.inf, torch.nan]])
+    for rank, combined in enumerate(combine_world(homeward)):
+        assert combined[0].eq(0.5 * (10 * rank + 1)).all()
+        assert combined[1].eq(0).all()
+
+
+def test_sums_start_from_positive_zero():
+    """-0.0 times a weight, added to +0.0, is +0.0; the sum must not start with its first addend."""
+    calls = _world([[[0]], [[1]]], moe_expert_num=2)
+    homeward = _homeward(calls, dispatch_world(calls))
+    for call in homeward:
+        call["expand_x"] = torch.full_like(call["expand_x"], -0.0)
+    for combined in combine_world(homeward):
+        assert not combined.signbit().any()
+
+
 def packed_int4_calls() -> list[dict[str, Any]]:
     """A2, cann-9.1: int32 words that no arithmetic may touch, and a scale per token."""
     calls = _world([[[0, 2], [2, 1]], [[3, 0], [0, 2]]], moe_expert_num=4)
@@ -269,7 +324,7 @@ def test_packed_int4_is_a2_and_cann_9_1_only(product: str):
 
 
 def test_768_ranks():
-    """ep 768, BS 4, H 1024, K 8, 768 experts: about a second is planned for dispatch, so the test allows ten."""
+    """ep 768, BS 4, H 1024, K 8, 768 experts: a tenth of a second without checks; the test allows ten."""
     ranks, bs, topk = 768, 4, 8
     generator = torch.Generator().manual_seed(0)
     calls = [
@@ -286,6 +341,7 @@ def test_768_ranks():
     ]
     started = time.perf_counter()
     outputs = dispatch_world(calls)
+    combined = combine_world(_homeward(calls, outputs))
     assert time.perf_counter() - started < 10
     ids = np.stack([call["expert_ids"].numpy() for call in calls])
     assert sum(int(output.expert_token_nums) for output in outputs) == ids.size
@@ -295,3 +351,5 @@ def test_768_ranks():
         assert outputs[expert].expand_x[: len(wanted), 0].tolist() == [
             float(torch.tensor(float(source)).bfloat16()) for source, _, _ in wanted
         ]
+    for call, sums in zip(calls, combined, strict=True):
+        assert sums.equal(call["x"] * topk)  # eight times the same number: exact in bf16
