@@ -122,7 +122,7 @@ def gather(env: Mapping[str, str], product: str | None = None) -> dict[str, Any]
         "cann": None if home is None or virtual else cann_version_text(home),
         "cann_home": None if home is None or virtual else str(home),
         "driver": driver_version(),
-        "kernels": {"installed": kernels.installed, **kernels.chosen},
+        "kernels": kernels.facts(),
         "hccl_buffsize_mb": configured.mb,
         "hccl_buffsize_from": configured.source,
         "hierarchy": environment_selects_hierarchy(env),
@@ -235,7 +235,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("torch_npu", facts["torch_npu"] or missing),
         ("CANN", _cann(facts)),
         ("driver", facts["driver"] or missing),
-        ("kernels", doctor_kernels.row(doctor_kernels.look(os.environ))),
+        ("kernels", doctor_kernels.row(facts["kernels"])),
         ("HCCL buffer", f"{facts['hccl_buffsize_mb']} MB ({facts['hccl_buffsize_from']})"),
         ("A2 hierarchy", "selected by variables" if facts["hierarchy"] else "not by variables"),
     ]

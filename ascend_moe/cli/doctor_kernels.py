@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ascend_moe.hardware import error_record, kernel_library, lookup
 from ascend_moe.hardware.kernel_library import LIBRARY, OPP_VARIABLE
@@ -16,10 +16,9 @@ EVAL = 'eval "$(ascend-moe env)" before Python starts'
 
 
 class Kernels(NamedTuple):
-    """What was found; the first two are printed by ``doctor --json``."""
+    """What was found."""
 
     installed: str | None  # our vendor directory
-    chosen: dict[str, str]  # by operator
     candidates: list[lookup.Candidate]
     choices: list[lookup.Choice]
 
@@ -29,24 +28,23 @@ class Kernels(NamedTuple):
         ours = [choice.operator for choice in self.choices if choice.library.ours]
         return ours == list(lookup.OPERATORS)
 
+    def facts(self) -> dict[str, Any]:
+        """As ``doctor --json`` prints it; an operator that is found nowhere is left out."""
+        chosen = {choice.operator: str(choice) for choice in self.choices}
+        return {"installed": self.installed, "ours": self.used, **chosen}
+
 
 def look(env: Mapping[str, str]) -> Kernels:
     vendor = kernel_library.installed_vendor()
-    choices = lookup.choices(env)
-    return Kernels(
-        None if vendor is None else str(vendor),
-        {choice.operator: str(choice) for choice in choices},
-        lookup.candidates(env),
-        choices,
-    )
+    installed = None if vendor is None else str(vendor)
+    return Kernels(installed, lookup.candidates(env), lookup.choices(env))
 
 
-def row(kernels: Kernels) -> str:
-    """One line for the table."""
-    if kernels.used:
-        libraries = sorted({str(choice.library.path) for choice in kernels.choices})
-        return f"ours: {', '.join(libraries)}"
-    if kernels.installed:
+def row(facts: Mapping[str, Any]) -> str:
+    """One line for the table, or two."""
+    if facts["ours"]:
+        return "; ".join(facts[operator] for operator in lookup.OPERATORS)
+    if facts["installed"]:
         return f"CANN's own; ours are installed but not on {OPP_VARIABLE}: {EVAL}"
     return f"CANN's own (ours are not on {OPP_VARIABLE})"
 

@@ -126,17 +126,22 @@ def _run(
         failed[phase] = play_phase(job, ranks, len(cases), of_phase)
     if not lead:
         return _verdict(folder, ranks.patience_s)
+    facts = {phase: _facts(folder, phase) for phase in options.phases}
     report = Report(folder, cases, failed)
     print(report.table(virtual))
+    stray = OURS in facts and not facts[OURS].get("ours_loaded")
+    if stray:
+        print(f"{OURS}: libcust_opapi.so of ascend_moe was never loaded; see ascend-moe doctor")
+    good = report.good and not stray
     found = {
         "format": FORMAT,
         "virtual": virtual,
         "timings_meaningless": virtual,
-        "good": report.good,
+        "good": good,
         "ranks": ranks.world,
         "doctor": gather(environment),
         "hccl_buffsize_mb": windows,
-        "facts": {phase: _facts(folder, phase) for phase in options.phases},
+        "facts": facts,
         "checks": report.checks,
         "timings": report.timings,
         "failed": {
@@ -148,7 +153,7 @@ def _run(
     print(
         f"written: {options.json}" + ("" if virtual else "; please send it back (docs/hardware.md)")
     )
-    code = 0 if report.good else 1
+    code = 0 if good else 1
     (folder / "verdict.new").write_text(str(code))
     (folder / "verdict.new").rename(folder / "verdict")
     if len(ranks.mine) < ranks.world:

@@ -50,7 +50,8 @@ def test_ours_on_the_path(capsys, monkeypatch, vendor):
     assert problems(capsys) == []
     main(["doctor"])
     text = " ".join(capsys.readouterr().out.split())
-    assert f"kernels ours: {vendor / LIBRARY}" in text
+    for operator in lookup.OPERATORS:
+        assert f"{operator} V4 of {vendor / LIBRARY} (ours)" in text
 
 
 def test_installed_but_not_on_the_path(capsys, monkeypatch, vendor):

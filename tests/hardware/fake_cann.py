@@ -1,7 +1,8 @@
 """A CANN toolkit as far as the preset npu-a3 sees it: a CMake package for the language ASC and a compiler.
 
-The compiler is g++ over hostsim's headers. It knows the flags that docs/build-npu.md lists, refuses all others that
-bisheng has and g++ has not, and writes down how it was called. Nothing here says anything about bisheng itself.
+The layout is that of the version that is asked for. The compiler is g++ over hostsim's headers, without the mark of
+hostsim, so that the toolkit's half of kernels/device/shim.h is what it compiles. It refuses flags that neither bisheng
+nor g++ has, and writes down how it was called. Nothing here says anything about bisheng itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,22 @@ KERNELS = Path(__file__).parents[2] / "kernels"
 PLAIN_CALL = (
     "MOE_LAUNCH(kernel,blocks,stream,...)=((void)(blocks),(void)(stream),kernel(__VA_ARGS__))"
 )
+KERNEL_OPERATOR = f"""#pragma once
+#include "{KERNELS}/hostsim/kernel_operator.h"
+#undef ASCEND_MOE_HOSTSIM
+#define __mix__(cube, vector)
+"""
+FROM_9_1 = """
+#define __schedmode__(mode)
+namespace AscendC {
+enum class ReduceType { MAX };
+template <ReduceType, typename T>
+void ReduceDataBlock(const LocalTensor<T>& to, const LocalTensor<T>& from, int32_t mask, int32_t repeat,
+                     int32_t to_step, int32_t block_step, int32_t from_step) {
+    BlockReduceMax<T>(to, from, repeat, mask, to_step, block_step, from_step);
+}
+}  // namespace AscendC
+"""
 VERSION_HEADER = "#define ASC_DEVKIT_MAJOR {0}\n#define ASC_DEVKIT_MINOR {1}\n"
 
 CONFIG = """
@@ -41,7 +58,7 @@ set(CMAKE_INCLUDE_FLAG_ASC -I)
 set(CMAKE_SHARED_LIBRARY_CREATE_ASC_FLAGS -shared)
 set(CMAKE_SHARED_LIBRARY_SONAME_ASC_FLAG -Wl,-soname,)
 set(CMAKE_ASC_COMPILE_OBJECT
-  "<CMAKE_ASC_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -o <OBJECT> -c --asc-aicore-lang <SOURCE>")
+  "<CMAKE_ASC_COMPILER> <DEFINES> <INCLUDES> <FLAGS> -o <OBJECT> -c LANGUAGE_FLAG <SOURCE>")
 set(CMAKE_ASC_CREATE_SHARED_LIBRARY
   "<CMAKE_ASC_COMPILER> <LINK_FLAGS> -shared <SONAME_FLAG><TARGET_SONAME> -o <TARGET> <OBJECTS> <LINK_LIBRARIES>")
 """
@@ -54,7 +71,7 @@ for argument; do
     case $argument in
     --npu-arch=dav-2201) arch=here ;;
     --npu-arch=*) echo "bisheng: unknown $argument" >&2; exit 1 ;;
-    --asc-aicore-lang) language="-x c++ -w -I{kernels}/hostsim" ;;
+    {language}) language="-x c++ -w -I{home}/include" ;;
     *) set -- "$@" "$argument" ;;
     esac
 done
@@ -71,16 +88,25 @@ def make(home: Path, *, version: str = "9.0.0") -> Path:
     package = home / "compiler/tikcpp/ascendc_kernel_cmake"
     compilers = home / f"{platform.machine()}-linux/ccec_compiler/bin"
     log = home / "bisheng.log"
-    major, minor = version.split(".")[:2]
+    major, minor = map(int, version.split(".")[:2])
+    old = major < 9
+    language = "-xasc" if old else "--asc-aicore-lang"
+    header = f"include/{'ascendc' if old else 'version'}/asc_devkit_version.h"
     files = {
         home / "compiler/version.info": f"Version={version}\n",
-        home / "include/version/asc_devkit_version.h": VERSION_HEADER.format(major, minor),
-        package / "asc-config.cmake": CONFIG,
+        home / header: VERSION_HEADER.format(major, minor),
+        home / "include/kernel_operator.h": KERNEL_OPERATOR
+        + (FROM_9_1 if (major, minor) >= (9, 1) else ""),
+        package / ("ASCConfig.cmake" if old else "asc-config.cmake"): CONFIG,
         package / "modules/CMakeDetermineASCCompiler.cmake": DETERMINE,
         package / "modules/CMakeASCCompiler.cmake.in": COMPILER,
-        package / "modules/CMakeASCInformation.cmake": INFORMATION,
+        package / "modules/CMakeASCInformation.cmake": INFORMATION.replace(
+            "LANGUAGE_FLAG", language
+        ),
         package / "modules/CMakeTestASCCompiler.cmake": "set(CMAKE_ASC_COMPILER_WORKS 1)\n",
-        compilers / "bisheng": BISHENG.format(log=log, kernels=KERNELS, plain=PLAIN_CALL),
+        compilers / "bisheng": BISHENG.format(
+            log=log, home=home, language=language, plain=PLAIN_CALL
+        ),
     }
     for path, text in files.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -82,7 +82,11 @@ def test_an_environment_that_was_not_sourced(toolkit, monkeypatch):
 
 
 @needs_compiler
-def test_the_preset_configures_compiles_and_links(toolkit, tmp_path):
+@pytest.mark.parametrize("version", ["8.5.0", "9.0.0", "9.1.0"])
+def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version):
+    log = fake_cann.make(tmp_path / "cann", version=version)
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path / "cann"))
+    assert build.missing(os.environ) == []
     tree, installed = tmp_path / "tree", tmp_path / "installed"
     configure = ["cmake", "--preset", "npu-a3", "-B", tree, f"-DCMAKE_INSTALL_PREFIX={installed}"]
     for command in (configure, ["cmake", "--build", tree], ["cmake", "--install", tree]):
@@ -90,13 +94,10 @@ def test_the_preset_configures_compiles_and_links(toolkit, tmp_path):
             command, cwd=KERNELS, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    library = installed / kernel_library.VENDOR / kernel_library.LIBRARY
-    assert library.is_file()
-    compiled = [line for line in toolkit.read_text().splitlines() if "--asc-aicore-lang" in line]
-    assert [line.split()[-1].rpartition("/")[2] for line in compiled] == ["launch.asc"]
-    assert "--npu-arch=dav-2201" in compiled[0]
-    assert "asc_devkit_version.h" in compiled[0]
-    assert "-O3" in compiled[0]
+    assert (installed / kernel_library.VENDOR / kernel_library.LIBRARY).is_file()
+    (compiled,) = [line.split() for line in log.read_text().splitlines() if " -c " in line]
+    assert compiled[-1].endswith("kernels/npu/launch.asc")
+    assert {"--npu-arch=dav-2201", "-O3", "-fPIC"} <= set(compiled)
 
 
 @needs_compiler
@@ -107,15 +108,6 @@ def test_a_library_without_the_operators_replaces_nothing(toolkit, tmp_path):
     with pytest.raises(BuildError, match="lacks aclnn dispatch V2, V3, V4"):
         build.require_operators(library)
     assert kernel_library.installed_vendor() is None
-
-
-@needs_compiler
-def test_launches_match_the_entry_points():
-    """A launch with one argument too many or too few does not compile."""
-    command = ["g++", "-std=c++17", "-fsyntax-only", "-w", "-x", "c++", f"-D{fake_cann.PLAIN_CALL}"]
-    command += [f"-I{KERNELS / 'hostsim'}", f"-I{KERNELS}", str(KERNELS / "npu/launch.asc")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_script_names_its_presets():
