@@ -118,3 +118,21 @@ def test_the_script_names_its_presets():
     )
     assert done.returncode == 2
     assert "host or npu-a3" in done.stderr
+
+
+def test_the_script_says_what_the_host_build_lacks(tmp_path):
+    """Without any tool on the path: one line, no traceback."""
+    environment = {"PYTHON": sys.executable, "PATH": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    for tool in ("bash", "dirname"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    done = subprocess.run(
+        [shutil.which("bash"), ROOT / "scripts/build_kernels", "host"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("build_kernels host: the virtual NPU")
