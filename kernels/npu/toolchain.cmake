@@ -1,10 +1,11 @@
 # The target moe_launch: what a library that launches the kernels has to compile and link on an NPU.
 
-# Which AscendC this is, for device/shim.h: 9.x, then 8.5.
+# Which AscendC this is, for device/shim.h. Packages of 9.x put the header in version/, 8.5 links it into ascendc/.
+set(include_folders $ENV{ASCEND_HOME_PATH}/include $ENV{ASCEND_HOME_PATH}/${CMAKE_SYSTEM_PROCESSOR}-linux/include)
 find_file(ASC_DEVKIT_VERSION_HEADER asc_devkit_version.h NO_DEFAULT_PATH
-  PATHS $ENV{ASCEND_HOME_PATH}/include/version $ENV{ASCEND_HOME_PATH}/include/ascendc)
+  PATHS ${include_folders} PATH_SUFFIXES version ascendc)
 if(NOT ASC_DEVKIT_VERSION_HEADER)
-  message(FATAL_ERROR "no asc_devkit_version.h below $ENV{ASCEND_HOME_PATH}/include: is this CANN 8.5 or later?")
+  message(FATAL_ERROR "no asc_devkit_version.h in ${include_folders}: is this CANN 8.5 or later?")
 endif()
 
 add_library(moe_launch INTERFACE)

@@ -91,10 +91,15 @@ def make(home: Path, *, version: str = "9.0.0") -> Path:
     major, minor = map(int, version.split(".")[:2])
     old = major < 9
     language = "-xasc" if old else "--asc-aicore-lang"
-    header = f"include/{'ascendc' if old else 'version'}/asc_devkit_version.h"
+    includes = (
+        home / f"{platform.machine()}-linux/include"
+        if (major, minor) > (9, 0)
+        else home / "include"
+    )
+    header = includes / ("ascendc" if old else "version") / "asc_devkit_version.h"
     files = {
         home / "compiler/version.info": f"Version={version}\n",
-        home / header: VERSION_HEADER.format(major, minor),
+        header: VERSION_HEADER.format(major, minor),
         home / "include/kernel_operator.h": KERNEL_OPERATOR
         + (FROM_9_1 if (major, minor) >= (9, 1) else ""),
         package / ("ASCConfig.cmake" if old else "asc-config.cmake"): CONFIG,
