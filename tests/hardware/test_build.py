@@ -101,6 +101,25 @@ def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version
 
 
 @needs_compiler
+def test_a_build_is_installed_and_a_broken_one_replaces_nothing(toolkit, monkeypatch, capsys):
+    monkeypatch.setattr(build, "require_operators", lambda library: None)
+    assert build.main([]) == 0
+    vendor = kernel_library.installed_vendor()
+    assert vendor is not None
+    assert str(vendor) in capsys.readouterr().out
+    record = {"sources": kernel_library.source_key(), "cann": "9.0.0", "preset": "npu-a3"}
+    assert kernel_library.built_from() == record
+
+    compiler = next(toolkit.parent.rglob("bisheng"))
+    compiler.write_text("#!/bin/sh\necho 'error: broken compiler' >&2; exit 1\n")
+    assert build.main([]) == 1
+    assert "broken compiler" in capsys.readouterr().err
+    assert kernel_library.built_from() == record
+    left = {path.name for path in kernel_library.installation().parent.iterdir()}
+    assert left == {"npu-a3", "npu-a3.lock"}
+
+
+@needs_compiler
 def test_a_library_without_the_operators_replaces_nothing(toolkit, tmp_path):
     source, library = tmp_path / "empty.cpp", tmp_path / "libcust_opapi.so"
     source.write_text('extern "C" int aclnnMoeDistributeDispatchV2() { return 0; }\n')
