@@ -212,11 +212,15 @@ class Layers:
         return calls
 
     def _const_experts(self) -> dict[str, Tensor]:
-        """Scores whose softmax is exact however computed: equal, or so far apart that one share is 1."""
+        """Scores of every size; the two of every other expert are large and close.
+
+        Only the difference of two scores matters, so close ones show in which order they were summed.
+        """
         size = (self.shape.const_experts, self.shape.hidden)
-        alpha_1, alpha_2 = torch.zeros(size), torch.zeros(size)
-        alpha_1[1:, 0] = 1e30
-        alpha_2[1:, 0] = -1e30
+        magnitude = 10.0 ** torch.randint(-3, 4, (size[0], 1), generator=self._generator)
+        alpha_1, alpha_2 = self._normal(*size) * magnitude, self._normal(*size) * magnitude
+        alpha_2[::2] = alpha_1[::2]
+        alpha_2[::2, :8] *= 1.02
         rows = {
             "const_expert_alpha_1": alpha_1,
             "const_expert_alpha_2": alpha_2,
