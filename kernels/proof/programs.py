@@ -183,8 +183,6 @@ class Layers:
     def combine(self, dispatched: Calls, handles: Sequence[Any]) -> list[dict[str, Any]]:
         """The combine of that dispatch, with fresh expert outputs; rows nobody may read are NaN."""
         shape = self.shape
-        # The oracle's int8 combine needs a row on every rank.
-        comm_quant = shape.comm_quant and all(handle.ep_recv_counts[-1] > 0 for handle in handles)
         calls = []
         for rank, (call, handle) in enumerate(zip(dispatched, handles, strict=True)):
             batch = self._batches[rank]
@@ -206,7 +204,7 @@ class Layers:
                     "expert_ids": call["expert_ids"],
                     "x_active_mask": call["x_active_mask"],
                     "expert_scales": self._normal(batch, shape.topk).abs(),
-                    "comm_quant_mode": 2 if comm_quant else 0,
+                    "comm_quant_mode": 2 if shape.comm_quant else 0,
                 }
             )
         return calls
