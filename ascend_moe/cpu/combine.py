@@ -16,6 +16,7 @@ from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.handle import doubled_row, missing_row, rows_received, slots_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.cpu.wire import Rows, pack
+from ascend_moe.reference.combine import const_expert_rows
 from ascend_moe.reference.quant import through_comm_quant
 from ascend_moe.reference.routing import active_pairs
 
@@ -159,9 +160,9 @@ def _add_special_expert(
     if not len(token):
         return
     expert = special[token] - copies
-    x = call["ori_x"][token].float()
-    alphas = (call["const_expert_alpha_1"], call["const_expert_alpha_2"])
-    scores = torch.stack([(alpha[expert].float() * x).sum(dim=1) for alpha in alphas], dim=1)
-    share = scores.softmax(dim=1)
-    blend = share[:, :1] * x + share[:, 1:] * call["const_expert_v"][expert].float()
+    alpha_1, alpha_2, constant = (
+        call[name][expert].float()
+        for name in ("const_expert_alpha_1", "const_expert_alpha_2", "const_expert_v")
+    )
+    blend = const_expert_rows(call["ori_x"][token].float(), alpha_1, alpha_2, constant)
     total[token] += blend * weights[token, slot, None]

@@ -8,15 +8,16 @@ it is added, and the sum is rounded once, half to even, to the dtype of ``expand
     slots K ..       shared expert rows, unweighted
     shared_expert_x  unweighted, last
 
+A const expert c gives ``s1 * ori_x + s2 * v[c]``, where (s1, s2) is the softmax of the scores ``alpha_1[c] . ori_x``
+and ``alpha_2[c] . ori_x``. The operators' documents leave the order of these sums open; `const_expert_rows` defines
+it, and all implementations of this project follow it bit for bit.
+
 How a row finds its place is what differs between the products: A3 reads the triples in ``assist_info_for_combine``,
 A2 counts (see `_places_a2`). The hierarchy path, where servers add before rows go home, is `hierarchy.combine_group`.
 
 All ranks are summed as one `Batch`. Whatever a token adds becomes a row of one table: rows that came home, ``ori_x``,
 blends, ``shared_expert_x`` and, for a place that adds nothing, zeros. The sum itself (`_sum`) then knows nothing but
 row numbers and weights.
-
-All ranks are summed as one `Batch`. Everything that a token adds becomes a row of one table, so that the sum itself
-(`_sum`) knows nothing but row numbers and weights: a place with nothing to add points to a row of zeros.
 """
 
 from __future__ import annotations
@@ -238,9 +239,7 @@ def _special_experts(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Copy experts give ori_x, const experts a blend of ori_x and their constant, zero experts nothing.
 
-    Yields which (token, k) chose such an expert, bool (tokens, K), and a row for each of them in that order. A const
-    expert c blends with the softmax of its two scores, ``sum(alpha_1[c] * x)`` and ``sum(alpha_2[c] * x)``:
-    ``s1 * x + s2 * v[c]``, in fp32.
+    Yields which (token, k) chose such an expert, bool (tokens, K), and a row for each of them in that order.
     """
     first = calls[0]
     copy_from = world.moe_expert_num + first["zero_expert_num"]
@@ -258,6 +257,31 @@ def _special_experts(
             for name in ("const_expert_alpha_1", "const_expert_alpha_2", "const_expert_v")
         )
         x = torch.cat([call["ori_x"] for call in calls])[token].float()
-        scores = torch.stack([(alpha_1 * x).sum(dim=1), (alpha_2 * x).sum(dim=1)], dim=1)
-        share = scores.softmax(dim=1)
-        yield blended, share[:, :1] * x + share[:, 1:] * constant
+        yield blended, const_expert_rows(x, alpha_1, alpha_2, constant)
+
+
+def const_expert_rows(x: Tensor, alpha_1: Tensor, alpha_2: Tensor, constant: Tensor) -> Tensor:
+    """What const experts make of tokens: ``s1 * x + s2 * constant``; all fp32 (n, H), as is the result.
+
+    Every operation is rounded to fp32. A score is the sum of H products, the upper half folded onto the lower until
+    one is left: the order in which a vector unit adds without idle lanes. (s1, s2) are ``exp(score - largest score)``,
+    correctly rounded, divided by their sum. An NPU's exp instruction rounds in its own way, so on hardware a share may
+    be a few units in the last place away, and an output element one rounding; the rest is exact there too.
+    """
+    scores = torch.stack([_folded_sum(alpha * x) for alpha in (alpha_1, alpha_2)])
+    powers = (scores - scores.amax(dim=0)).double().exp().float()
+    share = (powers / powers.sum(dim=0)).unsqueeze(2)
+    return share[0] * x + share[1] * constant
+
+
+def _folded_sum(terms: Tensor) -> Tensor:
+    """Sum over the last dimension; overwrites ``terms``.
+
+    Each step adds the elements from the largest power of two below the length on to the first elements.
+    """
+    length = terms.shape[-1]
+    while length > 1:
+        kept = 1 << (length - 1).bit_length() - 1
+        terms[..., : length - kept] += terms[..., kept:length]
+        length = kept
+    return terms[..., 0]

@@ -72,8 +72,8 @@ enum StateWord : uint32_t {
 enum LastOp : uint32_t { kLastNone = 0, kLastDispatch, kLastCombine };
 
 // Words of an error record: nonce, epoch, who did not come (rank + 1; with TP the TP rank), in
-// which operator (LastOp).
-enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp };
+// which operator (LastOp); with how many cores the TP rank came if it came with another number.
+enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp, kErrorCores };
 
 constexpr uint32_t kTagWords = 2;  // nonce, epoch
 constexpr uint32_t kBlockWords = kBlockBytes / 4;
@@ -131,8 +131,9 @@ constexpr uint64_t WindowBytes(uint64_t dispatch_bytes, uint64_t combine_bytes) 
     return kControlBytes + 4 * ((area + kPitchBytes - 1) / kPitchBytes * kPitchBytes);
 }
 
-// The TP window: blocks {tp_nonce, TP epoch, number}, the peer's prefix sums, then one ring of rows
-// per core. The rank writes all of it into the window of the other.
+// The TP window: blocks {tp_nonce, TP epoch, number, cores}, the peer's prefix sums, then one ring
+// of rows per core. The rank writes all of it into the window of the other. Both ranks of a pair
+// launch with the same number of cores, or both launches end with an error record.
 constexpr uint64_t kTpHeaderOffset = 0;    // number: rows of the peer
 constexpr uint64_t kTpPrefixOffset = 512;  // the peer's ep_recv_counts
 constexpr uint64_t kTpProducedOffset = 8

@@ -28,7 +28,7 @@ class CombineKernel {
         uint32_t polled = CeilDiv(window.ranks, window.cores);
         window.InitBuffers(pipe, polled);
         window.ReadState();
-        uint32_t epoch = window.combine_epoch + 1;
+        uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
         if (window.last_op == kLastCombine) {
@@ -49,7 +49,9 @@ class CombineKernel {
         }
         MOE_SYNC_ALL();
         pipe->Reset();
-        window.InitBuffers(pipe, polled);
+        bool waited = window.last_op == kLastCombine || p.tp;
+        window.InitBuffers(pipe, waited && polled < window.cores ? window.cores : polled);
+        if (waited) window.ShareFailure();
         if (!window.failed) {
             window.PostToAll(kDoneOffset, epoch);
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();

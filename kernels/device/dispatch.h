@@ -16,7 +16,7 @@ class DispatchKernel {
         window.Init(context, p.timeout_ticks, kLastDispatch);
         window.InitBuffers(pipe, 1);
         window.ReadState();
-        uint32_t epoch = window.dispatch_epoch + 1;
+        uint32_t epoch = window.epoch;
         uint64_t area = DispatchAreaOffset(window.bytes, epoch & 1);
         uint64_t lists = area + DispatchAreaBytes(window.bytes) - window.ranks * ListPitch(p);
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
@@ -37,8 +37,9 @@ class DispatchKernel {
         if (p.tp) {
             MOE_SYNC_ALL();
             pipe->Reset();
-            window.InitBuffers(pipe, 1);
-            TpGather(pipe, window, p, tensors).Run();
+            window.InitBuffers(pipe, window.cores);
+            window.ShareFailure();
+            if (!window.failed) TpGather(pipe, window, p, tensors).Run();
         }
         if (window.core == 0)
             window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);

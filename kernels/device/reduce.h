@@ -30,10 +30,7 @@ class Reducer {
         if (p.comm_quant || p.const_experts)
             pipe->InitBuffer(work_, GroupQuantizer<X>::WideBytes(p));
         if (p.comm_quant) quantizer_.InitBuffers(pipe, p);
-        if (p.const_experts) {
-            pipe->InitBuffer(partial_, 4 * AlignUp(CeilDiv(p.hidden, 64), kBlockWords));
-            pipe->InitBuffer(scores_, 2 * kBlockBytes);
-        }
+        if (p.const_experts) pipe->InitBuffer(powers_, kBlockBytes);
         for (uint32_t i = 0; i < kMaxRanks / 32; ++i) arrived_[i] = 0;
     }
 
@@ -170,37 +167,55 @@ class Reducer {
     }
 
     // A const expert: s1 * x + s2 * v, where (s1, s2) is the softmax of the scores (alpha_1 . x,
-    // alpha_2 . x).
+    // alpha_2 . x). The order of the sums is defined by const_expert_rows in
+    // ascend_moe/reference/combine.py.
     __aicore__ inline void Blend(const LocalTensor<float>& wide, uint32_t expert, uint32_t token) {
-        LocalTensor<float> x = work_.Get<float>(), scores = scores_.Get<float>();
+        LocalTensor<float> x = work_.Get<float>(), powers = powers_.Get<float>();
         uint64_t row = 2ull * expert * p_.hidden;
         LoadRow(t_.ori_x + 2ull * token * p_.hidden);
         Widen(x);
+        float scores[2];
         for (uint32_t i = 0; i < 2; ++i) {
             LoadRow((i == 0 ? t_.const_alpha_1 : t_.const_alpha_2) + row);
             Widen(wide);
             AscendC::Mul(wide, wide, x, p_.hidden);
             MOE_VBARRIER();
-            AscendC::ReduceSum(scores[i * kBlockWords], wide, partial_.Get<float>(), p_.hidden);
+            scores[i] = FoldedSum(wide);
         }
-        MOE_SYNC(V_S);
-        float first = scores.GetValue(0), second = scores.GetValue(kBlockWords);
-        float largest = first > second ? first : second;
-        scores.SetValue(0, first - largest);
-        scores.SetValue(1, second - largest);
+        float largest = scores[0] > scores[1] ? scores[0] : scores[1];
+        powers.SetValue(0, scores[0] - largest);
+        powers.SetValue(1, scores[1] - largest);
         MOE_SYNC(S_V);
-        AscendC::Exp(scores, scores, 2);
+        AscendC::Exp(powers, powers, 2);
         MOE_SYNC(V_S);
-        float share_of_x = scores.GetValue(0), share_of_v = scores.GetValue(1);
-        float total = share_of_x + share_of_v;
+        float power_of_x = powers.GetValue(0), power_of_v = powers.GetValue(1);
+        float total = power_of_x + power_of_v;
         LoadRow(t_.const_v + row);
         Widen(wide);
-        AscendC::Muls(wide, wide, share_of_v / total, p_.hidden);
-        AscendC::Muls(x, x, share_of_x / total, p_.hidden);
+        AscendC::Muls(wide, wide, power_of_v / total, p_.hidden);
+        AscendC::Muls(x, x, power_of_x / total, p_.hidden);
         MOE_VBARRIER();
         AscendC::Add(wide, x, wide, p_.hidden);
         MOE_VBARRIER();
+    }
+
+    // The sum of a row, its upper half folded onto the lower; the last block by scalars, because
+    // vector operands start on blocks. The row is lost.
+    __aicore__ inline float FoldedSum(const LocalTensor<float>& terms) {
+        uint32_t length = p_.hidden, kept = 1;
+        while (2 * kept < length) kept *= 2;
+        for (; length > kBlockWords; length = kept, kept /= 2) {
+            AscendC::Add(terms, terms, terms[kept], length - kept);
+            MOE_VBARRIER();
+        }
+        MOE_SYNC(V_S);
+        float sums[kBlockWords];
+        for (uint32_t i = 0; i < kBlockWords; ++i) sums[i] = terms.GetValue(i);
+        for (uint32_t half = kBlockWords / 2; half > 0; half /= 2) {
+            for (uint32_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+        }
         MOE_SYNC(S_V);
+        return sums[0];
     }
 
     __aicore__ inline void WriteSum(uint32_t token) {
@@ -235,7 +250,7 @@ class Reducer {
     uint32_t arrived_[kMaxRanks / 32];  // bit r: rank r's rows are here
     AscendC::TQue<TPosition::VECIN, 1> rows_;
     AscendC::TQue<TPosition::VECOUT, 1> outputs_;
-    Buffer wide_, sum_, work_, partial_, scores_, ids_, weights_, mask_, own_;
+    Buffer wide_, sum_, work_, powers_, ids_, weights_, mask_, own_;
     GroupQuantizer<X> quantizer_;
 };
 

@@ -27,9 +27,10 @@ class TpGather {
         Load(prefix, At<uint32_t>(t_.ep_recv_counts), window_.ranks);
         MOE_SYNC(MTE2_S);
         own_rows_ = prefix.GetValue(window_.ranks - 1);
-        lane_.Grant();
+        if (own_rows_ > p_.capacity) own_rows_ = p_.capacity;
+        lane_.Meet(MOE_NAME("TP meeting"));
         bool writes_counts = window_.core == window_.cores - 1;
-        if (writes_counts) SendCounts(prefix);
+        if (writes_counts && !window_.failed) SendCounts(prefix);
         uint32_t peer_rows = lane_.WaitFor(kTpHeaderOffset);
         if (window_.failed) return;
         if (writes_counts) WriteCounts(prefix, peer_rows);
@@ -83,7 +84,6 @@ class TpGather {
     }
 
     __aicore__ inline void SendCounts(const LocalTensor<uint32_t>& prefix) {
-        lane_.WaitForGrant(MOE_NAME("TP grant"));
         Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, kTpPrefixOffset)), prefix,
               window_.ranks);
         lane_.Post(kTpHeaderOffset, own_rows_);

@@ -32,9 +32,12 @@ class TpReturner {
         Load(counts[kBlockWords], At<uint32_t>(t_.tp_send_counts + 4ull * (1 - window_.tp_rank)),
              1);
         MOE_SYNC(MTE2_S);
-        own_rows_ = counts.GetValue(0);
+        // Dispatch has failed if the counts say more than there is room for.
         uint32_t peer_rows = counts.GetValue(kBlockWords);
-        lane_.Grant();
+        own_rows_ = counts.GetValue(0);
+        if (own_rows_ > p_.capacity) own_rows_ = p_.capacity;
+        if (peer_rows > p_.capacity) peer_rows = p_.capacity;
+        lane_.Meet(MOE_NAME("TP meeting"));
         lane_.Exchange(*this, ShareOf(peer_rows, window_.core, window_.cores),
                        ShareOf(own_rows_, window_.core, window_.cores));
     }

@@ -105,6 +105,7 @@ class Window {
         combine_epoch = block.GetValue(kStateCombine);
         last_op = block.GetValue(kStateLastOp);
         tp_epoch = block.GetValue(kStateTp);
+        epoch = (op_ == kLastDispatch ? dispatch_epoch : combine_epoch) + 1;
         MOE_SYNC(S_MTE2);
     }
     // By core 0 after the last SyncAll.
@@ -119,6 +120,7 @@ class Window {
         MOE_SYNC(MTE3_S);
     }
     uint32_t dispatch_epoch, combine_epoch, last_op, tp_epoch;
+    uint32_t epoch = 0;  // of this launch
 
     // The same tagged block to this core's share of the ranks, at `offset` + own rank. Ranks start
     // with the next one, so that not all write to the same peer at once.
@@ -157,17 +159,36 @@ class Window {
         return blocks;
     }
 
-    bool failed = false;  // a peer did not come in time
+    bool failed = false;  // see Fail
+
+    // After a SyncAll: all cores fail if one has, so that no core uses what another has not done.
+    // Wants buffers for as many blocks as there are cores.
+    __aicore__ inline void ShareFailure() {
+        LocalTensor<uint32_t> records = poll_.Get<uint32_t>();
+        Load(records, At<uint32_t>(Of(rank, kErrorOffset)), cores * kBlockWords);
+        MOE_SYNC(MTE2_S);
+        for (uint32_t i = 0; i < cores; ++i) {
+            LocalTensor<uint32_t> record = records[i * kBlockWords];
+            failed = failed || (record.GetValue(0) == nonce && record.GetValue(1) == epoch &&
+                                record.GetValue(kErrorOp) == op_);
+        }
+        MOE_SYNC(S_MTE2);
+    }
 
     // What a poll does when it saw nothing new.
     __aicore__ inline void Pause(WaitName what, uint32_t peer, uint32_t epoch) {
         PollPause(what, peer, epoch);
-        if (timeout_ == 0 || AscendC::GetSystemCycle() - start_ < timeout_) return;
+        if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(peer);
+    }
+
+    // Gives up and says why: the peer did not come, or (with TP) came with another number of cores.
+    __aicore__ inline void Fail(uint32_t peer, uint32_t peer_cores = 0) {
         failed = true;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
         block.SetValue(kErrorPeer, peer + 1);
         block.SetValue(kErrorOp, op_);
+        block.SetValue(kErrorCores, peer_cores);
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(Of(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
         MOE_SYNC(MTE3_S);

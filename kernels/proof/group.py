@@ -133,7 +133,7 @@ class KernelGroup:
         *,
         tp: int = 1,
         tp_window_bytes: int = 0,
-        cores: int = 4,
+        cores: int | Sequence[int] = 4,
         nonce: int = NONCE,
         old_data: bytes = b"",
         offset: int = 0,
@@ -145,9 +145,10 @@ class KernelGroup:
 
         ``old_data`` is what somebody left at the start of every window; ``offset`` shifts every
         tensor by so many elements, as views are. ``mapped``: addresses of windows that exist
-        already; ``only``: this process runs one rank of the group.
+        already; ``only``: this process runs one rank of the group. ``cores``: of every rank, or one number each.
         """
-        self.simulator, self.cores, self.offset = simulator, cores, offset
+        self.simulator, self.offset = simulator, offset
+        self.cores = [cores] * ranks if isinstance(cores, int) else cores
         self.timeout_ticks = timeout_ticks
         self.local = range(ranks) if only is None else (only,)
         self.windows = list(mapped) or [
@@ -171,7 +172,10 @@ class KernelGroup:
             )
             self.contexts[rank] = simulator.put(rank, raw, "context")
             simulator.launch(
-                rank, "ascend_moe_open", [self.contexts[rank], self._put(rank, Parameters())], cores
+                rank,
+                "ascend_moe_open",
+                [self.contexts[rank], self._put(rank, Parameters())],
+                self.cores[rank],
             )
 
     def _window(self, rank: int, size: int, name: str, old_data: bytes) -> int:
@@ -224,16 +228,16 @@ class KernelGroup:
         return Dispatched(
             addresses,
             shapes,
-            self.simulator.launch(rank, "ascend_moe_dispatch", arguments, self.cores),
+            self.simulator.launch(rank, "ascend_moe_dispatch", arguments, self.cores[rank]),
         )
 
     def combine(
         self, calls: Sequence[Mapping[str, Any]], handles: Sequence[Dispatched]
     ) -> list[Combined]:
-        """Enqueues a combine on every local rank, on handles that a dispatch before it will have filled."""
+        """Enqueues a combine on every local rank, or on the first ones, on handles that a dispatch will have filled."""
         return [
             self._combine(rank, with_defaults("combine", {"group_ep": "ep", **calls[rank]}), handle)
-            for rank, handle in zip(self.local, handles, strict=True)
+            for rank, handle in zip(self.local, handles, strict=False)
         ]
 
     def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
@@ -263,7 +267,9 @@ class KernelGroup:
             self._put(rank, given),
         ]
         return Combined(
-            address, out, self.simulator.launch(rank, "ascend_moe_combine", arguments, self.cores)
+            address,
+            out,
+            self.simulator.launch(rank, "ascend_moe_combine", arguments, self.cores[rank]),
         )
 
     def read(self, result: Dispatched) -> dict[str, tuple[Tensor, Tensor]]:

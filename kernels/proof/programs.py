@@ -183,8 +183,6 @@ class Layers:
     def combine(self, dispatched: Calls, handles: Sequence[Any]) -> list[dict[str, Any]]:
         """The combine of that dispatch, with fresh expert outputs; rows nobody may read are NaN."""
         shape = self.shape
-        # The oracle's int8 combine needs a row on every rank.
-        comm_quant = shape.comm_quant and all(handle.ep_recv_counts[-1] > 0 for handle in handles)
         calls = []
         for rank, (call, handle) in enumerate(zip(dispatched, handles, strict=True)):
             batch = self._batches[rank]
@@ -206,17 +204,21 @@ class Layers:
                     "expert_ids": call["expert_ids"],
                     "x_active_mask": call["x_active_mask"],
                     "expert_scales": self._normal(batch, shape.topk).abs(),
-                    "comm_quant_mode": 2 if comm_quant else 0,
+                    "comm_quant_mode": 2 if shape.comm_quant else 0,
                 }
             )
         return calls
 
     def _const_experts(self) -> dict[str, Tensor]:
-        """Scores whose softmax is exact however computed: equal, or so far apart that one share is 1."""
+        """Scores of every size; the two of every other expert are large and close.
+
+        Only the difference of two scores matters, so close ones show in which order they were summed.
+        """
         size = (self.shape.const_experts, self.shape.hidden)
-        alpha_1, alpha_2 = torch.zeros(size), torch.zeros(size)
-        alpha_1[1:, 0] = 1e30
-        alpha_2[1:, 0] = -1e30
+        magnitude = 10.0 ** torch.randint(-3, 4, (size[0], 1), generator=self._generator)
+        alpha_1, alpha_2 = self._normal(*size) * magnitude, self._normal(*size) * magnitude
+        alpha_2[::2] = alpha_1[::2]
+        alpha_2[::2, :8] *= 1.02
         rows = {
             "const_expert_alpha_1": alpha_1,
             "const_expert_alpha_2": alpha_2,

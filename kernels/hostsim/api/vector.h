@@ -109,9 +109,11 @@ inline void Abs(const LocalTensor<float>& dst, const LocalTensor<float>& src, in
     detail::Unary(dst, src, count, loc, [](float v) { return std::fabs(v); });
 }
 
+// Correctly rounded here; the instruction has an error of its own.
 inline void Exp(const LocalTensor<float>& dst, const LocalTensor<float>& src, int32_t count,
                 hostsim::Loc loc = hostsim::Loc::Here()) {
-    detail::Unary(dst, src, count, loc, [](float v) { return std::exp(v); });
+    detail::Unary(dst, src, count, loc,
+                  [](float v) { return static_cast<float>(std::exp(static_cast<double>(v))); });
 }
 
 // Arithmetic shift of int32.
@@ -224,25 +226,6 @@ inline void ReduceMax(const LocalTensor<float>& dst, const LocalTensor<float>& s
     if (!in.Reads(src, count) || !in.Writes(tmp, (count + 63) / 64) || count == 0) return;
     float best = *std::max_element(src.Host(), src.Host() + count);
     if (in.Writes(dst, 1)) dst.Host()[0] = best;
-}
-
-// dst[0] = sum: a tree inside each 256-byte repeat, then the repeats in order. `tmp` holds one
-// element per repeat.
-inline void ReduceSum(const LocalTensor<float>& dst, const LocalTensor<float>& src,
-                      const LocalTensor<float>& tmp, int32_t count,
-                      hostsim::Loc loc = hostsim::Loc::Here()) {
-    detail::VectorInstruction in(loc);
-    if (!in.Reads(src, count) || !in.Writes(tmp, (count + 63) / 64)) return;
-    float total = 0.0f;
-    for (int32_t first = 0; first < count; first += 64) {
-        float lanes[64] = {};
-        std::copy_n(src.Host() + first, std::min(64, count - first), lanes);
-        for (int width = 1; width < 64; width *= 2) {
-            for (int i = 0; i < 64; i += 2 * width) lanes[i] += lanes[i + width];
-        }
-        total += lanes[0];
-    }
-    if (in.Writes(dst, 1)) dst.Host()[0] = total;
 }
 
 // One result per 32-byte block. Argument order repeat, mask (v8.5); all strides dense here.

@@ -362,24 +362,39 @@ void AddPlain(std::vector<float>* total, const Row* row) {
     for (size_t i = 0; i < total->size(); ++i) (*total)[i] += static_cast<float>(row[i]);
 }
 
-// A const expert blends the token with its constant v by the softmax of two scores, sum(alpha_1 *
-// x) and sum(alpha_2 * x).
+// Sum of a row: the upper half is folded onto the lower until one element is left.
+float FoldedSum(std::vector<float> terms) {
+    size_t kept = 1;
+    while (2 * kept < terms.size()) kept *= 2;
+    for (size_t length = terms.size(); length > 1; length = kept, kept /= 2) {
+        for (size_t i = 0; i < length - kept; ++i) terms[i] += terms[i + kept];
+    }
+    return terms[0];
+}
+
+// A const expert blends the token with its constant v by the softmax of two scores, alpha_1 . x and
+// alpha_2 . x, in the order that const_expert_rows in ascend_moe/reference/combine.py defines.
 template <typename Element>
 std::vector<float> BlendConstant(const Element* x, const Element* alpha_1, const Element* alpha_2,
                                  const Element* v, int64_t hidden) {
-    float score_1 = 0.0f;
-    float score_2 = 0.0f;
-    for (int64_t i = 0; i < hidden; ++i) {
-        score_1 += static_cast<float>(alpha_1[i]) * static_cast<float>(x[i]);
-        score_2 += static_cast<float>(alpha_2[i]) * static_cast<float>(x[i]);
-    }
+    const auto score = [&](const Element* alpha) {
+        std::vector<float> terms(hidden);
+        for (int64_t i = 0; i < hidden; ++i)
+            terms[i] = static_cast<float>(alpha[i]) * static_cast<float>(x[i]);
+        return FoldedSum(std::move(terms));
+    };
+    const float score_1 = score(alpha_1), score_2 = score(alpha_2);
     const float largest = std::max(score_1, score_2);
-    const float share_1 = std::exp(score_1 - largest);
-    const float share_2 = std::exp(score_2 - largest);
+    const auto power = [&](float value) {
+        return static_cast<float>(std::exp(static_cast<double>(value - largest)));
+    };
+    const float power_1 = power(score_1), power_2 = power(score_2);
+    const float share_1 = power_1 / (power_1 + power_2), share_2 = power_2 / (power_1 + power_2);
     std::vector<float> blend(hidden);
     for (int64_t i = 0; i < hidden; ++i) {
-        blend[i] = share_1 / (share_1 + share_2) * static_cast<float>(x[i]) +
-                   share_2 / (share_1 + share_2) * static_cast<float>(v[i]);
+        const float of_x = share_1 * static_cast<float>(x[i]);
+        const float of_v = share_2 * static_cast<float>(v[i]);
+        blend[i] = of_x + of_v;
     }
     return blend;
 }
