@@ -1,7 +1,7 @@
 """Fresh tensors at the price of the pages that are used.
 
 The first touch of a page costs several times what is then written to it. The operators return buffers for the worst
-case (A rows), usually several times what is received: `zero_outputs` leaves their padding untouched. Large buffers that
+case (A rows), usually several times what is received: `zero_output` leaves their padding untouched. Large buffers that
 are written in full come from `fresh`, in huge pages.
 """
 
@@ -30,14 +30,20 @@ _POPULATE_WRITE: Final = 23
 """``MADV_POPULATE_WRITE`` of Linux, which Python does not name."""
 
 
+def zero_output(spec: TensorSpec) -> Tensor:
+    """A CPU tensor of ``spec`` that reads as zero everywhere, in memory of its own."""
+    ((output,),) = zero_outputs([(spec,)])
+    return output
+
+
 def zero_outputs(
     specs_of_calls: Sequence[tuple[TensorSpec, ...]], *, written: Sequence[int] | None = None
 ) -> list[list[Tensor]]:
     """The outputs of every call: CPU tensors that read as zero everywhere, each with a storage of its own.
 
     Anonymous memory reads as zero without being touched, so the padding is deterministic and none of its pages is
-    ever faulted in; ``torch.zeros`` would write all of it. All outputs share a mapping, which lives as long as one of
-    them.
+    ever faulted in; ``torch.zeros`` would write all of it. All outputs share a mapping, whose pages live as long as
+    one of them.
 
     written: bytes of each call's first output that the caller is about to write; their pages are then faulted in by
         one request and not one by one.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ascend_moe.contract.shapes import World, dispatch_specs_of_call
 from ascend_moe.cpu.wire import Rows, pack, unpack
-from ascend_moe.outputs import zero_outputs
+from ascend_moe.outputs import zero_output
 from ascend_moe.reference.quant import quantise_rows, rows_carry_scales
 from ascend_moe.reference.routing import Routes, active_pairs, ordinals_at_sender, routes
 
@@ -83,7 +83,7 @@ def lay_out(
     world: World, call: Mapping[str, Any], own: Arrived, peer: Arrived | None
 ) -> tuple[Tensor, ...]:
     """The seven outputs without combine's handle; rows that nobody sent, and what a mode does not define, are zero."""
-    outputs = tuple(zero_outputs([dispatch_specs_of_call(call)])[0])
+    outputs = tuple(zero_output(spec) for spec in dispatch_specs_of_call(call))
     expand_x, dynamic_scales, _, token_nums, ep_counts, tp_counts, expand_scales = outputs
 
     n_own = len(own.source)

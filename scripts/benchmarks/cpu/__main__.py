@@ -78,6 +78,7 @@ def main() -> int:
         os.environ[TRANSPORT] = options.transport
     if options.no_compiler:
         os.environ["CXX"] = "none"
+    os.environ.setdefault("HCCL_BUFFSIZE", "1024")  # as c4 needs it on an NPU: no warning here
     ascend_moe.register()  # once, not in every rank
     floor, cells = Floor(), []
     started = time.monotonic()
