@@ -24,6 +24,7 @@ VENDOR = Path("vendors/ascend_moe")
 LIBRARY = Path("op_api/lib/libcust_opapi.so")
 BUILT = "built.json"
 PRESET = "npu-a3"
+MARK = "ascend_moe_library_version"  # a symbol that only our library exports
 HOW_TO_BUILD = "where CANN is installed: python -m ascend_moe.hardware.build"
 ROOMS = ("CMakeLists.txt", "CMakePresets.json", "device", "npu", "op_api")
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ascend_moe.hardware.elf import exported_names
-from ascend_moe.hardware.kernel_library import LIBRARY, OPP_VARIABLE, VENDOR
+from ascend_moe.hardware.kernel_library import LIBRARY, MARK, OPP_VARIABLE, VENDOR
 
 OPERATORS = ("dispatch", "combine")
 NAME = re.compile(rb"aclnnMoeDistribute(Dispatch|Combine)V([2-9])\0")
@@ -41,8 +41,9 @@ class Candidate(NamedTuple):
 
     @property
     def ours(self) -> bool:
-        """Whether it lies in a vendor directory of ours."""
-        return self.kind == CUSTOM and self.path.parts[-4] == VENDOR.name
+        """Whether it lies in a vendor directory of ours, or is a copy of ours elsewhere."""
+        in_place = self.path.parts[-4] == VENDOR.name
+        return self.kind == CUSTOM and (in_place or MARK in _exports(self.path))
 
     def generations(self, operator: str) -> set[int]:
         """The generations of an operator that it exports with both phases."""

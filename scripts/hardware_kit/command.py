@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ INHERITED = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 
 from ascend_moe.cli.doctor import gather  # noqa: E402
+from ascend_moe.hardware.elf import exported_names  # noqa: E402
+from ascend_moe.hardware.kernel_library import MARK  # noqa: E402
 from hardware_kit.cases import all_cases, window_mb  # noqa: E402
 from hardware_kit.job import Job  # noqa: E402
 from hardware_kit.phases import (  # noqa: E402
@@ -129,10 +131,10 @@ def _run(
     facts = {phase: _facts(folder, phase) for phase in options.phases}
     report = Report(folder, cases, failed)
     print(report.table(virtual))
-    stray = OURS in facts and not facts[OURS].get("ours_loaded")
-    if stray:
-        print(f"{OURS}: libcust_opapi.so of ascend_moe was never loaded; see ascend-moe doctor")
-    good = report.good and not stray
+    strays = [text for phase, found in facts.items() if (text := stray(phase, found))]
+    for text in strays:
+        print(text)
+    good = report.good and not strays
     found = {
         "format": FORMAT,
         "virtual": virtual,
@@ -168,6 +170,21 @@ def _verdict(folder: Path, patience_s: float) -> int:
             return int((folder / "verdict").read_text())
         time.sleep(0.1)
     return 1
+
+
+def stray(phase: str, facts: Mapping[str, Any]) -> str:
+    """Whether a phase ran another implementation than its own, from what was loaded and what the library said."""
+    libraries = [Path(path) for path in facts.get("custom_libraries", ())]
+    speaking = any(MARK in exported_names(path) for path in libraries)
+    other = f"kernels={STOCK if phase == OURS else OURS}"
+    said = [line for line in facts.get("said", ()) if "kernels=" in line]
+    if any(other in line for line in said):
+        return f"{phase}: the library chose the other implementation: {said[0]}"
+    if phase == OURS and not facts.get("ours_loaded"):
+        return f"{phase}: libcust_opapi.so of ascend_moe was never loaded; see ascend-moe doctor"
+    if phase == OURS and speaking and not said:
+        return f"{phase}: the library never said which implementation it chose"
+    return ""
 
 
 def _facts(folder: Path, phase: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ascend_moe.hardware import elf, lookup
+from ascend_moe.hardware import elf, kernel_library, lookup
 from ascend_moe.hardware.kernel_library import LIBRARY
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
@@ -84,6 +84,17 @@ def test_order_of_the_search(tmp_path):
     env["ASCEND_CUSTOM_OPP_PATH"] = f"{tmp_path}/nothing:{ours.parents[2]}"
     assert chosen(env) == {"dispatch": (4, ours), "combine": (4, ours)}
     assert all(choice.library.ours for choice in lookup.choices(env))
+
+
+def test_a_copy_of_ours_is_known_by_its_mark(tmp_path):
+    path = library(tmp_path / "vendors/packed" / LIBRARY, *BOTH)
+    env = {"ASCEND_CUSTOM_OPP_PATH": str(path.parents[2])}
+    assert not lookup.candidates(env)[0].ours
+    with path.with_suffix(".cpp").open("a") as source:
+        source.write(f'extern "C" int {kernel_library.MARK}() {{ return 1; }}')
+    subprocess.run(["g++", "-shared", "-fPIC", "-o", path, path.with_suffix(".cpp")], check=True)
+    lookup._exports.cache_clear()
+    assert lookup.candidates(env)[0].ours
 
 
 def test_a_newer_generation_bypasses_ours(tmp_path, monkeypatch):

@@ -16,7 +16,7 @@ from vnpu_launch import clean_environment, require_virtual_npu
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-from hardware_kit import report, supervisor  # noqa: E402
+from hardware_kit import command, report, supervisor  # noqa: E402
 from hardware_kit.cases import GOLDEN, SWEEP, TIMING, all_cases, window_mb  # noqa: E402
 from hardware_kit.job import Job  # noqa: E402
 from hardware_kit.timing import link_bytes  # noqa: E402
@@ -80,6 +80,27 @@ def test_first_difference():
     assert report.first_difference([{"x": rows}], [{"x": rows.clone()}]) == ""
     text = report.first_difference([{"x": rows}] * 2, [{"x": rows}, {"x": other}])
     assert text == "rank 1: x, 1 of 12 elements, the first is number 6"
+
+
+@pytest.mark.parametrize(
+    ("phase", "said", "marked", "expected"),
+    [
+        ("ours", ["ascend-moe: group x: kernels=ours (ABI 1)"], True, ""),
+        ("ours", ["ascend-moe: group x: kernels=stock (too old)"], True, "other implementation"),
+        ("ours", [], True, "never said"),
+        ("ours", [], False, ""),
+        ("stock", ["ascend-moe: group x: kernels=ours (ABI 1)"], True, "other implementation"),
+        ("stock", ["ascend-moe: group x: kernels=stock (off)"], True, ""),
+    ],
+)
+def test_a_phase_must_run_its_own_implementation(monkeypatch, phase, said, marked, expected):
+    names = {command.MARK} if marked else set()
+    monkeypatch.setattr(command, "exported_names", lambda path: names)
+    facts = {"custom_libraries": ["/x/libcust_opapi.so"], "ours_loaded": True, "said": said}
+    assert expected in command.stray(phase, facts)
+    assert bool(command.stray(phase, facts)) is bool(expected)
+    if phase == "ours":
+        assert "never loaded" in command.stray(phase, {**facts, "said": [], "ours_loaded": False})
 
 
 def test_cases_fit_the_world():
