@@ -40,7 +40,7 @@ FORMAT = 1
 def main(description: str, arguments: Sequence[str] | None = None) -> int:
     options = _parse(description, arguments)
     try:
-        environment = base_environment(options.virtual)
+        environment = base_environment(options.virtual, options.phases)
     except NotPossible as error:
         print(f"npu_check: {error}", file=sys.stderr)
         return 2

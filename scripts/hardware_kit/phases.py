@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ascend_moe.hardware.cann import STAND_IN
@@ -18,12 +18,13 @@ class NotPossible(Exception):
     """What is missing, in one line."""
 
 
-def base_environment(virtual: int | None) -> dict[str, str]:
+def base_environment(virtual: int | None, phases: Sequence[str]) -> dict[str, str]:
     """Of all ranks: the virtual NPU where it is asked for, else CANN and our library.
 
-    Raises NotPossible without a library of ours, or without the virtual NPU that was asked for.
+    Raises NotPossible when our library is to be played and not installed, or without the virtual NPU that was
+    asked for.
     """
-    changes: Mapping[str, str]
+    changes: Mapping[str, str] = {}
     if virtual is not None and STAND_IN not in os.environ:
         from ascend_moe.vnpu import VirtualNpuError
         from ascend_moe.vnpu.activation import environment_of_run
@@ -32,13 +33,12 @@ def base_environment(virtual: int | None) -> dict[str, str]:
             changes = environment_of_run("A3", max(virtual, 16))
         except VirtualNpuError as error:
             raise NotPossible(str(error)) from None
-    elif STAND_IN in os.environ:
-        changes = {}
-    else:
+    elif STAND_IN not in os.environ:
         vendor = installed_vendor()
-        if vendor is None:
+        if vendor is not None:
+            changes = exports(vendor, os.environ)
+        elif OURS in phases:
             raise NotPossible(f"our kernel library is not built here; {HOW_TO_BUILD}")
-        changes = exports(vendor, os.environ)
     environment = {**os.environ, **changes}
     paths = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
     paths += filter(None, [environment.get("PYTHONPATH")])

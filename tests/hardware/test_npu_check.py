@@ -16,7 +16,7 @@ from vnpu_launch import clean_environment, require_virtual_npu
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-from hardware_kit import command, report, supervisor  # noqa: E402
+from hardware_kit import command, phases, report, supervisor  # noqa: E402
 from hardware_kit.cases import GOLDEN, SWEEP, TIMING, all_cases, window_mb  # noqa: E402
 from hardware_kit.job import Job  # noqa: E402
 from hardware_kit.timing import link_bytes  # noqa: E402
@@ -129,6 +129,15 @@ def test_bytes_on_the_link():
     }
     assert link_bytes(call, 0) == {"dispatch": 2 * 2048, "combine": 2 * 2048}
     assert link_bytes({**call, "quant_mode": 2}, 1)["dispatch"] == 2 * 1028
+
+
+def test_stock_alone_needs_no_library_of_ours(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("ASCEND_MOE_VNPU", raising=False)
+    environment = phases.base_environment(None, ["stock"])
+    assert phases.environment_of("stock", environment, 200)["ASCEND_MOE_KERNELS"] == "off"
+    with pytest.raises(phases.NotPossible, match=r"ascend_moe\.hardware\.build"):
+        phases.base_environment(None, ["stock", "ours"])
 
 
 def test_usage():
