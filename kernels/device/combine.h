@@ -25,21 +25,13 @@ class CombineKernel {
                                   const Parameters& p) {
         Window window;
         window.Init(context, p.timeout_ticks, kLastCombine);
-        uint32_t polled = CeilDiv(window.ranks, window.cores);
-        window.InitBuffers(pipe, polled);
+        window.InitBuffers(pipe, 1);
         window.ReadState();
         uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        if (window.last_op == kLastCombine) {
-            // Nothing since the last combine tells that its rows have been read everywhere.
-            window.PostToAll(kReadyOffset, epoch);
-            Share peers = ShareOf(window.ranks, window.core, window.cores);
-            window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
-                        peers.end - peers.begin, 1, peers.begin, epoch);
-            AscendC::SyncAll<true>();  // nothing to drain
-        }
-
+        bool after_combine = window.last_op == kLastCombine;
+        if (after_combine) WaitForRelease(pipe, window);
         if (!window.failed) {
             if (p.tp) {
                 TpReturner<X>(pipe, window, p, tensors).Run();
@@ -49,15 +41,26 @@ class CombineKernel {
         }
         MOE_SYNC_ALL();
         pipe->Reset();
-        bool waited = window.last_op == kLastCombine || p.tp;
-        window.InitBuffers(pipe, waited && polled < window.cores ? window.cores : polled);
-        if (waited) window.ShareFailure();
+        window.InitBuffers(pipe, window.cores);
+        if (after_combine || p.tp) window.ShareFailure();
         if (!window.failed) {
             window.PostToAll(kDoneOffset, epoch);
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
         }
         if (window.core == 0)
             window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
+    }
+
+    // Nothing since the last combine tells that its rows have been read everywhere.
+    __aicore__ inline void WaitForRelease(TPipe* pipe, Window& window) {
+        Share peers = ShareOf(window.ranks, window.core, window.cores);
+        window.InitBuffers(pipe, peers.end - peers.begin + 1);
+        window.PostToAll(kReadyOffset, window.epoch);
+        window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
+                    peers.end - peers.begin, 1, peers.begin, window.epoch);
+        MOE_SYNC_ALL();
+        pipe->Reset();
+        window.InitBuffers(pipe, 1);
     }
 };
 

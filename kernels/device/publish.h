@@ -45,7 +45,6 @@ class Publisher {
         pipe->InitBuffer(at_least_, padded_ / 8);
         pipe->InitBuffer(below_, padded_ / 8);
         pipe->InitBuffer(counts_, layout_.blocks * kBlockBytes);
-        pipe->InitBuffer(cursors_, 4 * p.local_experts);
         if (p.quant) pipe->InitBuffer(scales_, 4 * (active == 0 ? 1 : active) * ScalePitchWords(p));
     }
 
@@ -168,10 +167,11 @@ class Publisher {
         MOE_VBARRIER();
     }
 
-    // A counting sort by the scalar unit: a destination's share of the pairs is small.
+    // A counting sort by the scalar unit: a destination's share of the pairs is small. The counts
+    // turn into the experts' first places, move on to their ends, and turn back into counts.
     __aicore__ inline void SortByExpert(const LocalTensor<int32_t>& experts,
                                         const LocalTensor<int32_t>& pairs, uint32_t rows) {
-        LocalTensor<uint32_t> counts = counts_.Get<uint32_t>(), cursors = cursors_.Get<uint32_t>();
+        LocalTensor<uint32_t> counts = counts_.Get<uint32_t>();
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
         for (uint32_t i = 0; i < rows; ++i) {
             uint32_t word = CountsLayout::Word(1 + experts.GetValue(i));
@@ -179,13 +179,20 @@ class Publisher {
         }
         uint32_t first = 0;
         for (uint32_t e = 0; e < routing_.local_experts; ++e) {
-            cursors.SetValue(e, first);
-            first += counts.GetValue(CountsLayout::Word(1 + e));
+            uint32_t word = CountsLayout::Word(1 + e), count = counts.GetValue(word);
+            counts.SetValue(word, first);
+            first += count;
         }
         for (uint32_t i = 0; i < rows; ++i) {
-            uint32_t expert = experts.GetValue(i), to = cursors.GetValue(expert);
+            uint32_t word = CountsLayout::Word(1 + experts.GetValue(i)), to = counts.GetValue(word);
             sorted.SetValue(to, pairs.GetValue(i));
-            cursors.SetValue(expert, to + 1);
+            counts.SetValue(word, to + 1);
+        }
+        uint32_t begin = 0;
+        for (uint32_t e = 0; e < routing_.local_experts; ++e) {
+            uint32_t word = CountsLayout::Word(1 + e), end = counts.GetValue(word);
+            counts.SetValue(word, end - begin);
+            begin = end;
         }
     }
 
@@ -245,8 +252,7 @@ class Publisher {
     CountsLayout layout_;
     uint64_t lists_offset_;
     uint32_t epoch_, active_, pairs_, padded_;
-    Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_, cursors_,
-        scales_;
+    Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_, scales_;
 };
 
 }  // namespace ascend_moe
