@@ -58,7 +58,7 @@ class CombineKernel {
         window.PostToAll(kReadyOffset, window.epoch);
         window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
                     peers.end - peers.begin, 1, peers.begin, window.epoch);
-        MOE_SYNC_ALL();
+        AscendC::SyncAll<true>();  // nothing to drain
         pipe->Reset();
         window.InitBuffers(pipe, 1);
     }

@@ -35,10 +35,13 @@ class DispatchKernel {
         AscendC::SyncAll<true>();  // nothing to drain since the last barrier
         receiver.Run();
         if (p.tp) {
+            // Error records are there. Only a launch that fails would notice the absence of this
+            // SyncAll: the next one does for the rows.
             MOE_SYNC_ALL();
             pipe->Reset();
             window.InitBuffers(pipe, window.cores);
             window.ShareFailure();
+            AscendC::SyncAll<true>();  // before a core can fail for another reason
             if (!window.failed) TpGather(pipe, window, p, tensors).Run();
         }
         if (window.core == 0)

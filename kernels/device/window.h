@@ -96,7 +96,8 @@ class Window {
         poll_blocks_ = blocks;
     }
 
-    // The launch counters, read by every core before the first SyncAll.
+    // The launch counters, read by every core before the first SyncAll. A Wait after it needs
+    // buffers of its own.
     __aicore__ inline void ReadState() {
         LocalTensor<uint32_t> block = poll_.Get<uint32_t>();
         Load(block, At<uint32_t>(Of(rank, kStateOffset)), kBlockWords);
@@ -106,7 +107,6 @@ class Window {
         last_op = block.GetValue(kStateLastOp);
         tp_epoch = block.GetValue(kStateTp);
         epoch = (op_ == kLastDispatch ? dispatch_epoch : combine_epoch) + 1;
-        MOE_SYNC(S_MTE2);
     }
     // By core 0 after the last SyncAll.
     __aicore__ inline void WriteState(uint32_t dispatch, uint32_t combine, uint32_t tp, LastOp op) {
@@ -162,7 +162,7 @@ class Window {
     bool failed = false;  // see Fail
 
     // After a SyncAll: all cores fail if one has, so that no core uses what another has not done.
-    // Wants buffers for as many blocks as there are cores.
+    // Wants buffers for as many blocks as there are cores, and an S_MTE2 before the next wait.
     __aicore__ inline void ShareFailure() {
         LocalTensor<uint32_t> records = poll_.Get<uint32_t>();
         Load(records, At<uint32_t>(Of(rank, kErrorOffset)), cores * kBlockWords);
@@ -172,7 +172,6 @@ class Window {
             failed = failed || (record.GetValue(0) == nonce && record.GetValue(1) == epoch &&
                                 record.GetValue(kErrorOp) == op_);
         }
-        MOE_SYNC(S_MTE2);
     }
 
     // What a poll does when it saw nothing new.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -45,23 +45,19 @@ class Outcome:
 
 def old_window(seed: int) -> bytes:
     """What an earlier context may have left: tagged blocks of plausible small epochs under another nonce."""
-    random = Random(seed)
-    blocks = []
-    for _ in range(CONTROL_BYTES // 32):
-        nonce = random.choice((NONCE, TP_NONCE)) ^ (1 << random.randrange(32))
-        blocks.append(
-            struct.pack(
-                "<8I", nonce, random.randrange(6), *(random.randrange(64) for _ in range(6))
-            )
-        )
-    return b"".join(blocks)
+    random, blocks = np.random.default_rng(seed), CONTROL_BYTES // 32
+    words = random.integers(64, size=(blocks, 8), dtype=np.uint32)
+    words[:, 0] = random.choice(np.array([NONCE, TP_NONCE], np.uint32), blocks)
+    words[:, 0] ^= np.uint32(1) << random.integers(32, size=blocks, dtype=np.uint32)
+    words[:, 1] = random.integers(6, size=blocks)
+    return words.tobytes()
 
 
 def execute(
     program: Program,
     schedule: Schedule,
     *,
-    cores: int = 4,
+    cores: int | tuple[int, ...] = 4,
     offset: int = 0,
     mutate: str = "",
     old_data: bytes = b"",
@@ -69,17 +65,19 @@ def execute(
 ) -> Outcome:
     """One run, judged by the oracle unless told otherwise.
 
-    ``offset`` shifts every tensor by so many elements; ``mutate`` drops one synchronisation site.
+    ``cores``: of every rank, or one number each. ``offset`` shifts every tensor by so many elements;
+    ``mutate`` drops one synchronisation site.
     """
     random = Random(schedule.seed)
     calls = [(step.op, call) for step in program.steps for call in step.calls]
+    most = cores if isinstance(cores, int) else max(cores)
     with Simulator(schedule, mutate) as simulator:
         group = KernelGroup(
             simulator,
             program.ranks,
             window_bytes(calls),
             tp=program.tp,
-            tp_window_bytes=tp_window_bytes(program.hidden, cores) * random.randint(1, 3),
+            tp_window_bytes=tp_window_bytes(program.hidden, most) * random.randint(1, 3),
             cores=cores,
             offset=offset,
             old_data=old_data,

@@ -7,11 +7,13 @@ The simulator skips it by its place, so one build serves all mutants.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
 
 import torch
 
-from .execution import execute, old_window
+from .execution import Outcome, execute, old_window
 from .programs import Program, Shape, layer_program
 from .simulator import Schedule
 
@@ -19,8 +21,32 @@ SMALL = Shape(ranks=4, max_batch=5, hidden=1031, topk=4, local_experts=3)
 SHARED = replace(SMALL, local_experts=2, shared_experts=1, shared_ranks=2)
 
 
-def programs() -> Iterator[tuple[Program, int]]:
-    """Programs that together reach every site, with a number of cores each; small ones first."""
+@dataclass(frozen=True)
+class Case:
+    """A program and on how many cores it runs."""
+
+    program: Program
+    cores: int | tuple[int, ...]
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        return execute(
+            self.program,
+            schedule,
+            cores=self.cores,
+            mutate=site,
+            old_data=old_window(schedule.seed) if site else b"",
+            judge=None if isinstance(self.cores, int) else nothing_is_promised,
+        )
+
+
+def nothing_is_promised(*_: Any) -> str:
+    """The judge of pairs with unequal cores: they end, and outputs are undefined."""
+    return ""
+
+
+def cases() -> Iterator[Case]:
+    """Programs that together reach every site; small ones first."""
     shapes = (
         (SMALL, 3, "ddoc"),
         (replace(SMALL, quant=True, mask=1, comm_quant=True), 2, "dcc"),
@@ -52,9 +78,10 @@ def programs() -> Iterator[tuple[Program, int]]:
         (replace(SMALL, ranks=2, max_batch=1, topk=1, local_experts=1, tp=2), 3, "ddddd"),
         (replace(SMALL, ranks=2, max_batch=200, hidden=1024, local_experts=4, quant=True), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=160, hidden=1024, local_experts=4), 2, "dc"),
+        (replace(SMALL, ranks=2, max_batch=2, topk=1, local_experts=1, tp=2), (3, 2, 4, 1), "d"),
     )
     for number, (shape, cores, order) in enumerate(shapes):
-        yield layer_program(f"mutation {number}", shape, number, order), cores
+        yield Case(layer_program(f"mutation {number}", shape, number, order), cores)
 
 
 def schedules() -> Iterator[Schedule]:
@@ -71,31 +98,27 @@ def schedules() -> Iterator[Schedule]:
         )
 
 
-def run_mutants() -> tuple[dict[str, str], int]:
-    """For every site that programs reach, what noticed its absence (empty: nothing); and the number of runs."""
-    cases = list(programs())
-    reached: dict[str, list[tuple[Program, int]]] = {}
-    runs = 0
-    for program, cores in cases:
-        outcome = execute(program, next(schedules()), cores=cores)
-        runs += 1
+@cache
+def reached() -> dict[str, list[Case]]:
+    """Every site of ``kernels/device`` that a case reaches, with these cases."""
+    sites: dict[str, list[Case]] = {}
+    for case in cases():
+        outcome = case.run(next(schedules()))
         if outcome.problems:
-            raise AssertionError(f"{program.name} fails without a mutation: {outcome.problems[0]}")
+            raise AssertionError(
+                f"{case.program.name} fails without a mutation: {outcome.problems[0]}"
+            )
         for site in outcome.sites:
             if "/device/" in site:
-                reached.setdefault(site, []).append((program, cores))
-    caught: dict[str, str] = {}
-    for site, users in sorted(reached.items()):
-        caught[site] = ""
-        for schedule in schedules():
-            for program, cores in users:
-                runs += 1
-                problems = execute(
-                    program, schedule, cores=cores, mutate=site, old_data=old_window(schedule.seed)
-                ).problems
-                if problems:
-                    caught[site] = problems[0].split(" ", 1)[0]
-                    break
-            if caught[site]:
-                break
-    return caught, runs
+                sites.setdefault(site, []).append(case)
+    return sites
+
+
+def what_notices(site: str) -> str:
+    """The first word of what notices the absence of a site; empty if nothing does."""
+    for schedule in schedules():
+        for case in reached()[site]:
+            problems = case.run(schedule, site).problems
+            if problems:
+                return problems[0].split(" ", 1)[0]
+    return ""

@@ -6,8 +6,10 @@ import argparse
 import ctypes
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +21,7 @@ from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .group import Parameters
-from .mutation import run_mutants
+from .mutation import reached, what_notices
 from .programs import Program, Shape, layer_program, random_shape
 from .simulator import Schedule, library
 from .traffic import SHIPPED_MB, traffic_mb
@@ -38,13 +40,18 @@ SCHEDULE_SHAPES = (
 """Shapes, cores and step orders of the schedules: two layers in flight, two dispatches or two combines in a row."""
 
 
+@dataclass
 class Tally:
-    """Counts what went wrong and prints the first few of each kind."""
+    """What a part of the proof showed: how many of its cases passed, and what went wrong, the first few in words."""
 
-    def __init__(self) -> None:
-        self.findings = self.deadlocks = self.mismatches = 0
+    passed: int = 0
+    findings: int = 0
+    deadlocks: int = 0
+    mismatches: int = 0
+    examples: list[str] = field(default_factory=list)
 
-    def add(self, name: str, problems: list[str]) -> bool:
+    def add(self, name: str, problems: list[str]) -> None:
+        self.passed += not problems
         for problem in problems:
             if problem.startswith("deadlock"):
                 self.deadlocks += 1
@@ -52,29 +59,34 @@ class Tally:
                 self.mismatches += 1
             else:
                 self.findings += 1
-            if self.findings + self.deadlocks + self.mismatches <= 10:
-                print(f"  {name}: {problem}", flush=True)
-        return not problems
+        self.examples = (self.examples + [f"{name}: {problem}" for problem in problems])[:10]
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.passed + other.passed,
+            self.findings + other.findings,
+            self.deadlocks + other.deadlocks,
+            self.mismatches + other.mismatches,
+            (self.examples + other.examples)[:10],
+        )
 
 
-def run_golden(tally: Tally, schedules: int) -> tuple[int, int]:
-    """(passed, total) of the stored cases, each under several schedules."""
-    cases = golden_cases()
-    passed = 0
-    for case in cases:
-        program = GoldenProgram(case)
-        good = True
+def run_golden(schedules: int) -> Tally:
+    """The stored cases, each under several schedules."""
+    tally = Tally()
+    for case in golden_cases():
+        program, problems = GoldenProgram(case), []
         for seed in range(schedules):
             schedule = Schedule(seed=seed, uneven=seed % 2 == 1)
-            good &= tally.add(case.name, program.problems(schedule, cores=(3, 8, 1)[seed % 3]))
-        passed += good
-    return passed, len(cases)
+            problems += program.problems(schedule, cores=(3, 8, 1)[seed % 3])
+        tally.add(case.name, problems)
+    return tally
 
 
-def run_sweep(tally: Tally, cases: int, first_seed: int = 0) -> int:
-    """Random programs against the oracle; returns how many passed."""
-    passed = 0
-    for seed in range(first_seed, first_seed + cases):
+def run_sweep(seeds: range) -> Tally:
+    """Random programs against the oracle."""
+    tally = Tally()
+    for seed in seeds:
         random = Random(seed)
         shape = random_shape(random)
         program = layer_program(
@@ -89,25 +101,27 @@ def run_sweep(tally: Tally, cases: int, first_seed: int = 0) -> int:
             offset=random.choice((0, 0, 1, 8, 13)),
             old_data=old_window(seed),
         )
-        passed += tally.add(program.name, outcome.problems)
-    return passed
+        tally.add(program.name, outcome.problems)
+    return tally
 
 
-def run_schedules(tally: Tally, number: int) -> int:
-    """Schedules of `SCHEDULE_SHAPES`: drift, uneven speed, a stalled rank, old epochs in the windows."""
-    programs = [
-        (layer_program(f"schedule {index}", shape, index, order), cores)
-        for index, (shape, cores, order) in enumerate(SCHEDULE_SHAPES)
+@cache
+def schedule_programs() -> list[Program]:
+    """One for each of `SCHEDULE_SHAPES`."""
+    return [
+        layer_program(f"schedule {index}", shape, index, order)
+        for index, (shape, _, order) in enumerate(SCHEDULE_SHAPES)
     ]
-    passed = 0
-    for seed, (program, cores) in zip(range(number), _cycle(programs), strict=False):
-        passed += tally.add(f"{program.name} seed {seed}", _one_schedule(program, cores, seed))
-    return passed
 
 
-def _cycle(programs: list[tuple[Program, int]]) -> Iterator[tuple[Program, int]]:
-    while True:
-        yield from programs
+def run_schedules(seeds: range) -> Tally:
+    """Schedules of `SCHEDULE_SHAPES` in turn: drift, uneven speed, a stalled rank, old epochs in the windows."""
+    tally, programs = Tally(), schedule_programs()
+    for seed in seeds:
+        index = seed % len(programs)
+        problems = _one_schedule(programs[index], SCHEDULE_SHAPES[index][1], seed)
+        tally.add(f"{programs[index].name} seed {seed}", problems)
+    return tally
 
 
 def _one_schedule(program: Program, cores: int, seed: int) -> list[str]:
@@ -145,25 +159,38 @@ def window_mb_worst_case() -> float:
     return worst / 2**20
 
 
+def chunks(number: int, size: int) -> list[range]:
+    return [range(first, min(first + size, number)) for first in range(0, number, size)]
+
+
 def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
-    """Runs everything; (the JSON record, whether all of it held)."""
-    tally = Tally()
+    """Runs everything, in two processes; (the JSON record, whether all of it held)."""
     start = time.monotonic()
 
-    def done(what: str) -> None:
+    def done(what: str, tally: Tally | None = None) -> None:
         print(f"{time.monotonic() - start:6.1f} s  {what}", flush=True)
+        for example in tally.examples if tally else ():
+            print(f"  {example}", flush=True)
 
-    passed, total = run_golden(tally, 2 if quick else 6)
-    done(f"golden: {passed} of {total} bit-exact")
-    sweep = 60 if quick else 400
-    swept = run_sweep(tally, sweep)
-    done(f"sweep: {swept} of {sweep} programs equal to the oracle")
-    number = 280 if quick else 1400
-    scheduled = run_schedules(tally, number)
-    done(f"schedules: {scheduled} of {number} without finding, deadlock or difference")
-    caught, runs = run_mutants()
-    survivors = [site for site, how in caught.items() if not how]
-    done(f"mutants: {len(caught) - len(survivors)} of {len(caught)} noticed in {runs} runs")
+    sweep, schedules = (60, 280) if quick else (400, 10_400)
+    schedule_programs(), reached()  # once, before the fork
+    with ProcessPoolExecutor(2, get_context("fork")) as pool:
+        golden_run = pool.submit(run_golden, 2 if quick else 6)
+        swept_runs = [pool.submit(run_sweep, seeds) for seeds in chunks(sweep, 50)]
+        schedule_runs = [pool.submit(run_schedules, seeds) for seeds in chunks(schedules, 100)]
+        sites = sorted(reached())
+        noticed = pool.map(what_notices, sites)
+        golden, total = golden_run.result(), len(golden_cases())
+        done(f"golden: {golden.passed} of {total} bit-exact", golden)
+        swept = sum((run.result() for run in swept_runs), Tally())
+        done(f"sweep: {swept.passed} of {sweep} programs equal to the oracle", swept)
+        scheduled = sum((run.result() for run in schedule_runs), Tally())
+        done(
+            f"schedules: {scheduled.passed} of {schedules} without finding, deadlock or difference",
+            scheduled,
+        )
+        survivors = [site for site, how in zip(sites, noticed, strict=True) if not how]
+    done(f"mutants: {len(sites) - len(survivors)} of {len(sites)} noticed")
     for site in survivors:
         print(f"  not noticed: {site}")
     moved, floor = traffic_mb()
@@ -171,22 +198,22 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         done(
             f"traffic {name}: {value:.2f} MB, floor {floor[name]:.2f}, shipped {SHIPPED_MB[name]:.2f}"
         )
+    everything = golden + swept + scheduled
     record = {
-        "golden_passed": passed,
+        "golden_passed": golden.passed,
         "golden_total": total,
         "sweep_cases": sweep,
-        "schedules": number,
-        "findings": tally.findings,
-        "deadlocks": tally.deadlocks,
-        "mutations_caught": len(caught) - len(survivors),
-        "mutations_total": len(caught),
+        "schedules": schedules,
+        "findings": everything.findings,
+        "deadlocks": everything.deadlocks,
+        "mutations_caught": len(sites) - len(survivors),
+        "mutations_total": len(sites),
         "traffic_mb": {name: round(value, 3) for name, value in moved.items()},
         "floor_mb": {name: round(value, 3) for name, value in floor.items()},
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
         "estimate_us": None,
     }
-    held = passed == total and swept == sweep and scheduled == number
-    return record, held
+    return record, not everything.examples
 
 
 def main() -> int:
