@@ -111,6 +111,15 @@ def test_torch_npu_that_cannot_be_imported_later():
     assert first == last == "['E-05']"
 
 
+def test_a_probe_for_torch_npu_changes_nothing(fake_torch_npu: Path):
+    """Only an import makes room for torch_npu's schema: asking for it is not importing it."""
+    code = "import torch, ascend_moe; ascend_moe.register()" + CALL
+    code += (
+        "import importlib.util\nprint(importlib.util.find_spec('torch_npu') is not None, call())"
+    )
+    assert run(code, fake=fake_torch_npu) == "True ['E-05']"
+
+
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_torch_npu_defines_the_schema(fake_torch_npu: Path, order: str):
     """Two definitions of one schema abort the process; whoever comes first, ours must give way."""

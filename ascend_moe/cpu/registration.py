@@ -115,13 +115,15 @@ class _Hook(importlib.abc.MetaPathFinder):
             return None
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            _unregister()
-            spec.loader = _ThenRegister(spec.loader)
+            spec.loader = _MakeRoom(spec.loader)
         return spec
 
 
-class _ThenRegister(importlib.abc.Loader):
-    """Loads torch_npu as its own loader does and registers afterwards, also when the import fails."""
+class _MakeRoom(importlib.abc.Loader):
+    """Unregisters, loads torch_npu as its own loader does, and registers again, also when the import fails.
+
+    All of it when the module is executed: whoever only asks whether torch_npu is there (`find_spec`) changes nothing.
+    """
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
@@ -131,6 +133,7 @@ class _ThenRegister(importlib.abc.Loader):
         return module
 
     def exec_module(self, module: types.ModuleType) -> None:
+        _unregister()
         try:
             self._loader.exec_module(module)
         finally:
