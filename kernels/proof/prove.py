@@ -18,6 +18,7 @@ import torch
 
 from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
+from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .group import Parameters
@@ -211,7 +212,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         "traffic_mb": {name: round(value, 3) for name, value in moved.items()},
         "floor_mb": {name: round(value, 3) for name, value in floor.items()},
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
-        "estimate_us": None,
+        "estimate_us": estimates_us(),
     }
     return record, not everything.examples
 
