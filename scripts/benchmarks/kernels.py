@@ -43,7 +43,7 @@ def table(machine: Machine) -> str:
     lines = [
         f"MODEL of one die of Atlas A3, us per launch: H {HIDDEN}, K {TOPK}, {EXPERTS} experts, {machine.cores} cores",
         "ours: dispatch pulls, combine pushes; other way: the opposite; link: bytes over the link alone",
-        "published: measured on kernels that follow the shipped ones: DeepEP-Ascend, low latency (sgl-kernel-npu, README)",
+        "published: measured, kernels that follow the shipped ones: DeepEP-Ascend, low latency (sgl-kernel-npu)",
         "",
         f"{'':15}{'BS':>5}{'ep':>5}{'ours':>8}{'other way':>11}{'link':>8}{'published':>11}   phases of ours",
     ]
