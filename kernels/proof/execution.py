@@ -58,6 +58,7 @@ def execute(
     schedule: Schedule,
     *,
     cores: int | tuple[int, ...] = 4,
+    varying: bool = False,
     offset: int = 0,
     mutate: str = "",
     old_data: bytes = b"",
@@ -65,8 +66,8 @@ def execute(
 ) -> Outcome:
     """One run, judged by the oracle unless told otherwise.
 
-    ``cores``: of every rank, or one number each. ``offset`` shifts every tensor by so many elements;
-    ``mutate`` drops one synchronisation site.
+    ``cores``: of every rank, or one number each; ``varying``: at most so many, new ones for every launch.
+    ``offset`` shifts every tensor by so many elements; ``mutate`` drops one synchronisation site.
     """
     random = Random(schedule.seed)
     calls = [(step.op, call) for step in program.steps for call in step.calls]
@@ -84,6 +85,9 @@ def execute(
         )
         results: list[Sequence[Any]] = []
         for step in program.steps:
+            if varying:
+                per_ep_rank = [random.randint(1, most) for _ in range(program.ranks // program.tp)]
+                group.cores = [count for count in per_ep_rank for _ in range(program.tp)]
             if step.op == "dispatch":
                 results.append(group.dispatch(step.calls))
             else:

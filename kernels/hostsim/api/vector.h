@@ -97,7 +97,6 @@ HOSTSIM_SCALAR_OP(Muls, v* s)
                        [](T x, T y) { return static_cast<T>(expression); });               \
     }
 HOSTSIM_BINARY_OP(Add, detail::kArithmetic<T>, x + y)
-HOSTSIM_BINARY_OP(Sub, detail::kArithmetic<T>, x - y)
 HOSTSIM_BINARY_OP(Mul, detail::kArithmetic<T>, x* y)
 HOSTSIM_BINARY_OP(Div, (std::is_same_v<T, float>), x / y)
 HOSTSIM_BINARY_OP(And, (std::is_same_v<T, uint16_t>), x& y)
