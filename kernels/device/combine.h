@@ -10,8 +10,7 @@ namespace ascend_moe {
 class CombineKernel {
  public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors,
-                               GM_ADDR parameters) {
-        Parameters p = ReadParameters(parameters);
+                               const Parameters& p) {
         if (p.element == Element::kBfloat16) {
             RunFor<bfloat16_t>(pipe, context, tensors, p);
         } else {
@@ -27,6 +26,7 @@ class CombineKernel {
         window.Init(context, p.timeout_ticks, kLastCombine);
         window.InitBuffers(pipe, 1);
         window.ReadState();
+        if (window.failed) return;
         uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 

@@ -10,12 +10,12 @@ namespace ascend_moe {
 class DispatchKernel {
  public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const DispatchTensors& tensors,
-                               GM_ADDR parameters) {
-        Parameters p = ReadParameters(parameters);
+                               const Parameters& p) {
         Window window;
         window.Init(context, p.timeout_ticks, kLastDispatch);
         window.InitBuffers(pipe, 1);
         window.ReadState();
+        if (window.failed) return;
         uint32_t epoch = window.epoch;
         uint64_t area = DispatchAreaOffset(window.bytes, epoch & 1);
         uint64_t lists = area + DispatchAreaBytes(window.bytes) - window.ranks * ListPitch(p);

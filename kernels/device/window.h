@@ -17,14 +17,6 @@ using AscendC::TPosition;
 
 using Buffer = TBuf<TPosition::VECCALC>;
 
-__aicore__ inline Parameters ReadParameters(GM_ADDR at) {
-    Parameters parameters;
-    auto words = At<uint32_t>(reinterpret_cast<uint64_t>(at));
-    auto* out = reinterpret_cast<uint32_t*>(&parameters);
-    for (uint32_t i = 0; i < sizeof(Parameters) / 4; ++i) out[i] = words.GetValue(i);
-    return parameters;
-}
-
 // The contiguous share of one core: [begin, end) of `items`.
 struct Share {
     uint32_t begin, end;
@@ -74,8 +66,12 @@ class Window {
         start_ = AscendC::GetSystemCycle();
     }
 
-    // Where `offset` of a rank's window is mapped.
-    __aicore__ inline uint64_t Of(uint32_t peer, uint64_t offset) const {
+    // Where `offset` of a rank is mapped: below kControlBytes, and from there on.
+    __aicore__ inline uint64_t Control(uint32_t peer, uint64_t offset) const {
+        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, control) / 8 + peer) +
+               offset;
+    }
+    __aicore__ inline uint64_t Data(uint32_t peer, uint64_t offset) const {
         return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window) / 8 + peer) +
                offset;
     }
@@ -97,16 +93,18 @@ class Window {
     }
 
     // The launch counters, read by every core before the first SyncAll. A Wait after it needs
-    // buffers of its own.
+    // buffers of its own. Fails, on all cores alike, when the block is not ours any more: somebody
+    // else has used the buffer.
     __aicore__ inline void ReadState() {
         LocalTensor<uint32_t> block = poll_.Get<uint32_t>();
-        Load(block, At<uint32_t>(Of(rank, kStateOffset)), kBlockWords);
+        Load(block, At<uint32_t>(Control(rank, kStateOffset)), kBlockWords);
         MOE_SYNC(MTE2_S);
         dispatch_epoch = block.GetValue(kStateDispatch);
         combine_epoch = block.GetValue(kStateCombine);
         last_op = block.GetValue(kStateLastOp);
         tp_epoch = block.GetValue(kStateTp);
         epoch = (op_ == kLastDispatch ? dispatch_epoch : combine_epoch) + 1;
+        if (block.GetValue(kStateNonce) != nonce) Fail(kForeignUse, rank);
     }
     // By core 0 after the last SyncAll.
     __aicore__ inline void WriteState(uint32_t dispatch, uint32_t combine, uint32_t tp, LastOp op) {
@@ -116,7 +114,7 @@ class Window {
         block.SetValue(kStateLastOp, op);
         block.SetValue(kStateTp, tp);
         MOE_SYNC(S_MTE3);
-        Store(At<uint32_t>(Of(rank, kStateOffset)), block, kBlockWords);
+        Store(At<uint32_t>(Control(rank, kStateOffset)), block, kBlockWords);
         MOE_SYNC(MTE3_S);
     }
     uint32_t dispatch_epoch, combine_epoch, last_op, tp_epoch;
@@ -129,7 +127,7 @@ class Window {
         Fill(block, nonce, epoch);
         MOE_SYNC(S_MTE3);
         for (uint32_t i = core; i < ranks; i += cores) {
-            Store(At<uint32_t>(Of((rank + 1 + i) % ranks, offset + rank * kBlockBytes)), block,
+            Store(At<uint32_t>(Control((rank + 1 + i) % ranks, offset + rank * kBlockBytes)), block,
                   kBlockWords);
         }
         MOE_SYNC(MTE3_S);
@@ -148,7 +146,7 @@ class Window {
             {
                 PollScope poll;
                 Load(blocks[seen * kBlockWords],
-                     At<uint32_t>(Of(rank, offset + seen * kBlockBytes)),
+                     At<uint32_t>(Control(rank, offset + seen * kBlockBytes)),
                      (count - seen) * kBlockWords);
             }
             MOE_SYNC(MTE2_S);
@@ -165,7 +163,7 @@ class Window {
     // Wants buffers for as many blocks as there are cores, and an S_MTE2 before the next wait.
     __aicore__ inline void ShareFailure() {
         LocalTensor<uint32_t> records = poll_.Get<uint32_t>();
-        Load(records, At<uint32_t>(Of(rank, kErrorOffset)), cores * kBlockWords);
+        Load(records, At<uint32_t>(Control(rank, kErrorOffset)), cores * kBlockWords);
         MOE_SYNC(MTE2_S);
         for (uint32_t i = 0; i < cores; ++i) {
             LocalTensor<uint32_t> record = records[i * kBlockWords];
@@ -177,19 +175,20 @@ class Window {
     // What a poll does when it saw nothing new.
     __aicore__ inline void Pause(WaitName what, uint32_t peer, uint32_t epoch) {
         PollPause(what, peer, epoch);
-        if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(peer);
+        if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(kAbsent, peer);
     }
 
-    // Gives up and says why: the peer did not come, or (with TP) came with another number of cores.
-    __aicore__ inline void Fail(uint32_t peer, uint32_t peer_cores = 0) {
+    // Gives up and says why.
+    __aicore__ inline void Fail(ErrorReason reason, uint32_t peer, uint32_t peer_cores = 0) {
         failed = true;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
         block.SetValue(kErrorPeer, peer + 1);
         block.SetValue(kErrorOp, op_);
         block.SetValue(kErrorCores, peer_cores);
+        block.SetValue(kErrorReason, reason);
         MOE_SYNC(S_MTE3);
-        Store(At<uint32_t>(Of(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
+        Store(At<uint32_t>(Control(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
         MOE_SYNC(MTE3_S);
     }
 
