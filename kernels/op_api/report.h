@@ -1,21 +1,25 @@
-// What a caller learns when a call cannot be made, and the few lines of log.
+// Telling the caller: a status with a text that reaches Python's exception, and one line for the log.
 #pragma once
 
 #include <string>
 
+#include "acl/acl.h"
+
 namespace ascend_moe {
 
-// Statuses of aclnn functions, as CANN's own operators return them.
-enum Status : int {
-    kNullPointer = 161001,
-    kBadParameter = 161002,
-    kTilingFailure = 561002  // checks of shapes, attributes and sizes
-};
+// Status codes of aclnn functions.
+constexpr int kNullPointer = 161001;
+constexpr int kBadParameter = 161002;
+constexpr int kInnerError = 561002;
 
-// Returns `status`, and leaves the text where torch_npu's exception takes it from.
+// Gives `status` a text and returns it: return Fail(kBadParameter, "which: which value, which
+// limit"). The text goes where aclGetRecentErrMsg finds it; see report.cpp.
 int Fail(int status, const char* format, ...) __attribute__((format(printf, 2, 3)));
-// This thread's last text; it is gone afterwards.
+
+// This thread's last text, which is forgotten; empty when there is none.
 std::string TakeText();
-void Log(const char* format, ...) __attribute__((format(printf, 1, 2)));
+
+// One line in CANN's log (plog); ACL_DEBUG, ACL_INFO, ACL_WARNING or ACL_ERROR.
+void Log(aclLogLevel level, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
 }  // namespace ascend_moe
