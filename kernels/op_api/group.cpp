@@ -46,7 +46,8 @@ int Group::Of(const char* op, const Attributes& attributes, std::shared_ptr<Grou
         std::lock_guard<std::mutex> lock(registry.mutex);
         std::shared_ptr<Group>& found = registry.groups[{device, attributes.group_ep}];
         // The communicator of that name may have been destroyed and made again.
-        if (found != nullptr && found->ours_ && CommunicatorOf(found->name) != found->ep_.communicator)
+        if (found != nullptr && found->ours_ &&
+            CommunicatorOf(found->name) != found->ep_.communicator)
             found = nullptr;
         if (found == nullptr)
             found = std::make_shared<Group>(attributes.group_ep, tp ? attributes.group_tp : "");
@@ -102,8 +103,8 @@ int Group::Open(const char* op, const Attributes& attributes) {
                     "operator was not found in any library that torch_npu would search",
                     op, attributes.group_ep.c_str(), why.c_str());
     }
-    Log(ACL_INFO, "group_ep %s: CANN's own kernels of %s (%s)", attributes.group_ep.c_str(), stock.c_str(),
-        why.c_str());
+    Log(ACL_INFO, "group_ep %s: CANN's own kernels of %s (%s)", attributes.group_ep.c_str(),
+        stock.c_str(), why.c_str());
     return ACL_SUCCESS;
 }
 

@@ -1,10 +1,10 @@
 // Where the HCCL windows of an EP group are.
 //
-// A window is the HCCL buffer of one rank, mapped into every process of its group: our kernels write
-// into the windows of the other ranks and read their own. How a process gets the addresses depends on
-// the CANN that is running, not on the one that compiled this library, so each way is a provider (a
-// file in windows/) and the first one whose functions are there is asked. All functions are resolved
-// by dlsym (cann/symbols.h).
+// A window is the HCCL buffer of one rank, mapped into every process of its group: our kernels
+// write into the windows of the other ranks and read their own. How a process gets the addresses
+// depends on the CANN that is running, not on the one that compiled this library, so each way is a
+// provider (a file in windows/) and the first one whose functions are there is asked. All functions
+// are resolved by dlsym (cann/symbols.h).
 #pragma once
 
 #include <cstdint>
@@ -22,8 +22,8 @@ struct Windows {
     std::vector<uint64_t> base;  // device address per rank
     // Private registered memory for control words per rank, where the provider has it; empty: none.
     std::vector<uint64_t> control;
-    std::string provider;  // for the log line
-    uint32_t per_buffsize = 2;          // a window is so many times HCCL_BUFFSIZE
+    std::string provider;                // for the log line
+    uint32_t per_buffsize = 2;           // a window is so many times HCCL_BUFFSIZE
     const void* communicator = nullptr;  // whose windows they are
 };
 

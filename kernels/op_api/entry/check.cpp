@@ -58,8 +58,8 @@ class Checker {
     }
 
     void Range(const char* name, int64_t value, int64_t low, int64_t high) {
-        Require(value >= low && value <= high, kInnerError, "%s=%ld, must be in [%ld, %ld]",
-                name, value, low, high);
+        Require(value >= low && value <= high, kInnerError, "%s=%ld, must be in [%ld, %ld]", name,
+                value, low, high);
     }
 
  private:
@@ -87,8 +87,7 @@ void CheckAttributes(Checker& check, const Attributes& a) {
     if (a.shared_expert_rank_num > 0) {
         check.Require(
             a.shared_expert_num > 0 && a.shared_expert_rank_num % a.shared_expert_num == 0,
-            kInnerError,
-            "shared_expert_rank_num=%ld must be a multiple of shared_expert_num=%ld",
+            kInnerError, "shared_expert_rank_num=%ld must be a multiple of shared_expert_num=%ld",
             a.shared_expert_rank_num, a.shared_expert_num);
     } else {
         check.Require(a.shared_expert_num == 0 || a.shared_expert_num == 1, kInnerError,
@@ -96,8 +95,7 @@ void CheckAttributes(Checker& check, const Attributes& a) {
                       a.shared_expert_num);
     }
     check.Range("moe_expert_num", a.moe_expert_num, 1, INT32_MAX);
-    check.Require(a.moe_expert_num % (a.ep_world_size - a.shared_expert_rank_num) == 0,
-                  kInnerError,
+    check.Require(a.moe_expert_num % (a.ep_world_size - a.shared_expert_rank_num) == 0, kInnerError,
                   "moe_expert_num=%ld must be a multiple of the %ld ranks that hold MoE experts",
                   a.moe_expert_num, a.ep_world_size - a.shared_expert_rank_num);
     check.Range("tp_world_size", a.tp_world_size, 0, 2);
@@ -135,8 +133,7 @@ void CheckBatch(Checker& check, const Attributes& a, const Tensor& ids, const Te
 }
 
 void CheckReserved(Checker& check, const Tensor& elastic_info) {
-    check.Require(!elastic_info.present, kInnerError,
-                  "elastic_info is reserved and must be None");
+    check.Require(!elastic_info.present, kInnerError, "elastic_info is reserved and must be None");
 }
 
 }  // namespace
@@ -178,8 +175,8 @@ int Check(const DispatchArguments& call, const World& world) {
                   "quant_mode=%ld, must be 0 or 2", call.quant_mode);
     check.Range("expert_token_nums_type", call.expert_token_nums_type, 0, 1);
     const bool packed = call.x.type == ACL_INT32;
-    check.Require(!packed || (world.a2 && !world.hierarchy() && call.quant_mode == 0),
-                  kInnerError, "int32 x (packed int4) needs A2, full mesh and quant_mode 0");
+    check.Require(!packed || (world.a2 && !world.hierarchy() && call.quant_mode == 0), kInnerError,
+                  "int32 x (packed int4) needs A2, full mesh and quant_mode 0");
     check.Require(packed == call.scales.present || call.quant_mode == 2, kInnerError,
                   "scales must be None when quant_mode is 0, and a scale per token with int32 x");
     check.Type("scales", call.scales, {ACL_FLOAT});
@@ -200,9 +197,8 @@ int Check(const DispatchArguments& call, const World& world) {
 
     const int64_t experts = world.experts_on(a.ep_rank_id);
     check.Type("expand_x", call.expand_x, {call.quant_mode == 2 ? ACL_INT8 : call.x.type});
-    check.Require(call.expand_x.shape.size() == 2 && call.expand_x.shape[1] == hidden,
-                  kInnerError, "expand_x has shape %s, must be (A, %ld)",
-                  call.expand_x.Text().c_str(), hidden);
+    check.Require(call.expand_x.shape.size() == 2 && call.expand_x.shape[1] == hidden, kInnerError,
+                  "expand_x has shape %s, must be (A, %ld)", call.expand_x.Text().c_str(), hidden);
     check.AtLeast("expert_token_nums", call.expert_token_nums, experts);
     // Hierarchy: the handle of each row follows the counts.
     const int64_t tables =

@@ -74,8 +74,7 @@ class Simulation {
         const uint32_t id =
             hostsim_launch(world_, static_cast<int32_t>(launch_.group->ep_rank()), 0,
                            launch_.blocks, name, words.data(), static_cast<uint32_t>(words.size()));
-        if (id == 0)
-            return standin::Fail(kInnerError, "no kernel %s takes these operands", name);
+        if (id == 0) return standin::Fail(kInnerError, "no kernel %s takes these operands", name);
         const bool finished = hostsim_run(world_) != 0;
         Trace(name, id);
         if (!finished)

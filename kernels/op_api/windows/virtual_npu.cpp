@@ -9,15 +9,17 @@ namespace ascend_moe {
 int FindWindows(const std::string& group, aclrtStream, Windows* found) {
     const auto communicator = standin::Group::Find(group);
     if (communicator == nullptr)
-        return Fail(kBadParameter, "group_ep %s: this process has no HCCL communicator of that name",
+        return Fail(kBadParameter,
+                    "group_ep %s: this process has no HCCL communicator of that name",
                     group.c_str());
     *found = {};
     found->rank = communicator->rank();
     found->ranks = communicator->size();
     found->bytes = communicator->window(0).bytes;
     for (uint32_t rank = 0; rank < found->ranks; ++rank)
-        found->base.push_back(reinterpret_cast<uint64_t>(communicator->window(rank).device_address));
-    found->communicator = group.get();
+        found->base.push_back(
+            reinterpret_cast<uint64_t>(communicator->window(rank).device_address));
+    found->communicator = communicator.get();
     found->provider = "virtual NPU";
     return ACL_SUCCESS;
 }
