@@ -53,6 +53,8 @@ struct Parameters {
 
 // Layout of a window: see docs/kernels.md, section 2.
 constexpr uint64_t kStateOffset = 0;
+constexpr uint64_t kFailuresOffset =
+    32;  // word 0: cores that have given up since `open`; not 0: broken
 constexpr uint64_t kErrorOffset = 512;  // one block per core
 constexpr uint64_t kHelloOffset = 4 << 10;
 constexpr uint64_t kReadyOffset = 28 << 10;

@@ -20,6 +20,9 @@ using WaitName = hostsim::Awaited;
 #define MOE_NAME(text) \
     hostsim::Awaited { text, hostsim::Loc::Here() }
 #define MOE_KERNEL __global__ __aicore__
+// Functions of this file hand on where they were called from, so that a finding names that line.
+#define MOE_CALLER_PARAMETER , hostsim::Loc caller = hostsim::Loc::Here()
+#define MOE_CALLER , caller
 #else
 // Vector cores only, with hardware SyncAll: 0 cube cores to 1. Batch mode starts all blocks
 // together or none, so that two kernels with SyncAll on two streams cannot wait for each other's
@@ -29,6 +32,8 @@ using WaitName = hostsim::Awaited;
 #else
 #define MOE_KERNEL __mix__(0, 1) __global__ __aicore__
 #endif
+#define MOE_CALLER_PARAMETER
+#define MOE_CALLER
 // Marks GM reads that may see memory nobody wrote.
 struct PollScope {
     __aicore__ inline PollScope() {}
@@ -64,11 +69,12 @@ namespace ascend_moe {
 
 // One result per 8 floats. CANN 9.1 renamed BlockReduceMax and changed the order of its arguments.
 __aicore__ inline void MaxOfEight(const AscendC::LocalTensor<float>& dst,
-                                  const AscendC::LocalTensor<float>& src, int32_t repeat) {
+                                  const AscendC::LocalTensor<float>& src,
+                                  int32_t repeat MOE_CALLER_PARAMETER) {
 #if MOE_DEVKIT_FROM(9, 1)
     AscendC::ReduceDataBlock<AscendC::ReduceType::MAX>(dst, src, 64, repeat, 1, 1, 8);
 #else
-    AscendC::BlockReduceMax<float>(dst, src, repeat, 64, 1, 1, 8);
+    AscendC::BlockReduceMax<float>(dst, src, repeat, 64, 1, 1, 8 MOE_CALLER);
 #endif
 }
 
@@ -82,16 +88,27 @@ __aicore__ inline AscendC::GlobalTensor<T> At(uint64_t address) {
 // Any number of bytes, GM to UB and back.
 template <typename T>
 __aicore__ inline void Load(const AscendC::LocalTensor<T>& dst, const AscendC::GlobalTensor<T>& src,
-                            uint32_t count) {
+                            uint32_t count MOE_CALLER_PARAMETER) {
     AscendC::DataCopyPad(
         dst, src, AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0, 0, 0},
-        AscendC::DataCopyPadExtParams<T>{});
+        AscendC::DataCopyPadExtParams<T> {} MOE_CALLER);
 }
 template <typename T>
 __aicore__ inline void Store(const AscendC::GlobalTensor<T>& dst,
-                             const AscendC::LocalTensor<T>& src, uint32_t count) {
-    AscendC::DataCopyPad(
-        dst, src, AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0, 0, 0});
+                             const AscendC::LocalTensor<T>& src,
+                             uint32_t count MOE_CALLER_PARAMETER) {
+    AscendC::DataCopyPad(dst, src,
+                         AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0,
+                                                    0, 0} MOE_CALLER);
+}
+
+// Adds to GM instead of overwriting it; many cores may add to the same block.
+__aicore__ inline void StoreAdding(const AscendC::GlobalTensor<int32_t>& dst,
+                                   const AscendC::LocalTensor<int32_t>& src,
+                                   uint32_t count MOE_CALLER_PARAMETER) {
+    AscendC::SetAtomicAdd<int32_t>();
+    Store(dst, src, count MOE_CALLER);
+    AscendC::SetAtomicNone();
 }
 
 }  // namespace ascend_moe

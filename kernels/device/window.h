@@ -96,12 +96,16 @@ class Window {
         poll_blocks_ = blocks;
     }
 
-    // The launch counters, read by every core before the first SyncAll. A Wait after it needs
-    // buffers of its own.
+    // Blocks that ReadState needs.
+    static constexpr uint32_t kStateBlocks = 2;
+
+    // The launch counters and whether a launch before has failed, read by every core before the
+    // first SyncAll. A Wait after it needs buffers of its own.
     __aicore__ inline void ReadState() {
         LocalTensor<uint32_t> block = poll_.Get<uint32_t>();
-        Load(block, At<uint32_t>(Of(rank, kStateOffset)), kBlockWords);
+        Load(block, At<uint32_t>(Of(rank, kStateOffset)), kStateBlocks * kBlockWords);
         MOE_SYNC(MTE2_S);
+        failed = block.GetValue(kFailuresOffset / 4) != 0;
         dispatch_epoch = block.GetValue(kStateDispatch);
         combine_epoch = block.GetValue(kStateCombine);
         last_op = block.GetValue(kStateLastOp);
@@ -159,19 +163,18 @@ class Window {
         return blocks;
     }
 
-    bool failed = false;  // see Fail
+    // This core has given up, or another core or an earlier launch has as far as this one has
+    // learnt. Who has failed announces nothing: see Fail.
+    bool failed = false;
 
-    // After a SyncAll: all cores fail if one has, so that no core uses what another has not done.
-    // Wants buffers for as many blocks as there are cores, and an S_MTE2 before the next wait.
+    // After the SyncAll behind a wait: all cores fail if one has, so that none builds on what
+    // another has not seen. In two steps, so that other loads share the MTE2_S between them.
+    __aicore__ inline void LoadFailures() {
+        Load(poll_.Get<uint32_t>(), At<uint32_t>(Of(rank, kFailuresOffset)), kBlockWords);
+    }
     __aicore__ inline void ShareFailure() {
-        LocalTensor<uint32_t> records = poll_.Get<uint32_t>();
-        Load(records, At<uint32_t>(Of(rank, kErrorOffset)), cores * kBlockWords);
-        MOE_SYNC(MTE2_S);
-        for (uint32_t i = 0; i < cores; ++i) {
-            LocalTensor<uint32_t> record = records[i * kBlockWords];
-            failed = failed || (record.GetValue(0) == nonce && record.GetValue(1) == epoch &&
-                                record.GetValue(kErrorOp) == op_);
-        }
+        failed = failed || poll_.Get<uint32_t>().GetValue(0) != 0;
+        MOE_SYNC(S_MTE2);
     }
 
     // What a poll does when it saw nothing new.
@@ -181,6 +184,8 @@ class Window {
     }
 
     // Gives up and says why: the peer did not come, or (with TP) came with another number of cores.
+    // The count of failures outlives the launch: the launches behind it, which the host may have
+    // enqueued long ago, announce nothing either, so no peer mistakes their outputs for data.
     __aicore__ inline void Fail(uint32_t peer, uint32_t peer_cores = 0) {
         failed = true;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
@@ -190,6 +195,11 @@ class Window {
         block.SetValue(kErrorCores, peer_cores);
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(Of(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
+        MOE_SYNC(MTE3_S);
+        Fill(block, 1, 0);
+        MOE_SYNC(S_MTE3);
+        StoreAdding(At<int32_t>(Of(rank, kFailuresOffset)), block.ReinterpretCast<int32_t>(),
+                    kBlockWords);
         MOE_SYNC(MTE3_S);
     }
 

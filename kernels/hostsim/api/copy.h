@@ -88,6 +88,14 @@ void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const Da
                   loc);
 }
 
+// Between the two, copies to GM add to what is there, word by word.
+template <typename T>
+void SetAtomicAdd() {
+    static_assert(std::is_same_v<T, int32_t>, "int32_t here");
+    hostsim::g_core->adding = true;
+}
+inline void SetAtomicNone() { hostsim::g_core->adding = false; }
+
 // Writes the 64-byte line (or all lines) back if dirty and drops it.
 template <typename T, CacheLine entire, DcciDst destination>
 void DataCacheCleanAndInvalid(const GlobalTensor<T>& at) {

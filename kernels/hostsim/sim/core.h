@@ -92,6 +92,7 @@ class Core {
     int queues_open = 0;
     Loc queue_where{"", 0};  // the last AllocTensor
     float deq_scale = 1.0f;
+    bool adding = false;  // SetAtomicAdd: copies to GM add int32
     uint32_t phase = 0;
 
     // --- the fiber ---
@@ -112,6 +113,7 @@ class Core {
     };
     struct Piece {  // of a store: bytes that land together
         uint32_t seq, generation;
+        bool adding;
         uint64_t gm;
         Loc loc;
         std::vector<uint8_t> bytes;
@@ -142,6 +144,7 @@ class Core {
 
     void RunLoad(const PendingLoad& load);
     void LandPiece(size_t at);
+    void AddPiece(Allocation& a, const Piece& piece);
     bool LandStore();
     void CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll);
 };

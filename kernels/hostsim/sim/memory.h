@@ -19,6 +19,7 @@ struct BlockWriter {
     uint32_t launch = 0;  // 0: the host
     uint32_t phase = 0;   // SyncAlls the writing core had passed
     uint16_t core = 0;
+    bool adding = false;  // by an atomic add
     Loc loc{"", 0};
 };
 

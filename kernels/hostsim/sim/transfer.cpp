@@ -43,13 +43,14 @@ void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
                                   " by another launch still in flight on this rank");
         }
         if (!write) continue;
-        if (last.launch == launch->id && last.core != index && last.phase == phase) {
+        if (last.launch == launch->id && last.core != index && last.phase == phase &&
+            !(last.adding && adding)) {
             Report("block-sharing", "writes byte " + std::to_string(b * kBlock - a->base) +
                                         " of '" + a->name + "' in a 32-byte block core " +
                                         std::to_string(last.core) + " writes at " +
                                         last.loc.Text() + " with no SyncAll between");
         }
-        last = {launch->id, phase, static_cast<uint16_t>(index), where};
+        last = {launch->id, phase, static_cast<uint16_t>(index), adding, where};
     }
 }
 
@@ -129,8 +130,8 @@ void Core::Store(const CopyShape& shape) {
             uint64_t to = end;
             if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
             const uint8_t* bytes = ub + at + (from - gm);
-            stores_.push_back(
-                {seq_, generation_, from, where, std::vector<uint8_t>(bytes, bytes + (to - from))});
+            stores_.push_back({seq_, generation_, adding, from, where,
+                               std::vector<uint8_t>(bytes, bytes + (to - from))});
             from = to;
         }
     }
@@ -146,7 +147,9 @@ void Core::LandPiece(size_t at) {
     Allocation* a = world->memory.Find(piece.gm, piece.bytes.size());
     if (a != nullptr) {
         uint8_t* to = a->host + (piece.gm - a->base);
-        if (a->Tracked()) {
+        if (piece.adding) {
+            AddPiece(*a, piece);
+        } else if (a->Tracked()) {
             std::memcpy(to, piece.bytes.data(), piece.bytes.size());
             std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
         } else {
@@ -155,6 +158,23 @@ void Core::LandPiece(size_t at) {
         world->Landed(piece.gm, piece.gm + piece.bytes.size());
     }
     stores_.erase(stores_.begin() + at);
+}
+
+// Words are added one by one, each as a whole: other processes may map the memory, but only one
+// rank adds.
+void Core::AddPiece(Allocation& a, const Piece& piece) {
+    uint64_t at = piece.gm - a.base;
+    if (a.Tracked() && std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
+        where = piece.loc;
+        Report("uninit",
+               "adds to byte " + std::to_string(at) + " of '" + a.name + "', which nobody wrote");
+    }
+    for (uint64_t byte = 0; byte + 4 <= piece.bytes.size(); byte += 4) {
+        int32_t summand;
+        std::memcpy(&summand, piece.bytes.data() + byte, 4);
+        __atomic_fetch_add(reinterpret_cast<int32_t*>(a.host + at + byte), summand,
+                           __ATOMIC_RELEASE);
+    }
 }
 
 // A piece may land when no store of an earlier barrier generation is left; stores_ is ordered by
