@@ -11,8 +11,7 @@ namespace ascend_moe {
 // to a tagged block.
 struct CountsLayout {
     uint32_t blocks;
-    __aicore__ inline explicit CountsLayout(const Parameters& p)
-        : blocks(CeilDiv(p.local_experts + 1, kPayloadWords)) {}
+    __aicore__ inline explicit CountsLayout(const Parameters& p) : blocks(CountsBlocks(p)) {}
     __aicore__ inline uint64_t Offset(uint32_t parity, uint32_t source) const {
         return kCountsOffset + parity * kCountsBytes +
                static_cast<uint64_t>(source) * blocks * kBlockBytes;

@@ -4,6 +4,9 @@
 
 #include "kernel_operator.h"
 
+// Functions of abi.h: without a qualifier a function is the host's.
+#define MOE_ABI __aicore__
+
 // The version of AscendC, which the build includes before (asc_devkit_version.h).
 #ifdef ASC_DEVKIT_MAJOR
 #define MOE_DEVKIT_FROM(major, minor) \

@@ -147,6 +147,7 @@ class Core {
     void AddPiece(Allocation& a, const Piece& piece);
     bool LandStore();
     void CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll);
+    void CheckOverlap(const Allocation& a, const BlockUse& last, bool write);
 };
 
 extern Core* g_core;  // the core whose fiber runs
