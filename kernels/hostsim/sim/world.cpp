@@ -131,6 +131,7 @@ void World::SyncAll(Core* core, Loc loc) {
     if (Mutated(loc, "SyncAll")) return;
     Launch* launch = core->launch;
     if (core->index == 0) ++launch->counters.sync_alls;
+    if (launch->left > 0) core->Report("launch", "waits in a SyncAll after another core has left");
     ++core->phase;
     if (++launch->arrived == launch->blocks) {
         launch->arrived = 0;
