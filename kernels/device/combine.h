@@ -47,7 +47,7 @@ class CombineKernel {
             window.ShareFailure();
         }
         if (!window.failed) {
-            window.PostToAll(kDoneOffset, epoch);
+            window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch);
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
         }
         if (window.core == 0)
@@ -58,8 +58,8 @@ class CombineKernel {
     __aicore__ inline void WaitForRelease(TPipe* pipe, Window& window) {
         Share peers = ShareOf(window.ranks, window.core, window.cores);
         window.InitBuffers(pipe, peers.end - peers.begin + 1);
-        if (!window.failed) window.PostToAll(kReadyOffset, window.epoch);
-        window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
+        if (!window.failed) window.PostToAll(MOE_FLAG("ready"), kReadyOffset, window.epoch);
+        window.Wait(MOE_FLAG("readiness"), kReadyOffset + peers.begin * kBlockBytes,
                     peers.end - peers.begin, 1, peers.begin, window.epoch);
         AscendC::SyncAll<true>();  // nothing to drain
         window.LoadFailures();

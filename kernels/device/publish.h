@@ -102,6 +102,7 @@ class Publisher {
         MOE_SYNC(S_MTE3);
         if (rows > 0) SendList(peer, rows);
         AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
+        if (PostDropped(MOE_FLAG("counts"))) return;
         Store(At<uint32_t>(window_.Of(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts,
               layout_.blocks * kBlockWords);
     }

@@ -72,7 +72,7 @@ class Receiver {
     // The cores share the waiting; afterwards every core may read all counts.
     __aicore__ inline void WaitForCounts() {
         Share peers = ShareOf(window_.ranks, window_.core, window_.cores);
-        window_.Wait(MOE_NAME("counts"), layout_.Offset(epoch_ & 1, peers.begin),
+        window_.Wait(MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, peers.begin),
                      (peers.end - peers.begin) * layout_.blocks, layout_.blocks, peers.begin,
                      epoch_);
     }

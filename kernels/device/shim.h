@@ -18,10 +18,11 @@
 #ifdef ASCEND_MOE_HOSTSIM
 using hostsim::PollPause;
 using hostsim::PollScope;
+using hostsim::PostDropped;
 using hostsim::WaitDropped;
-using WaitName = hostsim::Awaited;
-#define MOE_NAME(text) \
-    hostsim::Awaited { text, hostsim::Loc::Here() }
+using FlagName = hostsim::RankFlag;
+#define MOE_FLAG(text) \
+    hostsim::RankFlag { text, hostsim::Loc::Here() }
 #define MOE_KERNEL __global__ __aicore__
 // Functions of this file hand on where they were called from, so that a finding names that line.
 #define MOE_CALLER_PARAMETER , hostsim::Loc caller = hostsim::Loc::Here()
@@ -41,11 +42,12 @@ using WaitName = hostsim::Awaited;
 struct PollScope {
     __aicore__ inline PollScope() {}
 };
-// What is waited for has a name in the simulator only: no strings in device code.
-using WaitName = uint32_t;
-#define MOE_NAME(text) 0
-__aicore__ inline bool WaitDropped(WaitName) { return false; }
-__aicore__ inline void PollPause(WaitName, uint32_t, uint32_t) {}
+// Flags have names in the simulator only: no strings in device code. There a proof may drop them.
+using FlagName = uint32_t;
+#define MOE_FLAG(text) 0
+__aicore__ inline bool WaitDropped(FlagName) { return false; }
+__aicore__ inline bool PostDropped(FlagName) { return false; }
+__aicore__ inline void PollPause(FlagName, uint32_t, uint32_t) {}
 #endif
 
 // Everything issued on the first pipe so far completes before the second pipe goes on.

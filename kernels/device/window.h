@@ -128,7 +128,8 @@ class Window {
 
     // The same tagged block to this core's share of the ranks, at `offset` + own rank. Ranks start
     // with the next one, so that not all write to the same peer at once.
-    __aicore__ inline void PostToAll(uint64_t offset, uint32_t epoch) {
+    __aicore__ inline void PostToAll(FlagName what, uint64_t offset, uint32_t epoch) {
+        if (PostDropped(what)) return;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
         MOE_SYNC(S_MTE3);
@@ -142,7 +143,7 @@ class Window {
     // Waits until `count` consecutive blocks of the own window carry this nonce and an epoch not
     // older than `epoch`; per_peer of them belong to one rank, first_peer first. Their content
     // stays in the buffer that is returned.
-    __aicore__ inline LocalTensor<uint32_t> Wait(WaitName what, uint64_t offset, uint32_t count,
+    __aicore__ inline LocalTensor<uint32_t> Wait(FlagName what, uint64_t offset, uint32_t count,
                                                  uint32_t per_peer, uint32_t first_peer,
                                                  uint32_t epoch) {
         LocalTensor<uint32_t> blocks = poll_.Get<uint32_t>();
@@ -178,7 +179,7 @@ class Window {
     }
 
     // What a poll does when it saw nothing new.
-    __aicore__ inline void Pause(WaitName what, uint32_t peer, uint32_t epoch) {
+    __aicore__ inline void Pause(FlagName what, uint32_t peer, uint32_t epoch) {
         PollPause(what, peer, epoch);
         if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(peer);
     }
