@@ -11,7 +11,7 @@
 namespace ascend_moe {
 
 constexpr uint32_t kContextMagic = 0x454f4d41;  // "AMOE"
-constexpr uint32_t kAbiVersion = 1;
+constexpr uint32_t kAbiVersion = 2;
 constexpr uint32_t kMaxRanks = 768;
 constexpr uint32_t kBlockBytes = 32;   // the unit of a DMA write: an aligned block is written whole
 constexpr uint32_t kPitchBytes = 512;  // rows in windows start here; one burst
@@ -28,12 +28,24 @@ struct Context {
     uint64_t tp_window_bytes;
     uint64_t tp_window[2];  // by TP rank
     uint64_t window[kMaxRanks];
+    // The first kControlBytes of the layout: the start of the window, or memory of its own where
+    // HCCL offers some that its collectives never use.
+    uint64_t control[kMaxRanks];
 };
 
 enum class Element : uint32_t { kBfloat16 = 0, kFloat16 = 1 };
 enum class Mask : uint32_t { kNone = 0, kTokens = 1, kPairs = 2 };
 
-// Of one call; 32-bit words only, copied word by word.
+// Of one meeting and of the opening after it: docs/kernels.md, section 4, point 5. A statement is
+// what this rank has decided; the host compares those of all ranks.
+constexpr uint32_t kStatementWords = 3;
+struct Meeting {
+    uint32_t nonce[2];  // random, new for every meeting of every rank
+    uint32_t statement[kStatementWords];
+    uint32_t timeout_ticks;  // as in Parameters
+};
+
+// Of one call.
 struct Parameters {
     uint32_t batch;      // tokens of this rank
     uint32_t max_batch;  // the largest batch of all ranks
@@ -56,6 +68,13 @@ struct Parameters {
     uint32_t timeout_ticks;      // of GetSystemCycle in units of 1024; 0 is no limit
 };
 
+// Of one tensor that has strides, with at most three dimensions.
+struct Packing {
+    uint32_t size[3];
+    uint32_t element_bytes;
+    uint64_t stride[3];  // in bytes
+};
+
 // Layout of a window: see docs/kernels.md, section 2.
 constexpr uint64_t kStateOffset = 0;
 constexpr uint64_t kFailuresOffset =
@@ -64,6 +83,7 @@ constexpr uint64_t kErrorOffset = 512;  // one block per core
 constexpr uint64_t kHelloOffset = 4 << 10;
 constexpr uint64_t kReadyOffset = 28 << 10;
 constexpr uint64_t kDoneOffset = 52 << 10;
+constexpr uint64_t kMeetOffset = 76 << 10;
 constexpr uint64_t kCountsOffset = 128 << 10;  // two of them
 constexpr uint64_t kCountsBytes = 64 << 10;
 constexpr uint64_t kControlBytes = 256 << 10;
@@ -78,9 +98,18 @@ enum StateWord : uint32_t {
 };
 enum LastOp : uint32_t { kLastNone = 0, kLastDispatch, kLastCombine };
 
-// Words of an error record: nonce, epoch, who did not come (rank + 1; with TP the TP rank), in
-// which operator (LastOp); with how many cores the TP rank came if it came with another number.
-enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp, kErrorCores };
+// Words of an error record: nonce, epoch, who (rank + 1; with TP the TP rank), in which operator
+// (LastOp), with how many cores the TP rank came, why.
+enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp, kErrorCores, kErrorReason };
+enum ErrorReason : uint32_t {
+    kAbsent = 0,  // the peer did not come within the time limit
+    kOtherCores,  // the TP rank came with another number of cores
+    kForeignUse   // the state block is not ours any more: somebody else has written to the buffer
+};
+
+// Words of a block of the meeting.
+constexpr uint32_t kMeetMagic = kContextMagic + kAbiVersion;
+enum MeetWord : uint32_t { kMeetTag = 0, kMeetNonce, kMeetEcho = 3, kMeetStatement = 5 };
 
 constexpr uint32_t kTagWords = 2;  // nonce, epoch
 constexpr uint32_t kBlockWords = kBlockBytes / 4;

@@ -10,8 +10,7 @@ namespace ascend_moe {
 class CombineKernel {
  public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors,
-                               GM_ADDR parameters) {
-        Parameters p = ReadParameters(parameters);
+                               const Parameters& p) {
         if (p.element == Element::kBfloat16) {
             RunFor<bfloat16_t>(pipe, context, tensors, p);
         } else {
@@ -30,7 +29,10 @@ class CombineKernel {
         uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        if (window.last_op == kLastCombine) WaitForRelease(pipe, window);
+        bool after_combine = window.last_op == kLastCombine;
+        // All cores have read the state before one of them can give up.
+        if (after_combine || p.tp) AscendC::SyncAll<true>();
+        if (after_combine) WaitForRelease(pipe, window);
         if (!window.failed) {
             if (p.tp) {
                 TpReturner<X>(pipe, window, p, tensors).Run();
@@ -50,7 +52,7 @@ class CombineKernel {
             window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch);
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
         }
-        if (window.core == 0)
+        if (window.core == 0 && !window.failed)
             window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
     }
 

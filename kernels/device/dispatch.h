@@ -10,8 +10,7 @@ namespace ascend_moe {
 class DispatchKernel {
  public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const DispatchTensors& tensors,
-                               GM_ADDR parameters) {
-        Parameters p = ReadParameters(parameters);
+                               const Parameters& p) {
         Window window;
         window.Init(context, p.timeout_ticks, kLastDispatch);
         window.InitBuffers(pipe, Window::kStateBlocks);
@@ -40,7 +39,7 @@ class DispatchKernel {
             window.InitBuffers(pipe, 1);
             TpGather(pipe, window, p, tensors).Run();
         }
-        if (window.core == 0)
+        if (window.core == 0 && !window.failed)
             window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);
     }
 };

@@ -2,7 +2,9 @@
 // section 9.
 #include "combine.h"
 #include "dispatch.h"
+#include "meet.h"
 #include "open.h"
+#include "pack.h"
 
 namespace {
 
@@ -10,9 +12,20 @@ __aicore__ inline uint64_t Address(GM_ADDR at) { return reinterpret_cast<uint64_
 
 }  // namespace
 
-extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, GM_ADDR parameters) {
+extern "C" MOE_KERNEL void ascend_moe_meet(GM_ADDR context, ascend_moe::Meeting meeting) {
     AscendC::TPipe pipe;
-    ascend_moe::OpenKernel().Run(&pipe, context, parameters);
+    ascend_moe::MeetKernel().Run(&pipe, context, meeting);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, ascend_moe::Meeting meeting) {
+    AscendC::TPipe pipe;
+    ascend_moe::OpenKernel().Run(&pipe, context, meeting);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
+                                           ascend_moe::Packing packing) {
+    AscendC::TPipe pipe;
+    ascend_moe::PackKernel().Run(&pipe, source, target, packing);
 }
 
 extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids,
@@ -20,7 +33,7 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
                                                GM_ADDR dynamic_scales, GM_ADDR assist_info,
                                                GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
                                                GM_ADDR tp_recv_counts, GM_ADDR workspace,
-                                               GM_ADDR parameters) {
+                                               ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::DispatchTensors tensors{Address(x),
                                         Address(expert_ids),
@@ -42,7 +55,8 @@ extern "C" MOE_KERNEL void ascend_moe_combine(GM_ADDR context, GM_ADDR expand_x,
                                               GM_ADDR mask, GM_ADDR shared_expert_x, GM_ADDR ori_x,
                                               GM_ADDR const_expert_alpha_1,
                                               GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v,
-                                              GM_ADDR out, GM_ADDR workspace, GM_ADDR parameters) {
+                                              GM_ADDR out, GM_ADDR workspace,
+                                              ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::CombineTensors tensors{Address(expand_x),
                                        Address(expert_ids),

@@ -8,10 +8,9 @@ namespace ascend_moe {
 
 class OpenKernel {
  public:
-    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, GM_ADDR parameters) {
-        Parameters p = ReadParameters(parameters);
+    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const Meeting& meeting) {
         Window window;
-        window.Init(context, p.timeout_ticks, kLastNone);
+        window.Init(context, meeting.timeout_ticks, kLastNone);
         window.InitBuffers(pipe, kMaxRanks);
         Buffer zeros;
         pipe->InitBuffer(zeros, kClearBytes);
@@ -23,7 +22,7 @@ class OpenKernel {
             uint64_t offset = static_cast<uint64_t>(i) * kClearBytes;
             // A peer may have said hello already.
             if (offset < kHelloOffset || offset >= kReadyOffset)
-                Store(At<uint32_t>(window.Of(window.rank, offset)), zero, kClearBytes / 4);
+                Store(At<uint32_t>(window.Control(window.rank, offset)), zero, kClearBytes / 4);
         }
         MOE_SYNC_ALL();
         if (window.core == 0) window.WriteState(0, 0, 0, kLastNone);

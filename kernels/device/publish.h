@@ -103,7 +103,7 @@ class Publisher {
         if (rows > 0) SendList(peer, rows);
         AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
         if (PostDropped(MOE_FLAG("counts"))) return;
-        Store(At<uint32_t>(window_.Of(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts,
+        Store(At<uint32_t>(window_.Control(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts,
               layout_.blocks * kBlockWords);
     }
 
@@ -219,7 +219,7 @@ class Publisher {
 
     __aicore__ inline void SendList(uint32_t peer, uint32_t rows) {
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
-        uint64_t list = window_.Of(peer, lists_offset_ + window_.rank * ListPitch(p_));
+        uint64_t list = window_.Data(peer, lists_offset_ + window_.rank * ListPitch(p_));
         Store(At<int32_t>(list), sorted, rows);
         if (!p_.quant) return;
         // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a

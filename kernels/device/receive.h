@@ -86,7 +86,7 @@ class Receiver {
         window_.LoadFailures();
         {
             PollScope poll;  // after a timeout there may be blocks nobody wrote
-            Load(blocks, At<uint32_t>(window_.Of(window_.rank, layout_.Offset(epoch_ & 1, 0))),
+            Load(blocks, At<uint32_t>(window_.Control(window_.rank, layout_.Offset(epoch_ & 1, 0))),
                  words);
         }
         MOE_SYNC(MTE2_S);
@@ -138,7 +138,7 @@ class Receiver {
             uint32_t to = walk.begin + walk.count < end ? walk.begin + walk.count : end;
             if (from < to) {
                 uint64_t list =
-                    window_.Of(window_.rank, lists_offset_ + walk.source * ListPitch(p_)) +
+                    window_.Data(window_.rank, lists_offset_ + walk.source * ListPitch(p_)) +
                     4ull * (walk.in_list + from - walk.begin);
                 Load(pairs[at], At<uint32_t>(list), to - from);
                 if (p_.quant)
@@ -161,7 +161,7 @@ class Receiver {
         LocalTensor<int32_t> triples = triples_.Get<int32_t>();
         uint32_t row = segments.GetValue(4 * index), count = segments.GetValue(4 * index + 1);
         uint32_t source = segments.GetValue(4 * index + 2), at = segments.GetValue(4 * index + 3);
-        uint64_t stage = window_.Of(source, stage_offset_);
+        uint64_t stage = window_.Data(source, stage_offset_);
         for (uint32_t i = 0; i < count; ++i) {
             uint32_t pair = pairs.GetValue(at + i), token = pair >> kSlotBits,
                      slot = pair & ((1 << kSlotBits) - 1);

@@ -16,7 +16,7 @@ class Reducer {
           routing_(p, window.rank),
           epoch_(epoch),
           active_(active),
-          slots_(window.Of(window.rank, RowsOffset(window.bytes))) {
+          slots_(window.Data(window.rank, RowsOffset(window.bytes))) {
         pipe->InitBuffer(
             rows_, 2,
             p.comm_quant ? MaxOf(2 * p.hidden, GroupQuantizer<X>::StoredBytes(p)) : 2 * p.hidden);

@@ -85,7 +85,7 @@ class RowReturner {
                 Store(At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)),
                       own[i * kBlockWords], 1);
             } else {
-                Send(window_.Of(source, rows_offset_ + SlotOffset(p_, token, slot)), row);
+                Send(window_.Data(source, rows_offset_ + SlotOffset(p_, token, slot)), row);
             }
         }
     }

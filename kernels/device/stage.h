@@ -22,7 +22,7 @@ class Stager {
           window_(window),
           p_(p),
           t_(t),
-          stage_(window.Of(window.rank, stage_offset)),
+          stage_(window.Data(window.rank, stage_offset)),
           share_(ShareOf(active, window.core, window.cores)) {}
 
     __aicore__ inline void Run() {

@@ -39,7 +39,7 @@ class TpLane {
                 Pause();
             } else {
                 if (epoch == epoch_ && cores != window_.cores)
-                    window_.Fail(1 - window_.tp_rank, cores);
+                    window_.Fail(kOtherCores, 1 - window_.tp_rank, cores);
                 return;
             }
         }

@@ -69,7 +69,7 @@ class TpReturner {
         MOE_SYNC(MTE2_S);
         uint32_t source = triple.GetValue(0), token = triple.GetValue(1), slot = triple.GetValue(2);
         if (source < window_.ranks && token < p_.max_batch && slot < p_.topk + p_.shared_experts) {
-            Store(At<X>(window_.Of(source, rows_offset_ + SlotOffset(p_, token, slot))), sum,
+            Store(At<X>(window_.Data(source, rows_offset_ + SlotOffset(p_, token, slot))), sum,
                   p_.hidden);
         }
         outputs_.FreeTensor(sum);

@@ -17,14 +17,6 @@ using AscendC::TPosition;
 
 using Buffer = TBuf<TPosition::VECCALC>;
 
-__aicore__ inline Parameters ReadParameters(GM_ADDR at) {
-    Parameters parameters;
-    auto words = At<uint32_t>(reinterpret_cast<uint64_t>(at));
-    auto* out = reinterpret_cast<uint32_t*>(&parameters);
-    for (uint32_t i = 0; i < sizeof(Parameters) / 4; ++i) out[i] = words.GetValue(i);
-    return parameters;
-}
-
 // The contiguous share of one core: [begin, end) of `items`.
 struct Share {
     uint32_t begin, end;
@@ -74,8 +66,12 @@ class Window {
         start_ = AscendC::GetSystemCycle();
     }
 
-    // Where `offset` of a rank's window is mapped.
-    __aicore__ inline uint64_t Of(uint32_t peer, uint64_t offset) const {
+    // Where `offset` of a rank is mapped: below kControlBytes, and from there on.
+    __aicore__ inline uint64_t Control(uint32_t peer, uint64_t offset) const {
+        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, control) / 8 + peer) +
+               offset;
+    }
+    __aicore__ inline uint64_t Data(uint32_t peer, uint64_t offset) const {
         return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window) / 8 + peer) +
                offset;
     }
@@ -100,10 +96,11 @@ class Window {
     static constexpr uint32_t kStateBlocks = 2;
 
     // The launch counters and whether a launch before has failed, read by every core before the
-    // first SyncAll. A Wait after it needs buffers of its own.
+    // first SyncAll. A Wait after it needs buffers of its own. Fails when the block is not ours any
+    // more: somebody else has used the buffer.
     __aicore__ inline void ReadState() {
         LocalTensor<uint32_t> block = poll_.Get<uint32_t>();
-        Load(block, At<uint32_t>(Of(rank, kStateOffset)), kStateBlocks * kBlockWords);
+        Load(block, At<uint32_t>(Control(rank, kStateOffset)), kStateBlocks * kBlockWords);
         MOE_SYNC(MTE2_S);
         failed = block.GetValue(kFailuresOffset / 4) != 0;
         dispatch_epoch = block.GetValue(kStateDispatch);
@@ -111,6 +108,7 @@ class Window {
         last_op = block.GetValue(kStateLastOp);
         tp_epoch = block.GetValue(kStateTp);
         epoch = (op_ == kLastDispatch ? dispatch_epoch : combine_epoch) + 1;
+        if (block.GetValue(kStateNonce) != nonce) Fail(kForeignUse, rank);
     }
     // By core 0 after the last SyncAll.
     __aicore__ inline void WriteState(uint32_t dispatch, uint32_t combine, uint32_t tp, LastOp op) {
@@ -120,7 +118,7 @@ class Window {
         block.SetValue(kStateLastOp, op);
         block.SetValue(kStateTp, tp);
         MOE_SYNC(S_MTE3);
-        Store(At<uint32_t>(Of(rank, kStateOffset)), block, kBlockWords);
+        Store(At<uint32_t>(Control(rank, kStateOffset)), block, kBlockWords);
         MOE_SYNC(MTE3_S);
     }
     uint32_t dispatch_epoch, combine_epoch, last_op, tp_epoch;
@@ -134,7 +132,7 @@ class Window {
         Fill(block, nonce, epoch);
         MOE_SYNC(S_MTE3);
         for (uint32_t i = core; i < ranks; i += cores) {
-            Store(At<uint32_t>(Of((rank + 1 + i) % ranks, offset + rank * kBlockBytes)), block,
+            Store(At<uint32_t>(Control((rank + 1 + i) % ranks, offset + rank * kBlockBytes)), block,
                   kBlockWords);
         }
         MOE_SYNC(MTE3_S);
@@ -153,7 +151,7 @@ class Window {
             {
                 PollScope poll;
                 Load(blocks[seen * kBlockWords],
-                     At<uint32_t>(Of(rank, offset + seen * kBlockBytes)),
+                     At<uint32_t>(Control(rank, offset + seen * kBlockBytes)),
                      (count - seen) * kBlockWords);
             }
             MOE_SYNC(MTE2_S);
@@ -167,11 +165,13 @@ class Window {
     // This core has given up, or another core or an earlier launch has as far as this one has
     // learnt. Who has failed announces nothing: see Fail.
     bool failed = false;
+    // The control area is this context's: everywhere but in a meeting, before `open`.
+    bool opened = true;
 
     // After the SyncAll behind a wait: all cores fail if one has, so that none builds on what
     // another has not seen. In two steps, so that other loads share the MTE2_S between them.
     __aicore__ inline void LoadFailures() {
-        Load(poll_.Get<uint32_t>(), At<uint32_t>(Of(rank, kFailuresOffset)), kBlockWords);
+        Load(poll_.Get<uint32_t>(), At<uint32_t>(Control(rank, kFailuresOffset)), kBlockWords);
     }
     __aicore__ inline void ShareFailure() {
         failed = failed || poll_.Get<uint32_t>().GetValue(0) != 0;
@@ -181,25 +181,27 @@ class Window {
     // What a poll does when it saw nothing new.
     __aicore__ inline void Pause(FlagName what, uint32_t peer, uint32_t epoch) {
         PollPause(what, peer, epoch);
-        if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(peer);
+        if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(kAbsent, peer);
     }
 
-    // Gives up and says why: the peer did not come, or (with TP) came with another number of cores.
-    // The count of failures outlives the launch: the launches behind it, which the host may have
-    // enqueued long ago, announce nothing either, so no peer mistakes their outputs for data.
-    __aicore__ inline void Fail(uint32_t peer, uint32_t peer_cores = 0) {
+    // Gives up and says why. The count of failures outlives the launch: the launches behind it,
+    // which the host may have enqueued long ago, announce nothing either, so no peer mistakes their
+    // outputs for data.
+    __aicore__ inline void Fail(ErrorReason reason, uint32_t peer, uint32_t peer_cores = 0) {
         failed = true;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
         block.SetValue(kErrorPeer, peer + 1);
         block.SetValue(kErrorOp, op_);
         block.SetValue(kErrorCores, peer_cores);
+        block.SetValue(kErrorReason, reason);
         MOE_SYNC(S_MTE3);
-        Store(At<uint32_t>(Of(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
+        Store(At<uint32_t>(Control(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
         MOE_SYNC(MTE3_S);
+        if (!opened) return;
         Fill(block, 1, 0);
         MOE_SYNC(S_MTE3);
-        StoreAdding(At<int32_t>(Of(rank, kFailuresOffset)), block.ReinterpretCast<int32_t>(),
+        StoreAdding(At<int32_t>(Control(rank, kFailuresOffset)), block.ReinterpretCast<int32_t>(),
                     kBlockWords);
         MOE_SYNC(MTE3_S);
     }

@@ -21,7 +21,7 @@ from ascend_moe.contract.signature import with_defaults
 
 from .simulator import Simulator, library
 
-MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 1, 768
+MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 2, 768
 NONCE = 0x5EED0001
 
 
@@ -55,6 +55,26 @@ class Parameters(ctypes.Structure):
     ]  # fmt: skip
 
 
+class Meeting(ctypes.Structure):
+    """``ascend_moe::Meeting``: what a rank brings to the meeting before a group is opened."""
+
+    _fields_ = [
+        ("nonce", ctypes.c_uint32 * 2),
+        ("statement", ctypes.c_uint32 * 3),
+        ("timeout_ticks", ctypes.c_uint32),
+    ]
+
+
+class Packing(ctypes.Structure):
+    """``ascend_moe::Packing``: a tensor of up to three dimensions; strides in bytes."""
+
+    _fields_ = [
+        ("size", ctypes.c_uint32 * 3),
+        ("element_bytes", ctypes.c_uint32),
+        ("stride", ctypes.c_uint64 * 3),
+    ]
+
+
 def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
     """The kernel parameters of one call; ``call`` has every keyword of the operator."""
     world = World.of_call(call)
@@ -86,6 +106,13 @@ def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
         given.shared_x = call["shared_expert_x"] is not None
         given.capacity = rows.shape[0]
     return given
+
+
+def words(given: ctypes.Structure) -> list[int]:
+    """A struct that a kernel takes by value, as arguments of a launch."""
+    raw = bytes(given)
+    raw += bytes(-len(raw) % 8)
+    return list(struct.unpack(f"<{len(raw) // 8}Q", raw))
 
 
 def output_shapes(call: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -168,36 +195,41 @@ class KernelGroup:
         self.open(nonce)
 
     def open(self, nonce: int) -> None:
-        """Enqueues `open` under a nonce. Again: the group was destroyed and made anew on the same buffers."""
+        """Enqueues the meeting and `open` under a nonce.
+
+        Again: as if the group had been destroyed and made anew on the same buffers.
+        """
         tp, pad = self._tp, [0] * (MAX_RANKS - len(self.windows) // self._tp)
         for rank in self.local:
             ep_rank, tp_rank = divmod(rank, tp)
             plane = self.windows[tp_rank::tp]
             pair = self._tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
             raw = struct.pack(
-                "<8I4Q768Q",
+                "<8I4Q768Q768Q",
                 *(MAGIC, VERSION, ep_rank, len(plane), nonce, tp_rank, tp, tp_nonce(nonce)),
                 *self._sizes,
                 *pair,
-                *plane,
-                *pad,
+                *2 * [*plane, *pad],
             )
             self.contexts[rank] = self.simulator.put(rank, raw, "context")
-            self.simulator.launch(
-                rank,
-                "ascend_moe_open",
-                [self.contexts[rank], self._put(rank, Parameters())],
-                self.cores[rank],
+            meeting = Meeting(
+                nonce=(nonce ^ rank, rank + 1),
+                statement=(1, 2, 3),
+                timeout_ticks=self.timeout_ticks,
             )
+            for kernel in ("ascend_moe_meet", "ascend_moe_open"):
+                self.simulator.launch(
+                    rank, kernel, [self.contexts[rank], *words(meeting)], self.cores[rank]
+                )
 
     def _window(self, rank: int, size: int, name: str, old_data: bytes) -> int:
         address = self.simulator.alloc(rank, size, name)
         self.simulator.write(address, old_data[:size], written=False)
         return address
 
-    def _put(self, rank: int, given: Parameters) -> int:
+    def _by_value(self, given: Parameters) -> list[int]:
         given.timeout_ticks = self.timeout_ticks
-        return self.simulator.put(rank, bytes(given), "parameters")
+        return words(given)
 
     def _tensor(self, rank: int, call: Mapping[str, Any], name: str) -> int:
         tensor = call[name]
@@ -235,7 +267,7 @@ class KernelGroup:
             *inputs,
             *(addresses[name] for name in OUTPUTS[:6]),
             self._workspace(rank, library().moe_dispatch_workspace(ctypes.byref(given))),
-            self._put(rank, given),
+            *self._by_value(given),
         ]
         return Dispatched(
             addresses,
@@ -276,7 +308,7 @@ class KernelGroup:
             tensor("const_expert_v"),
             address,
             self._workspace(rank, library().moe_combine_workspace(ctypes.byref(given))),
-            self._put(rank, given),
+            *self._by_value(given),
         ]
         return Combined(
             address,

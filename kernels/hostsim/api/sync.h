@@ -32,7 +32,7 @@ inline int64_t GetBlockIdx() { return hostsim::g_core->index; }
 inline int64_t GetBlockNum() { return hostsim::g_core->launch->blocks; }
 
 // 50 ticks per microsecond on the device; here a step of the scheduler is a tick.
-inline int64_t GetSystemCycle() { return hostsim::g_world->Ticks(); }
+inline int64_t GetSystemCycle() { return hostsim::g_world->Ticks(hostsim::g_core); }
 
 }  // namespace AscendC
 
@@ -55,8 +55,7 @@ inline bool PostDropped(const RankFlag& what) { return g_world->Mutated(what.loc
 
 // The poll saw nothing new: let others run until something lands there.
 inline void PollPause(const char* name, uint32_t peer, uint32_t epoch) {
-    g_world->PollPause(g_core, std::string(name) + " of rank " + std::to_string(peer) + ", epoch " +
-                                   std::to_string(epoch));
+    g_world->PollPause(g_core, name, peer, epoch);
 }
 inline void PollPause(const RankFlag& what, uint32_t peer, uint32_t epoch) {
     PollPause(what.name, peer, epoch);

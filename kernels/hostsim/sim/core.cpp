@@ -7,7 +7,7 @@
 
 namespace hostsim {
 
-Core* g_core = nullptr;
+__thread Core* g_core = nullptr;
 
 namespace {
 

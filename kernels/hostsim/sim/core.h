@@ -85,6 +85,7 @@ class Core {
     uint64_t poll_version = 0;  // landings when the last poll paused
     std::vector<std::pair<uint64_t, uint64_t>> poll_ranges;
     std::string waiting_for;
+    int64_t skipped_ticks = 0;  // that this core has passed without anything happening
 
     // --- queues and buffers ---
     uint32_t ub_top = 0;
@@ -153,6 +154,6 @@ class Core {
     void CheckOverlap(const Allocation& a, const BlockUse& last, bool write);
 };
 
-extern Core* g_core;  // the core whose fiber runs
+extern __thread Core* g_core;  // the core whose fiber runs
 
 }  // namespace hostsim

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <ctime>
 #include <set>
 
 namespace hostsim {
@@ -24,7 +25,7 @@ void FiberEntry() {
 
 }  // namespace
 
-World* g_world = nullptr;
+__thread World* g_world = nullptr;
 
 World::World(const Schedule& schedule) : schedule_(schedule), random_(schedule.seed) {
     g_world = this;
@@ -148,15 +149,35 @@ void World::SyncAll(Core* core, Loc loc) {
     Yield();
 }
 
-void World::PollPause(Core* core, const std::string& what) {
-    core->waiting_for = what;
-    // Sleep only if nothing at all has landed since the last pause; then what was polled is what is
-    // there.
-    if (!schedule_.alone && core->poll_version == landings) core->state = Core::State::kPolling;
+void World::PollPause(Core* core, const char* wait, uint32_t peer, uint32_t epoch) {
+    core->waiting_for =
+        std::string(wait) + " of rank " + std::to_string(peer) + ", epoch " + std::to_string(epoch);
+    if (schedule_.alone) {
+        Idle(core, wait, peer);
+    } else if (core->poll_version == landings) {
+        // Sleep only if nothing at all has landed since the last pause; then what was polled is
+        // what is there.
+        core->state = Core::State::kPolling;
+    }
     core->poll_version = landings;
-    if (schedule_.alone) sched_yield();
     Yield();
     core->poll_ranges.clear();
+}
+
+// The peers are other processes, which need the processors of this machine. Pauses grow to a
+// millisecond while nothing happens here, and now and then the peer is looked after.
+void World::Idle(Core* core, const char* wait, uint32_t peer) {
+    constexpr uint32_t kYields = 64, kLookEvery = 64;
+    constexpr int64_t kForever = int64_t{1} << 60;
+    if (core->poll_version != landings) idle_polls_ = 0;
+    if (++idle_polls_ <= kYields) {
+        sched_yield();
+        return;
+    }
+    const timespec pause = {0, std::min<long>(20'000 * (idle_polls_ - kYields), 1'000'000)};
+    nanosleep(&pause, nullptr);
+    if (idle_polls_ % kLookEvery == 0 && schedule_.gone && schedule_.gone(wait, peer))
+        core->skipped_ticks = kForever;
 }
 
 void World::Landed(uint64_t from, uint64_t to) {
@@ -207,10 +228,11 @@ int World::RankOf(uint64_t address) {
     return a == nullptr ? -1 : a->rank;
 }
 
-int64_t World::Ticks() const {
+int64_t World::Ticks(const Core* core) const {
     if (!schedule_.alone) return static_cast<int64_t>(steps) + skipped_ticks_;
     auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() / 20;
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() / 20 +
+           core->skipped_ticks;
 }
 
 std::string World::WhoWaits() const {

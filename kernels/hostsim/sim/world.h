@@ -35,7 +35,10 @@ struct Schedule {
         -1;  // does not run for stall_steps from stall_from on, unless nobody else can
     uint64_t stall_from = 0, stall_steps = 0;
     bool uneven = false;  // every rank and core has its own speed
-    bool alone = false;   // one rank per process: polling never sleeps
+    bool alone = false;   // one rank per process: nobody here wakes a core that polls
+    // Alone only, may be empty: is the process of the peer gone that this wait is for? Then the
+    // core reaches its time limit at once.
+    std::function<bool(const char* wait, uint32_t peer)> gone;
     uint64_t max_steps = 200'000'000;
     uint32_t patience = 0;  // so often, blocked everywhere (but for a stalled rank) only lets time
                             // pass
@@ -52,8 +55,8 @@ class World {
     uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
                            // drawn from the seed
     uint64_t steps = 0;
-    int64_t Ticks() const;  // GetSystemCycle
-    std::string deadlock;   // the report, if there was one
+    int64_t Ticks(const Core* core) const;  // GetSystemCycle
+    std::string deadlock;                   // the report, if there was one
 
     uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
                      std::function<void()> body);
@@ -71,7 +74,7 @@ class World {
     void MaybeYield(uint64_t one_in);
     void Yield();
     void SyncAll(Core* core, Loc loc);
-    void PollPause(Core* core, const std::string& what);
+    void PollPause(Core* core, const char* wait, uint32_t peer, uint32_t epoch);
     void Landed(uint64_t from, uint64_t to);
     void NoteInFlight(Core* core);
     bool Active(uint32_t launch, int rank) const;
@@ -92,6 +95,8 @@ class World {
     std::vector<uint32_t> speed_;
     ucontext_t main_{};
     int64_t skipped_ticks_ = 0;
+    uint32_t idle_polls_ = 0;  // since anything but polling happened
+    void Idle(Core* core, const char* wait, uint32_t peer);
     std::string mutated_;
     std::map<std::string, uint64_t> sites_;
 
@@ -104,6 +109,6 @@ class World {
     std::string WhoWaits() const;
 };
 
-extern World* g_world;
+extern __thread World* g_world;  // of this thread of control
 
 }  // namespace hostsim
