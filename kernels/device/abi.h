@@ -3,6 +3,11 @@
 // kernel_operator.h, where the same types come from.
 #pragma once
 
+// The execution space of the functions below: shim.h says __aicore__ for device code.
+#ifndef MOE_ABI
+#define MOE_ABI
+#endif
+
 namespace ascend_moe {
 
 constexpr uint32_t kContextMagic = 0x454f4d41;  // "AMOE"
@@ -72,6 +77,8 @@ struct Packing {
 
 // Layout of a window: see docs/kernels.md, section 2.
 constexpr uint64_t kStateOffset = 0;
+constexpr uint64_t kFailuresOffset =
+    32;  // word 0: cores that have given up since `open`; not 0: broken
 constexpr uint64_t kErrorOffset = 512;  // one block per core
 constexpr uint64_t kHelloOffset = 4 << 10;
 constexpr uint64_t kReadyOffset = 28 << 10;
@@ -108,53 +115,65 @@ constexpr uint32_t kTagWords = 2;  // nonce, epoch
 constexpr uint32_t kBlockWords = kBlockBytes / 4;
 constexpr uint32_t kPayloadWords = kBlockWords - kTagWords;
 
-constexpr uint32_t CeilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
-constexpr uint32_t AlignUp(uint32_t value, uint32_t to) { return CeilDiv(value, to) * to; }
+MOE_ABI constexpr uint32_t CeilDiv(uint32_t value, uint32_t by) { return (value + by - 1) / by; }
+MOE_ABI constexpr uint32_t AlignUp(uint32_t value, uint32_t to) { return CeilDiv(value, to) * to; }
 
 // A pair as one word of an index list.
 constexpr uint32_t kSlotBits = 8;
-constexpr uint32_t PackPair(uint32_t token, uint32_t slot) { return token << kSlotBits | slot; }
+MOE_ABI constexpr uint32_t PackPair(uint32_t token, uint32_t slot) {
+    return token << kSlotBits | slot;
+}
 
 // Sizes inside the window that follow from the parameters.
-constexpr uint64_t StagePitch(const Parameters& p) {
+MOE_ABI constexpr uint64_t StagePitch(const Parameters& p) {
     return AlignUp(p.hidden * (p.quant ? 1 : 2), kPitchBytes);
 }
-constexpr uint32_t StageRowsPerToken(const Parameters& p) {
+MOE_ABI constexpr uint32_t StageRowsPerToken(const Parameters& p) {
     return p.quant && p.smooth ? p.topk + p.shared_experts : 1;
 }
-constexpr uint32_t ListRows(const Parameters& p) {
+MOE_ABI constexpr uint32_t ListRows(const Parameters& p) {
     return AlignUp(p.max_batch * (p.local_experts < p.topk ? p.local_experts : p.topk),
                    kBlockWords);
 }
-constexpr uint64_t ListPitch(const Parameters& p) {
+MOE_ABI constexpr uint64_t ListPitch(const Parameters& p) {
     return AlignUp(2 * 4 * ListRows(p), kPitchBytes);
 }
+// Tagged blocks with the counts of one source: the rows in all, then those of every expert.
+MOE_ABI constexpr uint32_t CountsBlocks(const Parameters& p) {
+    return CeilDiv(p.local_experts + 1, kPayloadWords);
+}
+// Of all sources; no more than kCountsBytes for any legal group.
+MOE_ABI constexpr uint64_t CountsBytes(const Parameters& p, uint32_t ep_size) {
+    return static_cast<uint64_t>(ep_size) * CountsBlocks(p) * kBlockBytes;
+}
 // int8 combine: values, then one scale for 8 of them.
-constexpr uint32_t CommScaleOffset(const Parameters& p) { return AlignUp(p.hidden, kBlockBytes); }
-constexpr uint64_t SlotPitch(const Parameters& p) {
+MOE_ABI constexpr uint32_t CommScaleOffset(const Parameters& p) {
+    return AlignUp(p.hidden, kBlockBytes);
+}
+MOE_ABI constexpr uint64_t SlotPitch(const Parameters& p) {
     uint32_t bytes = p.comm_quant ? CommScaleOffset(p) + 2 * CeilDiv(p.hidden, 8) : 2 * p.hidden;
     return AlignUp(bytes, kPitchBytes);
 }
-constexpr uint64_t DispatchBytes(const Parameters& p, uint32_t ep_size) {
+MOE_ABI constexpr uint64_t DispatchBytes(const Parameters& p, uint32_t ep_size) {
     return p.max_batch * StageRowsPerToken(p) * StagePitch(p) + ep_size * ListPitch(p);
 }
-constexpr uint64_t CombineBytes(const Parameters& p) {
+MOE_ABI constexpr uint64_t CombineBytes(const Parameters& p) {
     return static_cast<uint64_t>(p.max_batch) * (p.topk + p.shared_experts) * SlotPitch(p);
 }
 
 // The data part of a window: two dispatch areas of a quarter each, then the row slots.
-constexpr uint64_t DispatchAreaBytes(uint64_t window_bytes) {
+MOE_ABI constexpr uint64_t DispatchAreaBytes(uint64_t window_bytes) {
     return (window_bytes - kControlBytes) / 4 / kPitchBytes * kPitchBytes;
 }
-constexpr uint64_t DispatchAreaOffset(uint64_t window_bytes, uint32_t parity) {
+MOE_ABI constexpr uint64_t DispatchAreaOffset(uint64_t window_bytes, uint32_t parity) {
     return kControlBytes + parity * DispatchAreaBytes(window_bytes);
 }
-constexpr uint64_t RowsOffset(uint64_t window_bytes) {
+MOE_ABI constexpr uint64_t RowsOffset(uint64_t window_bytes) {
     return kControlBytes + 2 * DispatchAreaBytes(window_bytes);
 }
 
 // The smallest sufficient window.
-constexpr uint64_t WindowBytes(uint64_t dispatch_bytes, uint64_t combine_bytes) {
+MOE_ABI constexpr uint64_t WindowBytes(uint64_t dispatch_bytes, uint64_t combine_bytes) {
     uint64_t half_rows = (combine_bytes + 1) / 2;
     uint64_t area = (dispatch_bytes > half_rows ? dispatch_bytes : half_rows);
     return kControlBytes + 4 * ((area + kPitchBytes - 1) / kPitchBytes * kPitchBytes);
@@ -170,26 +189,26 @@ constexpr uint64_t kTpProducedOffset = 8
 constexpr uint64_t kTpConsumedOffset =
     12 << 10;  // one block per core; number: rows taken out of the ring of the peer
 constexpr uint64_t kTpRingsOffset = 16 << 10;
-constexpr uint64_t TpSlotPitch(uint32_t row_bytes) {
+MOE_ABI constexpr uint64_t TpSlotPitch(uint32_t row_bytes) {
     return AlignUp(AlignUp(row_bytes, kBlockBytes) + kBlockBytes, kPitchBytes);
 }
-constexpr uint64_t TpRingBytes(uint64_t tp_window_bytes, uint32_t cores) {
+MOE_ABI constexpr uint64_t TpRingBytes(uint64_t tp_window_bytes, uint32_t cores) {
     return (tp_window_bytes - kTpRingsOffset) / cores / kPitchBytes * kPitchBytes;
 }
 // The smallest sufficient TP window: one row per core.
-constexpr uint64_t TpWindowBytes(uint32_t hidden, uint32_t cores) {
+MOE_ABI constexpr uint64_t TpWindowBytes(uint32_t hidden, uint32_t cores) {
     return kTpRingsOffset + cores * TpSlotPitch(2 * hidden);
 }
 
 // Private scratch of a launch. Dispatch: the scales of staged rows. Combine: where this rank's own
 // rows are.
-constexpr uint32_t ScalePitchWords(const Parameters& p) {
+MOE_ABI constexpr uint32_t ScalePitchWords(const Parameters& p) {
     return AlignUp(StageRowsPerToken(p), kBlockWords);
 }
-constexpr uint64_t DispatchWorkspace(const Parameters& p) {
+MOE_ABI constexpr uint64_t DispatchWorkspace(const Parameters& p) {
     return p.quant ? 4ull * p.max_batch * ScalePitchWords(p) : 0;
 }
-constexpr uint64_t CombineWorkspace(const Parameters& p) {
+MOE_ABI constexpr uint64_t CombineWorkspace(const Parameters& p) {
     return static_cast<uint64_t>(kBlockBytes) * p.max_batch * (p.topk + p.shared_experts);
 }
 

@@ -24,13 +24,14 @@ class CombineKernel {
                                   const Parameters& p) {
         Window window;
         window.Init(context, p.timeout_ticks, kLastCombine);
-        window.InitBuffers(pipe, 1);
+        window.InitBuffers(pipe, Window::kStateBlocks);
         window.ReadState();
-        if (window.failed) return;
         uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
         bool after_combine = window.last_op == kLastCombine;
+        // All cores have read the state before one of them can give up.
+        if (after_combine || p.tp) AscendC::SyncAll<true>();
         if (after_combine) WaitForRelease(pipe, window);
         if (!window.failed) {
             if (p.tp) {
@@ -41,13 +42,17 @@ class CombineKernel {
         }
         MOE_SYNC_ALL();
         pipe->Reset();
-        window.InitBuffers(pipe, window.cores);
-        if (after_combine || p.tp) window.ShareFailure();
+        window.InitBuffers(pipe, 1);
+        if (p.tp) {  // has waited
+            window.LoadFailures();
+            MOE_SYNC(MTE2_S);
+            window.ShareFailure();
+        }
         if (!window.failed) {
-            window.PostToAll(kDoneOffset, epoch);
+            window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch);
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
         }
-        if (window.core == 0)
+        if (window.core == 0 && !window.failed)
             window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
     }
 
@@ -55,10 +60,13 @@ class CombineKernel {
     __aicore__ inline void WaitForRelease(TPipe* pipe, Window& window) {
         Share peers = ShareOf(window.ranks, window.core, window.cores);
         window.InitBuffers(pipe, peers.end - peers.begin + 1);
-        window.PostToAll(kReadyOffset, window.epoch);
-        window.Wait(MOE_NAME("readiness"), kReadyOffset + peers.begin * kBlockBytes,
+        if (!window.failed) window.PostToAll(MOE_FLAG("ready"), kReadyOffset, window.epoch);
+        window.Wait(MOE_FLAG("readiness"), kReadyOffset + peers.begin * kBlockBytes,
                     peers.end - peers.begin, 1, peers.begin, window.epoch);
         AscendC::SyncAll<true>();  // nothing to drain
+        window.LoadFailures();
+        MOE_SYNC(MTE2_S);
+        window.ShareFailure();  // or a core would overwrite what another has not seen released
         pipe->Reset();
         window.InitBuffers(pipe, 1);
     }

@@ -13,19 +13,18 @@ class DispatchKernel {
                                const Parameters& p) {
         Window window;
         window.Init(context, p.timeout_ticks, kLastDispatch);
-        window.InitBuffers(pipe, 1);
+        window.InitBuffers(pipe, Window::kStateBlocks);
         window.ReadState();
-        if (window.failed) return;
         uint32_t epoch = window.epoch;
         uint64_t area = DispatchAreaOffset(window.bytes, epoch & 1);
         uint64_t lists = area + DispatchAreaBytes(window.bytes) - window.ranks * ListPitch(p);
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        Stager(pipe, window, p, tensors, area, active).Run();
+        if (!window.failed) Stager(pipe, window, p, tensors, area, active).Run();
         MOE_SYNC_ALL();
         pipe->Reset();
 
-        Publisher(pipe, window, p, tensors, lists, epoch, active).Run();
+        if (!window.failed) Publisher(pipe, window, p, tensors, lists, epoch, active).Run();
         AscendC::PipeBarrier<PIPE_ALL>();
         pipe->Reset();
 
@@ -34,17 +33,13 @@ class DispatchKernel {
         receiver.WaitForCounts();
         AscendC::SyncAll<true>();  // nothing to drain since the last barrier
         receiver.Run();
-        if (p.tp) {
-            // Error records are there. Only a launch that fails would notice the absence of this
-            // SyncAll: the next one does for the rows.
+        if (p.tp && !window.failed) {
             MOE_SYNC_ALL();
             pipe->Reset();
-            window.InitBuffers(pipe, window.cores);
-            window.ShareFailure();
-            AscendC::SyncAll<true>();  // before a core can fail for another reason
-            if (!window.failed) TpGather(pipe, window, p, tensors).Run();
+            window.InitBuffers(pipe, 1);
+            TpGather(pipe, window, p, tensors).Run();
         }
-        if (window.core == 0)
+        if (window.core == 0 && !window.failed)
             window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);
     }
 };

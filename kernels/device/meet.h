@@ -16,6 +16,7 @@ class MeetKernel {
  public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const Meeting& meeting) {
         window_.Init(context, meeting.timeout_ticks, kLastNone);
+        window_.opened = false;
         peers_ = ShareOf(window_.ranks, window_.core, window_.cores);
         uint32_t count = peers_.end - peers_.begin;
         if (count == 0) return;
@@ -41,7 +42,7 @@ class MeetKernel {
                 if (met.GetValue(i) == 0) missing = i;
             }
             MOE_SYNC(S_MTE2);
-            if (all < count) window_.Pause(MOE_NAME("meeting"), peers_.begin + missing, 0);
+            if (all < count) window_.Pause(MOE_FLAG("meeting"), peers_.begin + missing, 0);
         }
     }
 

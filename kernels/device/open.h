@@ -26,9 +26,9 @@ class OpenKernel {
         }
         MOE_SYNC_ALL();
         if (window.core == 0) window.WriteState(0, 0, 0, kLastNone);
-        window.PostToAll(kHelloOffset, 0);
+        window.PostToAll(MOE_FLAG("hello"), kHelloOffset, 0);
         Share peers = ShareOf(window.ranks, window.core, window.cores);
-        window.Wait(MOE_NAME("hello"), kHelloOffset + peers.begin * kBlockBytes,
+        window.Wait(MOE_FLAG("hello"), kHelloOffset + peers.begin * kBlockBytes,
                     peers.end - peers.begin, 1, peers.begin, 0);
     }
 

@@ -11,8 +11,7 @@ namespace ascend_moe {
 // to a tagged block.
 struct CountsLayout {
     uint32_t blocks;
-    __aicore__ inline explicit CountsLayout(const Parameters& p)
-        : blocks(CeilDiv(p.local_experts + 1, kPayloadWords)) {}
+    __aicore__ inline explicit CountsLayout(const Parameters& p) : blocks(CountsBlocks(p)) {}
     __aicore__ inline uint64_t Offset(uint32_t parity, uint32_t source) const {
         return kCountsOffset + parity * kCountsBytes +
                static_cast<uint64_t>(source) * blocks * kBlockBytes;
@@ -103,6 +102,7 @@ class Publisher {
         MOE_SYNC(S_MTE3);
         if (rows > 0) SendList(peer, rows);
         AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
+        if (PostDropped(MOE_FLAG("counts"))) return;
         Store(At<uint32_t>(window_.Control(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts,
               layout_.blocks * kBlockWords);
     }

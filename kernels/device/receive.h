@@ -72,7 +72,7 @@ class Receiver {
     // The cores share the waiting; afterwards every core may read all counts.
     __aicore__ inline void WaitForCounts() {
         Share peers = ShareOf(window_.ranks, window_.core, window_.cores);
-        window_.Wait(MOE_NAME("counts"), layout_.Offset(epoch_ & 1, peers.begin),
+        window_.Wait(MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, peers.begin),
                      (peers.end - peers.begin) * layout_.blocks, layout_.blocks, peers.begin,
                      epoch_);
     }
@@ -83,16 +83,15 @@ class Receiver {
         pipe_->InitBuffer(block_buffer, 4 * words);
         pipe_->InitBuffer(taken_buffer, 4 * window_.ranks);
         LocalTensor<uint32_t> blocks = block_buffer.Get<uint32_t>();
+        window_.LoadFailures();
         {
             PollScope poll;  // after a timeout there may be blocks nobody wrote
             Load(blocks, At<uint32_t>(window_.Control(window_.rank, layout_.Offset(epoch_ & 1, 0))),
                  words);
         }
         MOE_SYNC(MTE2_S);
-        for (uint32_t i = 0; i < words; i += kBlockWords) {
-            if (blocks.GetValue(i) != window_.nonce || blocks.GetValue(i + 1) != epoch_)
-                return;  // a core timed out
-        }
+        window_.ShareFailure();
+        if (window_.failed) return;
         SlotWalk walk(blocks, taken_buffer.Get<uint32_t>(), layout_, window_.ranks);
         uint32_t rows = walk.Total();
         if (rows > p_.capacity) rows = p_.capacity;

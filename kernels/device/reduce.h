@@ -102,7 +102,7 @@ class Reducer {
             return;
         }
         if ((arrived_[from / 32] >> (from % 32) & 1) == 0) {
-            window_.Wait(MOE_NAME("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
+            window_.Wait(MOE_FLAG("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
             arrived_[from / 32] |= 1u << (from % 32);
         }
         Append(slots_ + SlotOffset(p_, token, slot), weight, weighted,

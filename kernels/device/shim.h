@@ -4,6 +4,9 @@
 
 #include "kernel_operator.h"
 
+// Functions of abi.h: without a qualifier a function is the host's.
+#define MOE_ABI __aicore__
+
 // The version of AscendC, which the build includes before (asc_devkit_version.h).
 #ifdef ASC_DEVKIT_MAJOR
 #define MOE_DEVKIT_FROM(major, minor) \
@@ -15,11 +18,15 @@
 #ifdef ASCEND_MOE_HOSTSIM
 using hostsim::PollPause;
 using hostsim::PollScope;
+using hostsim::PostDropped;
 using hostsim::WaitDropped;
-using WaitName = hostsim::Awaited;
-#define MOE_NAME(text) \
-    hostsim::Awaited { text, hostsim::Loc::Here() }
+using FlagName = hostsim::RankFlag;
+#define MOE_FLAG(text) \
+    hostsim::RankFlag { text, hostsim::Loc::Here() }
 #define MOE_KERNEL __global__ __aicore__
+// Functions of this file hand on where they were called from, so that a finding names that line.
+#define MOE_CALLER_PARAMETER , hostsim::Loc caller = hostsim::Loc::Here()
+#define MOE_CALLER , caller
 #else
 // Vector cores only, with hardware SyncAll: 0 cube cores to 1. Batch mode starts all blocks
 // together or none, so that two kernels with SyncAll on two streams cannot wait for each other's
@@ -29,15 +36,18 @@ using WaitName = hostsim::Awaited;
 #else
 #define MOE_KERNEL __mix__(0, 1) __global__ __aicore__
 #endif
+#define MOE_CALLER_PARAMETER
+#define MOE_CALLER
 // Marks GM reads that may see memory nobody wrote.
 struct PollScope {
     __aicore__ inline PollScope() {}
 };
-// What is waited for has a name in the simulator only: no strings in device code.
-using WaitName = uint32_t;
-#define MOE_NAME(text) 0
-__aicore__ inline bool WaitDropped(WaitName) { return false; }
-__aicore__ inline void PollPause(WaitName, uint32_t, uint32_t) {}
+// Flags have names in the simulator only: no strings in device code. There a proof may drop them.
+using FlagName = uint32_t;
+#define MOE_FLAG(text) 0
+__aicore__ inline bool WaitDropped(FlagName) { return false; }
+__aicore__ inline bool PostDropped(FlagName) { return false; }
+__aicore__ inline void PollPause(FlagName, uint32_t, uint32_t) {}
 #endif
 
 // Everything issued on the first pipe so far completes before the second pipe goes on.
@@ -64,11 +74,12 @@ namespace ascend_moe {
 
 // One result per 8 floats. CANN 9.1 renamed BlockReduceMax and changed the order of its arguments.
 __aicore__ inline void MaxOfEight(const AscendC::LocalTensor<float>& dst,
-                                  const AscendC::LocalTensor<float>& src, int32_t repeat) {
+                                  const AscendC::LocalTensor<float>& src,
+                                  int32_t repeat MOE_CALLER_PARAMETER) {
 #if MOE_DEVKIT_FROM(9, 1)
     AscendC::ReduceDataBlock<AscendC::ReduceType::MAX>(dst, src, 64, repeat, 1, 1, 8);
 #else
-    AscendC::BlockReduceMax<float>(dst, src, repeat, 64, 1, 1, 8);
+    AscendC::BlockReduceMax<float>(dst, src, repeat, 64, 1, 1, 8 MOE_CALLER);
 #endif
 }
 
@@ -82,16 +93,27 @@ __aicore__ inline AscendC::GlobalTensor<T> At(uint64_t address) {
 // Any number of bytes, GM to UB and back.
 template <typename T>
 __aicore__ inline void Load(const AscendC::LocalTensor<T>& dst, const AscendC::GlobalTensor<T>& src,
-                            uint32_t count) {
+                            uint32_t count MOE_CALLER_PARAMETER) {
     AscendC::DataCopyPad(
         dst, src, AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0, 0, 0},
-        AscendC::DataCopyPadExtParams<T>{});
+        AscendC::DataCopyPadExtParams<T> {} MOE_CALLER);
 }
 template <typename T>
 __aicore__ inline void Store(const AscendC::GlobalTensor<T>& dst,
-                             const AscendC::LocalTensor<T>& src, uint32_t count) {
-    AscendC::DataCopyPad(
-        dst, src, AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0, 0, 0});
+                             const AscendC::LocalTensor<T>& src,
+                             uint32_t count MOE_CALLER_PARAMETER) {
+    AscendC::DataCopyPad(dst, src,
+                         AscendC::DataCopyExtParams{1, static_cast<uint32_t>(count * sizeof(T)), 0,
+                                                    0, 0} MOE_CALLER);
+}
+
+// Adds to GM instead of overwriting it; many cores may add to the same block.
+__aicore__ inline void StoreAdding(const AscendC::GlobalTensor<int32_t>& dst,
+                                   const AscendC::LocalTensor<int32_t>& src,
+                                   uint32_t count MOE_CALLER_PARAMETER) {
+    AscendC::SetAtomicAdd<int32_t>();
+    Store(dst, src, count MOE_CALLER);
+    AscendC::SetAtomicNone();
 }
 
 }  // namespace ascend_moe

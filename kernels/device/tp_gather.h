@@ -28,10 +28,10 @@ class TpGather {
         MOE_SYNC(MTE2_S);
         own_rows_ = prefix.GetValue(window_.ranks - 1);
         if (own_rows_ > p_.capacity) own_rows_ = p_.capacity;
-        lane_.Meet(MOE_NAME("TP meeting"));
+        lane_.Meet(MOE_FLAG("TP meeting"));
         bool writes_counts = window_.core == window_.cores - 1;
         if (writes_counts && !window_.failed) SendCounts(prefix);
-        uint32_t peer_rows = lane_.WaitFor(kTpHeaderOffset);
+        uint32_t peer_rows = lane_.WaitFor(MOE_FLAG("TP counts"), kTpHeaderOffset);
         if (window_.failed) return;
         if (writes_counts) WriteCounts(prefix, peer_rows);
         lane_.Exchange(*this, Part(peer_rows, own_rows_), Part(own_rows_, peer_rows));
@@ -86,7 +86,7 @@ class TpGather {
     __aicore__ inline void SendCounts(const LocalTensor<uint32_t>& prefix) {
         Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, kTpPrefixOffset)), prefix,
               window_.ranks);
-        lane_.Post(kTpHeaderOffset, own_rows_);
+        lane_.Post(MOE_FLAG("TP counts"), kTpHeaderOffset, own_rows_);
     }
 
     __aicore__ inline void WriteCounts(const LocalTensor<uint32_t>& prefix, uint32_t peer_rows) {

@@ -29,8 +29,8 @@ class TpLane {
     // Tells the peer that this rank has begun the launch, and waits until the peer has. What core 0
     // says counts for all, and is there however many cores the peer has. It may even be of the
     // peer's next launch, if this core had nothing to exchange with it.
-    __aicore__ inline void Meet(WaitName what) {
-        Post(kTpConsumedOffset + window_.core * kBlockBytes, 0);
+    __aicore__ inline void Meet(FlagName what) {
+        Post(MOE_FLAG("TP beginning"), kTpConsumedOffset + window_.core * kBlockBytes, 0);
         if (WaitDropped(what)) return;
         while (!window_.failed) {
             LocalTensor<uint32_t> block = Read(kTpConsumedOffset);
@@ -48,7 +48,8 @@ class TpLane {
     // A numbered block into the peer's window, and the wait for the peer's. First every copy so far
     // is waited for: rows are there before they are announced, and rows taken out have been loaded,
     // because each load was followed by a copy that needed it.
-    __aicore__ inline void Post(uint64_t offset, uint32_t number) {
+    __aicore__ inline void Post(FlagName what, uint64_t offset, uint32_t number) {
+        if (PostDropped(what)) return;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         MOE_SYNC(MTE3_S);
         for (uint32_t i = 0; i < kBlockWords; ++i) block.SetValue(i, 0);
@@ -59,9 +60,9 @@ class TpLane {
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(window_.OfTp(1 - window_.tp_rank, offset)), block, kBlockWords);
     }
-    __aicore__ inline uint32_t WaitFor(uint64_t offset) {
+    __aicore__ inline uint32_t WaitFor(FlagName what, uint64_t offset) {
         uint32_t number = 0;
-        while (!window_.failed && !ReadNumber(offset, number)) Pause();
+        while (!window_.failed && !ReadNumber(offset, number) && !WaitDropped(what)) Pause();
         return number;
     }
 
@@ -75,17 +76,20 @@ class TpLane {
             uint32_t consumed = 0, produced = 0, before = sent + received;
             ReadNumber(kTpConsumedOffset + window_.core * kBlockBytes, consumed);
             ReadNumber(kTpProducedOffset + window_.core * kBlockBytes, produced);
+            if (WaitDropped(MOE_FLAG("TP places"))) consumed = to_send;
+            if (WaitDropped(MOE_FLAG("TP rows"))) produced = to_receive;
             if (sent < to_send && sent < consumed + depth_) {
                 for (; sent < to_send && sent < consumed + depth_; ++sent) {
                     side.Send(out.begin + sent, window_.OfTp(1 - window_.tp_rank, Place(sent)));
                 }
-                Post(kTpProducedOffset + window_.core * kBlockBytes, sent);
+                Post(MOE_FLAG("TP rows"), kTpProducedOffset + window_.core * kBlockBytes, sent);
             }
             if (received < produced) {
                 for (; received < produced; ++received)
                     side.Receive(in.begin + received,
                                  window_.OfTp(window_.tp_rank, Place(received)));
-                Post(kTpConsumedOffset + window_.core * kBlockBytes, received);
+                Post(MOE_FLAG("TP places"), kTpConsumedOffset + window_.core * kBlockBytes,
+                     received);
             }
             if (sent + received == before) Pause();
         }
@@ -96,7 +100,7 @@ class TpLane {
         return ring_offset_ + number % depth_ * pitch_;
     }
     __aicore__ inline void Pause() {
-        window_.Pause(MOE_NAME("TP rank"), 1 - window_.tp_rank, epoch_);
+        window_.Pause(MOE_FLAG("TP rank"), 1 - window_.tp_rank, epoch_);
     }
 
     __aicore__ inline LocalTensor<uint32_t> Read(uint64_t offset) {

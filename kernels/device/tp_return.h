@@ -37,7 +37,7 @@ class TpReturner {
         own_rows_ = counts.GetValue(0);
         if (own_rows_ > p_.capacity) own_rows_ = p_.capacity;
         if (peer_rows > p_.capacity) peer_rows = p_.capacity;
-        lane_.Meet(MOE_NAME("TP meeting"));
+        lane_.Meet(MOE_FLAG("TP meeting"));
         lane_.Exchange(*this, ShareOf(peer_rows, window_.core, window_.cores),
                        ShareOf(own_rows_, window_.core, window_.cores));
     }

@@ -92,13 +92,17 @@ class Window {
         poll_blocks_ = blocks;
     }
 
-    // The launch counters, read by every core before the first SyncAll. A Wait after it needs
-    // buffers of its own. Fails, on all cores alike, when the block is not ours any more: somebody
-    // else has used the buffer.
+    // Blocks that ReadState needs.
+    static constexpr uint32_t kStateBlocks = 2;
+
+    // The launch counters and whether a launch before has failed, read by every core before the
+    // first SyncAll. A Wait after it needs buffers of its own. Fails when the block is not ours any
+    // more: somebody else has used the buffer.
     __aicore__ inline void ReadState() {
         LocalTensor<uint32_t> block = poll_.Get<uint32_t>();
-        Load(block, At<uint32_t>(Control(rank, kStateOffset)), kBlockWords);
+        Load(block, At<uint32_t>(Control(rank, kStateOffset)), kStateBlocks * kBlockWords);
         MOE_SYNC(MTE2_S);
+        failed = block.GetValue(kFailuresOffset / 4) != 0;
         dispatch_epoch = block.GetValue(kStateDispatch);
         combine_epoch = block.GetValue(kStateCombine);
         last_op = block.GetValue(kStateLastOp);
@@ -122,7 +126,8 @@ class Window {
 
     // The same tagged block to this core's share of the ranks, at `offset` + own rank. Ranks start
     // with the next one, so that not all write to the same peer at once.
-    __aicore__ inline void PostToAll(uint64_t offset, uint32_t epoch) {
+    __aicore__ inline void PostToAll(FlagName what, uint64_t offset, uint32_t epoch) {
+        if (PostDropped(what)) return;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
         MOE_SYNC(S_MTE3);
@@ -136,7 +141,7 @@ class Window {
     // Waits until `count` consecutive blocks of the own window carry this nonce and an epoch not
     // older than `epoch`; per_peer of them belong to one rank, first_peer first. Their content
     // stays in the buffer that is returned.
-    __aicore__ inline LocalTensor<uint32_t> Wait(WaitName what, uint64_t offset, uint32_t count,
+    __aicore__ inline LocalTensor<uint32_t> Wait(FlagName what, uint64_t offset, uint32_t count,
                                                  uint32_t per_peer, uint32_t first_peer,
                                                  uint32_t epoch) {
         LocalTensor<uint32_t> blocks = poll_.Get<uint32_t>();
@@ -157,28 +162,31 @@ class Window {
         return blocks;
     }
 
-    bool failed = false;  // see Fail
+    // This core has given up, or another core or an earlier launch has as far as this one has
+    // learnt. Who has failed announces nothing: see Fail.
+    bool failed = false;
+    // The control area is this context's: everywhere but in a meeting, before `open`.
+    bool opened = true;
 
-    // After a SyncAll: all cores fail if one has, so that no core uses what another has not done.
-    // Wants buffers for as many blocks as there are cores, and an S_MTE2 before the next wait.
+    // After the SyncAll behind a wait: all cores fail if one has, so that none builds on what
+    // another has not seen. In two steps, so that other loads share the MTE2_S between them.
+    __aicore__ inline void LoadFailures() {
+        Load(poll_.Get<uint32_t>(), At<uint32_t>(Control(rank, kFailuresOffset)), kBlockWords);
+    }
     __aicore__ inline void ShareFailure() {
-        LocalTensor<uint32_t> records = poll_.Get<uint32_t>();
-        Load(records, At<uint32_t>(Control(rank, kErrorOffset)), cores * kBlockWords);
-        MOE_SYNC(MTE2_S);
-        for (uint32_t i = 0; i < cores; ++i) {
-            LocalTensor<uint32_t> record = records[i * kBlockWords];
-            failed = failed || (record.GetValue(0) == nonce && record.GetValue(1) == epoch &&
-                                record.GetValue(kErrorOp) == op_);
-        }
+        failed = failed || poll_.Get<uint32_t>().GetValue(0) != 0;
+        MOE_SYNC(S_MTE2);
     }
 
     // What a poll does when it saw nothing new.
-    __aicore__ inline void Pause(WaitName what, uint32_t peer, uint32_t epoch) {
+    __aicore__ inline void Pause(FlagName what, uint32_t peer, uint32_t epoch) {
         PollPause(what, peer, epoch);
         if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(kAbsent, peer);
     }
 
-    // Gives up and says why.
+    // Gives up and says why. The count of failures outlives the launch: the launches behind it,
+    // which the host may have enqueued long ago, announce nothing either, so no peer mistakes their
+    // outputs for data.
     __aicore__ inline void Fail(ErrorReason reason, uint32_t peer, uint32_t peer_cores = 0) {
         failed = true;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
@@ -189,6 +197,12 @@ class Window {
         block.SetValue(kErrorReason, reason);
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(Control(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
+        MOE_SYNC(MTE3_S);
+        if (!opened) return;
+        Fill(block, 1, 0);
+        MOE_SYNC(S_MTE3);
+        StoreAdding(At<int32_t>(Control(rank, kFailuresOffset)), block.ReinterpretCast<int32_t>(),
+                    kBlockWords);
         MOE_SYNC(MTE3_S);
     }
 

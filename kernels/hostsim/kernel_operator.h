@@ -5,6 +5,7 @@
 
 #define ASCEND_MOE_HOSTSIM 1
 
+#include "api/cast.h"
 #include "api/copy.h"
 #include "api/pipe.h"
 #include "api/sync.h"

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .group import MAX_RANKS, NONCE, TP_NONCE, KernelGroup, tp_window_bytes, window_bytes
+from .group import MAX_RANKS, NONCE, KernelGroup, tp_nonce, tp_window_bytes, window_bytes
 from .programs import Program, Step, received_rows
 from .simulator import Schedule, Simulator
 
@@ -48,7 +48,7 @@ def old_window(seed: int) -> bytes:
     """What an earlier context may have left: its meeting, and tagged blocks of plausible small epochs under another nonce."""
     random, blocks = np.random.default_rng(seed), CONTROL_BYTES // 32
     words = random.integers(64, size=(blocks, 8), dtype=np.uint32)
-    words[:, 0] = random.choice(np.array([NONCE, TP_NONCE], np.uint32), blocks)
+    words[:, 0] = random.choice(np.array([NONCE, tp_nonce(NONCE)], np.uint32), blocks)
     words[:, 0] ^= np.uint32(1) << random.integers(32, size=blocks, dtype=np.uint32)
     words[:, 1] = random.integers(6, size=blocks)
     words[MEET_OFFSET // 32 : MEET_OFFSET // 32 + MAX_RANKS, 0] = MEET_MAGIC

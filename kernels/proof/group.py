@@ -22,7 +22,12 @@ from ascend_moe.contract.signature import with_defaults
 from .simulator import Simulator, library
 
 MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 2, 768
-NONCE, TP_NONCE = 0x5EED0001, 0x5EED1002
+NONCE = 0x5EED0001
+
+
+def tp_nonce(nonce: int) -> int:
+    """The nonce of the TP pairs of a group with this nonce: any other number."""
+    return nonce ^ 0x1003
 
 
 OUTPUTS = (
@@ -181,27 +186,39 @@ class KernelGroup:
         self.windows = list(mapped) or [
             self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)
         ]
-        tp_windows = [
+        self._tp_windows = [
             self._window(rank, tp_window_bytes, "TP window", old_data) if tp == 2 else 0
             for rank in range(ranks)
         ]
+        self._sizes, self._tp = (window_bytes, tp_window_bytes), tp
         self.contexts: dict[int, int] = {}
+        self.open(nonce)
+
+    def open(self, nonce: int) -> None:
+        """Enqueues the meeting and `open` under a nonce.
+
+        Again: as if the group had been destroyed and made anew on the same buffers.
+        """
+        tp, pad = self._tp, [0] * (MAX_RANKS - len(self.windows) // self._tp)
         for rank in self.local:
             ep_rank, tp_rank = divmod(rank, tp)
             plane = self.windows[tp_rank::tp]
-            pair = tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
+            pair = self._tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
             raw = struct.pack(
                 "<8I4Q768Q768Q",
-                *(MAGIC, VERSION, ep_rank, ranks // tp, nonce, tp_rank, tp, TP_NONCE),
-                *(window_bytes, tp_window_bytes, *pair),
-                *2 * [*plane, *[0] * (MAX_RANKS - len(plane))],
+                *(MAGIC, VERSION, ep_rank, len(plane), nonce, tp_rank, tp, tp_nonce(nonce)),
+                *self._sizes,
+                *pair,
+                *2 * [*plane, *pad],
             )
-            self.contexts[rank] = simulator.put(rank, raw, "context")
+            self.contexts[rank] = self.simulator.put(rank, raw, "context")
             meeting = Meeting(
-                nonce=(nonce ^ rank, rank + 1), statement=(1, 2, 3), timeout_ticks=timeout_ticks
+                nonce=(nonce ^ rank, rank + 1),
+                statement=(1, 2, 3),
+                timeout_ticks=self.timeout_ticks,
             )
             for kernel in ("ascend_moe_meet", "ascend_moe_open"):
-                simulator.launch(
+                self.simulator.launch(
                     rank, kernel, [self.contexts[rank], *words(meeting)], self.cores[rank]
                 )
 

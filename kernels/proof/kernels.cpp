@@ -15,6 +15,9 @@ uint32_t moe_context_bytes() { return sizeof(ascend_moe::Context); }
 uint64_t moe_dispatch_bytes(const ascend_moe::Parameters* p, uint32_t ranks) {
     return ascend_moe::DispatchBytes(*p, ranks);
 }
+uint64_t moe_counts_bytes(const ascend_moe::Parameters* p, uint32_t ranks) {
+    return ascend_moe::CountsBytes(*p, ranks);
+}
 uint64_t moe_combine_bytes(const ascend_moe::Parameters* p) { return ascend_moe::CombineBytes(*p); }
 uint64_t moe_window_bytes(uint64_t dispatch_bytes, uint64_t combine_bytes) {
     return ascend_moe::WindowBytes(dispatch_bytes, combine_bytes);

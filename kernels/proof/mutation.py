@@ -1,7 +1,7 @@
 """Drops one synchronisation site at a time: a checker or a schedule that does not notice proves nothing.
 
-A site is a source line of ``kernels/device`` with an event, a barrier, a SyncAll or a queue step.
-The simulator skips it by its place, so one build serves all mutants.
+A site is a source line of ``kernels/device`` with an event, a barrier, a SyncAll, a queue step, or a flag between ranks
+that is posted or waited for. The simulator skips it by its place, so one build serves all mutants.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ def library() -> ctypes.CDLL:
         ("moe_parameter_bytes", u32, []),
         ("moe_context_bytes", u32, []),
         ("moe_dispatch_bytes", u64, [pointer, u32]),
+        ("moe_counts_bytes", u64, [pointer, u32]),
         ("moe_combine_bytes", u64, [pointer]),
         ("moe_window_bytes", u64, [u64, u64]),
         ("moe_tp_window_bytes", u64, [u32, u32]),

@@ -165,6 +165,118 @@ MINI(mini_block_taken_over) {  // the same block by two cores, one after the oth
         SyncAll();
     }
 }
+namespace {
+void Add(GM_ADDR from, GM_ADDR to, bool to_unwritten, bool turn_off) {
+    Frame f(from, to);
+    LocalTensor<int32_t> ones = f.ub.ReinterpretCast<int32_t>();
+    GlobalTensor<int32_t> sums;
+    sums.SetGlobalBuffer(reinterpret_cast<int32_t*>(to_unwritten ? to : from));
+    Duplicate(ones, 1, 8);
+    Sync<HardEvent::V_MTE3>();
+    SetAtomicAdd<int32_t>();
+    DataCopy(sums, ones, 8);
+    if (turn_off) SetAtomicNone();
+}
+}  // namespace
+MINI(mini_add) { Add(from, to, false, true); }
+MINI(mini_add_uninit) { Add(from, to, true, true); }
+MINI(mini_add_left_on) { Add(from, to, false, false); }
+
+MINI(mini_reads_input) {
+    Frame f(from, to);
+    DataCopy(f.ub, f.in, kCount);
+    for (int i = 0; i < 200; ++i) Sync<HardEvent::MTE2_V>();  // takes its time
+}
+MINI(mini_writes_input) {
+    Frame f(from, to);
+    Duplicate(f.ub, 5.0f, kCount);
+    Sync<HardEvent::V_MTE3>();
+    DataCopy(f.in, f.ub, kCount);
+}
+MINI(mini_gm_bounds_write) {
+    Frame f(from, to);
+    Duplicate(f.ub, 5.0f, kCount);
+    Sync<HardEvent::V_MTE3>();
+    DataCopy(f.out[kCount - 8], f.ub, 16);
+}
+MINI(mini_align_gm) {
+    Frame f(from, to);
+    GlobalTensor<float> odd;
+    odd.SetGlobalBuffer(reinterpret_cast<float*>(from + 2));
+    DataCopy(f.ub, odd, 8);
+}
+MINI(mini_align_scalar) {
+    Frame f(from, to);
+    GlobalTensor<float> odd;
+    odd.SetGlobalBuffer(reinterpret_cast<float*>(from + 2));
+    odd.GetValue(0);
+}
+MINI(mini_align_vector) {
+    Frame f(from, to);
+    Duplicate(f.ub[1], 0.0f, 8);
+}
+MINI(mini_align_count) {
+    Frame f(from, to);
+    DataCopyPad(f.ub, f.in, DataCopyExtParams{4096, 0, 0, 0, 0}, DataCopyPadExtParams<float>{});
+}
+MINI(mini_align_repeat) {
+    Frame f(from, to);
+    Duplicate(f.ub, 0.0f, kCount);
+    PipeBarrier<PIPE_V>();
+    BlockReduceMax<float>(f.ub2, f.ub, 4, 64, 1, 1, 7);
+}
+MINI(mini_align_width) {
+    Frame f(from, to);
+    Duplicate(f.ub, 0.0f, kCount);
+    PipeBarrier<PIPE_V>();
+    Cast(f.ub.ReinterpretCast<half>(), f.ub, RoundMode::CAST_RINT, kCount);
+}
+MINI(mini_event_id) {
+    SetFlag<HardEvent::MTE2_V>(8);
+    WaitFlag<HardEvent::MTE2_V>(8);
+}
+MINI(mini_queue_no_buffer) {
+    TPipe pipe;
+    TQue<TPosition::VECIN, 1> queue;
+    pipe.InitBuffer(queue, 1, 256);
+    queue.AllocTensor<float>();
+    queue.AllocTensor<float>();
+}
+MINI(mini_queue_never_allocated) {
+    TPipe pipe;
+    TQue<TPosition::VECIN, 1> queue;
+    pipe.InitBuffer(queue, 1, 256);
+    queue.EnQue(LocalTensor<float>(0, 256));
+}
+MINI(mini_queue_never_dequeued) {
+    TPipe pipe;
+    TQue<TPosition::VECIN, 1> queue;
+    pipe.InitBuffer(queue, 1, 256);
+    LocalTensor<float> tensor = queue.AllocTensor<float>();
+    queue.FreeTensor(tensor);
+}
+MINI(mini_uninit_scalar_ub) {
+    Frame f(from, to);
+    f.ub.GetValue(3);
+}
+MINI(mini_uninit_scalar_gm) {
+    Frame f(from, to);
+    f.out.GetValue(3);
+}
+// Two cores write one cache line by scalars; the one that cleans last takes the other's word back.
+MINI(mini_scalar_line_shared) {
+    Frame f(from, to);
+    int64_t core = GetBlockIdx();
+    f.out.SetValue(8 * core, 1.0f);
+    SyncAll();
+    for (int64_t turn = 0; turn < GetBlockNum(); ++turn) {
+        if (turn == core)
+            DataCacheCleanAndInvalid<float, CacheLine::SINGLE_CACHE_LINE, DcciDst::CACHELINE_OUT>(
+                f.out[8 * core]);
+        SyncAll();
+    }
+}
+
 MINI(mini_deadlock) {
     Frame f(from, to);
     while (true) {

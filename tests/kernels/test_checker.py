@@ -14,38 +14,56 @@ MISTAKES = {
     "mini_hazard_reuse": "hazard",
     "mini_hazard_scalar": "hazard",
     "mini_align_ub": "align",
+    "mini_align_gm": "align",
+    "mini_align_scalar": "align",
+    "mini_align_vector": "align",
+    "mini_align_count": "align",
+    "mini_align_repeat": "align",
+    "mini_align_width": "align",
     "mini_align_cast": "align",
     "mini_align_compare": "align",
     "mini_ub_capacity": "ub-capacity",
     "mini_ub_bounds": "ub-bounds",
     "mini_gm_bounds": "gm-bounds",
+    "mini_gm_bounds_write": "gm-bounds",
     "mini_uninit_ub": "uninit",
     "mini_uninit_gm": "uninit",
     "mini_uninit_padding": "uninit",
+    "mini_uninit_scalar_ub": "uninit",
+    "mini_uninit_scalar_gm": "uninit",
+    "mini_add_uninit": "uninit",
+    "mini_add_left_on": "event",
     "mini_event_left_set": "event",
     "mini_event_never_set": "event",
     "mini_event_set_twice": "event",
+    "mini_event_id": "event",
     "mini_queue_leak": "queue",
     "mini_queue_empty": "queue",
+    "mini_queue_no_buffer": "queue",
+    "mini_queue_never_allocated": "queue",
+    "mini_queue_never_dequeued": "queue",
     "mini_scalar_cache_dirty": "scalar-cache",
     "mini_scalar_cache_stale": "scalar-cache",
 }
 
 
-def run(kernel, *, blocks=1, seed=1, streams=1):
-    with Simulator(Schedule(seed=seed)) as simulator:
+def run(*kernels, blocks=1, schedule=None):
+    """Launches the kernels on a stream each; (finished, findings, deadlock report)."""
+    with Simulator(schedule or Schedule()) as simulator:
         source = simulator.put(0, torch.ones(256), "in")
         target = simulator.alloc(0, 1024, "out")
-        for stream in range(streams):
+        for stream, kernel in enumerate(kernels):
             simulator.launch(0, kernel, [source, target], blocks, stream)
         finished = simulator.run()
         return finished, simulator.findings, simulator.deadlock
 
 
 @pytest.mark.parametrize("kernel", MISTAKES)
-def test_every_mistake_is_found_on_every_schedule(kernel):
+@pytest.mark.parametrize("alone", [False, True])
+def test_every_mistake_is_found_on_every_schedule(kernel, alone):
+    """Also with one rank per process, as on the virtual NPU."""
     for seed in range(5):
-        finished, findings, _ = run(kernel, seed=seed)
+        finished, findings, _ = run(kernel, schedule=Schedule(seed=seed, alone=alone))
         assert finished
         kinds = {finding["kind"] for finding in findings}
         assert MISTAKES[kernel] in kinds
@@ -61,13 +79,14 @@ def test_every_mistake_is_found_on_every_schedule(kernel):
         ("mini_correct", 1),
         ("mini_scalar_cache_cleaned", 1),
         ("mini_block_taken_over", 3),
+        ("mini_add", 4),
         ("mini_flag_after_data", 2),
         ("mini_sync_all_drained", 2),
     ],
 )
 def test_correct_kernels_have_no_finding(kernel, blocks):
     for seed in range(40):
-        assert run(kernel, blocks=blocks, seed=seed) == (True, [], "")
+        assert run(kernel, blocks=blocks, schedule=Schedule(seed=seed)) == (True, [], "")
 
 
 def test_a_hazard_names_both_accesses():
@@ -83,34 +102,92 @@ def test_a_hazard_names_both_accesses():
 def test_two_cores_in_one_block():
     _, findings, _ = run("mini_block_sharing", blocks=2)
     assert {finding["kind"] for finding in findings} == {"block-sharing"}
+    other = 1 - findings[0]["core"]
+    assert f"core {other} writes at " in findings[0]["text"]
 
 
-def test_overlapping_launches():
-    kinds = set()
+def test_two_cores_in_one_cache_line():
+    """Not the same 32 bytes, but the later core writes the other's back as they were."""
+    _, findings, _ = run("mini_scalar_line_shared", blocks=2)
+    assert [(finding["kind"], finding["core"]) for finding in findings] == [("scalar-cache", 1)]
+
+
+def test_adding_cores_share_a_block():
+    with Simulator(Schedule(seed=3)) as simulator:
+        source = simulator.put(0, torch.zeros(256, dtype=torch.int32), "in")
+        simulator.launch(0, "mini_add", [source, source], 5)
+        assert simulator.run()
+        assert simulator.findings == []
+        assert simulator.get(source, torch.empty(9, dtype=torch.int32))[0].tolist() == [5] * 8 + [0]
+
+
+@pytest.mark.parametrize(
+    ("kernels", "words"),
+    [
+        (("mini_correct", "mini_correct"), "written by core 0 of mini_correct at "),
+        (
+            ("mini_writes_input", "mini_reads_input"),
+            "reads 'in' written by core 0 of mini_writes_input",
+        ),
+        (("mini_writes_input", "mini_reads_input"), "writes 'in' read by mini_reads_input"),
+    ],
+    ids=["two writers", "read behind a write", "write behind a read"],
+)
+def test_overlapping_launches(kernels, words):
+    """On some schedules they do overlap; then it is found, and both are named."""
+    texts = []
     for seed in range(20):
-        _, findings, _ = run("mini_correct", seed=seed, streams=2)
-        kinds |= {finding["kind"] for finding in findings}
-    assert kinds == {"overlap"}
+        finished, findings, _ = run(*kernels, schedule=Schedule(seed=seed))
+        assert finished
+        assert {finding["kind"] for finding in findings} <= {"overlap"}
+        texts += [finding["text"] for finding in findings]
+    assert any(words in text for text in texts)
 
 
-def test_deadlock_says_who_waits_for_what():
-    finished, _, report = run("mini_deadlock", blocks=2)
+def test_one_stream_does_not_overlap():
+    with Simulator(Schedule()) as simulator:
+        source = simulator.put(0, torch.ones(256), "in")
+        for kernel in ("mini_writes_input", "mini_reads_input", "mini_writes_input"):
+            simulator.launch(0, kernel, [source, source], 2 if "reads" in kernel else 1)
+        assert simulator.run()
+        assert simulator.findings == []
+
+
+@pytest.mark.parametrize("patience", [0, 3])
+def test_deadlock_says_who_waits_for_what(patience):
+    finished, _, report = run("mini_deadlock", blocks=2, schedule=Schedule(patience=patience))
     assert not finished
     assert report.splitlines() == [
         f"rank 0 core {core} of mini_deadlock: a flag of rank 7, epoch 1" for core in (0, 1)
     ]
 
 
-def test_leaving_without_a_sync_all():
-    finished, findings, report = run("mini_sync_all_skipped", blocks=2)
+def test_with_one_rank_per_process_blocked_everywhere_is_a_timeout():
+    """A poll may be answered from outside at any time, so only the step limit ends it; then who waits is said."""
+    finished, _, report = run(
+        "mini_deadlock", blocks=2, schedule=Schedule(alone=True, max_steps=5000)
+    )
     assert not finished
-    assert "SyncAll" in report
-    assert {finding["kind"] for finding in findings} <= {"launch"}
+    first, *waiting = report.splitlines()
+    assert first == "no progress within the step limit"
+    assert sorted(waiting) == [
+        f"rank 0 core {core} of mini_deadlock: a flag of rank 7, epoch 1" for core in (0, 1)
+    ]
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_leaving_without_a_sync_all(alone):
+    finished, findings, report = run(
+        "mini_sync_all_skipped", blocks=2, schedule=Schedule(alone=alone)
+    )
+    assert not finished
+    assert report.startswith("rank 0 core 0 of mini_sync_all_skipped: SyncAll at ")
+    assert {finding["kind"] for finding in findings} == {"launch"}
 
 
 @pytest.mark.parametrize("kernel", ["mini_flag_overtakes", "mini_sync_all_undrained"])
 def test_unordered_copies_are_late_on_some_schedule(kernel):
-    noticed = [seed for seed in range(40) if run(kernel, blocks=2, seed=seed)[1]]
+    noticed = [seed for seed in range(40) if run(kernel, blocks=2, schedule=Schedule(seed=seed))[1]]
     assert len(noticed) >= 2
 
 

@@ -88,10 +88,19 @@ void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const Da
                   loc);
 }
 
+// Between the two, copies to GM add to what is there, word by word.
+template <typename T>
+void SetAtomicAdd(hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(std::is_same_v<T, int32_t>, "int32_t here");
+    hostsim::g_core->adding = true;
+    hostsim::g_core->adding_since = loc;
+}
+inline void SetAtomicNone() { hostsim::g_core->adding = false; }
+
 // Writes the 64-byte line (or all lines) back if dirty and drops it.
 template <typename T, CacheLine entire, DcciDst destination>
-void DataCacheCleanAndInvalid(const GlobalTensor<T>& at) {
-    hostsim::g_core->CleanCache(at.Address(), entire == CacheLine::ENTIRE_DATA_CACHE);
+void DataCacheCleanAndInvalid(const GlobalTensor<T>& at, hostsim::Loc loc = hostsim::Loc::Here()) {
+    hostsim::g_core->CleanCache(at.Address(), entire == CacheLine::ENTIRE_DATA_CACHE, loc);
 }
 
 }  // namespace AscendC

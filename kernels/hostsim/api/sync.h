@@ -44,18 +44,20 @@ struct PollScope {
     ~PollScope() { --g_core->poll_depth; }
 };
 
-// What a wait is for, and where it stands: a site that a mutation may drop.
-struct Awaited {
+// A flag between ranks, and where the code posts it or waits for it: a site that a mutation may
+// drop.
+struct RankFlag {
     const char* name;
     Loc loc;
 };
-inline bool WaitDropped(const Awaited& what) { return g_world->Mutated(what.loc, "wait"); }
+inline bool WaitDropped(const RankFlag& what) { return g_world->Mutated(what.loc, "wait"); }
+inline bool PostDropped(const RankFlag& what) { return g_world->Mutated(what.loc, "post"); }
 
 // The poll saw nothing new: let others run until something lands there.
 inline void PollPause(const char* name, uint32_t peer, uint32_t epoch) {
     g_world->PollPause(g_core, name, peer, epoch);
 }
-inline void PollPause(const Awaited& what, uint32_t peer, uint32_t epoch) {
+inline void PollPause(const RankFlag& what, uint32_t peer, uint32_t epoch) {
     PollPause(what.name, peer, epoch);
 }
 

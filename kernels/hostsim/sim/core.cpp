@@ -185,6 +185,10 @@ void Core::Finish() {
                    "a scalar write is still in the data cache at the end of the kernel");
         }
     }
+    if (adding) {
+        where = adding_since;
+        Report("event", "SetAtomicAdd is still on at the end of the kernel");
+    }
     if (queues_open != 0) {
         where = queue_where;
         Report("queue", "a queue buffer was not returned; this was the last one taken");

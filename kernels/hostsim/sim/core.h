@@ -77,7 +77,7 @@ class Core {
     bool InFlight() const { return !stores_.empty() || !loads_.empty(); }
     void ScalarRead(uint64_t address, void* to, uint32_t bytes, Loc loc);
     void ScalarWrite(uint64_t address, const void* from, uint32_t bytes, Loc loc);
-    void CleanCache(uint64_t address, bool all);
+    void CleanCache(uint64_t address, bool all, Loc loc);
     void Finish();  // end of kernel: drain and check what must not be left
 
     // --- polling and barriers (world.cpp) ---
@@ -93,6 +93,8 @@ class Core {
     int queues_open = 0;
     Loc queue_where{"", 0};  // the last AllocTensor
     float deq_scale = 1.0f;
+    bool adding = false;  // SetAtomicAdd: copies to GM add int32
+    Loc adding_since{"", 0};
     uint32_t phase = 0;
 
     // --- the fiber ---
@@ -113,6 +115,7 @@ class Core {
     };
     struct Piece {  // of a store: bytes that land together
         uint32_t seq, generation;
+        bool adding;
         uint64_t gm;
         Loc loc;
         std::vector<uint8_t> bytes;
@@ -143,8 +146,12 @@ class Core {
 
     void RunLoad(const PendingLoad& load);
     void LandPiece(size_t at);
+    void AddPiece(Allocation& a, const Piece& piece);
     bool LandStore();
+    Line& Cached(uint64_t address, const Allocation& a, Loc loc);
+    void WriteBack(uint64_t base, const Line& line, Loc loc);
     void CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll);
+    void CheckOverlap(const Allocation& a, const BlockUse& last, bool write);
 };
 
 extern __thread Core* g_core;  // the core whose fiber runs

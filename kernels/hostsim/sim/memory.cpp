@@ -22,7 +22,7 @@ uint64_t GlobalMemory::Alloc(int rank, uint64_t size, const std::string& name, u
     a->owned.reset(static_cast<uint8_t*>(::operator new[](size)));
     std::memset(a->owned.get(), 0xAB, size);
     a->written.reset(new uint8_t[size]());
-    a->writers.resize((size + offset % kBlock) / kBlock + 2);
+    a->uses.resize((size + offset % kBlock) / kBlock + 2);
     a->host = a->owned.get();
     next_[rank] += (offset + size + 8191) / 4096 * 4096;  // a guard of a page or more
     uint64_t base = a->base;

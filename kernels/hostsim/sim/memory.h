@@ -14,12 +14,14 @@ namespace hostsim {
 constexpr uint64_t kBlock = 32;  // the unit of DMA and of everything the checker tracks
 constexpr uint64_t kCacheLine = 64;
 
-// The last writer of a 32-byte block.
-struct BlockWriter {
-    uint32_t launch = 0;  // 0: the host
+// Who used a 32-byte block last. Launches count from 1.
+struct BlockUse {
+    uint32_t reader = 0;  // launch; polls are not counted
+    uint32_t launch = 0;  // that wrote; 0: the host
     uint32_t phase = 0;   // SyncAlls the writing core had passed
     uint16_t core = 0;
-    Loc loc{"", 0};
+    bool adding = false;  // written by an atomic add
+    Loc loc{"", 0};       // of the write
 };
 
 struct Allocation {
@@ -30,7 +32,7 @@ struct Allocation {
     std::unique_ptr<uint8_t[]>
         owned;  // empty for foreign memory (virtual NPU), which is not tracked
     std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it
-    std::vector<BlockWriter> writers;    // per 32-byte block
+    std::vector<BlockUse> uses;          // per 32-byte block
     bool Tracked() const { return written != nullptr; }
 };
 

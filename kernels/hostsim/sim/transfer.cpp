@@ -1,5 +1,4 @@
-// Copies between GM and UB, when they take effect, and the scalar data cache (docs/hostsim.md,
-// memory model 2 to 5).
+// Copies between GM and UB, and when they take effect (docs/hostsim.md, memory model 2, 3 and 5).
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -36,20 +35,34 @@ void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
     }
     if (!a->Tracked()) return;
     for (uint64_t b = address / kBlock; b <= (address + bytes - 1) / kBlock; ++b) {
-        BlockWriter& last = a->writers[b - a->base / kBlock];
-        if (last.launch != 0 && last.launch != launch->id && !poll &&
-            world->Active(last.launch, rank)) {
-            Report("overlap", "touches '" + a->name + "' written at " + last.loc.Text() +
-                                  " by another launch still in flight on this rank");
+        BlockUse& last = a->uses[b - a->base / kBlock];
+        if (!poll) CheckOverlap(*a, last, write);
+        if (!write) {
+            if (!poll) last.reader = launch->id;
+            continue;
         }
-        if (!write) continue;
-        if (last.launch == launch->id && last.core != index && last.phase == phase) {
+        if (last.launch == launch->id && last.core != index && last.phase == phase &&
+            !(last.adding && adding)) {
             Report("block-sharing", "writes byte " + std::to_string(b * kBlock - a->base) +
                                         " of '" + a->name + "' in a 32-byte block core " +
                                         std::to_string(last.core) + " writes at " +
                                         last.loc.Text() + " with no SyncAll between");
         }
-        last = {launch->id, phase, static_cast<uint16_t>(index), where};
+        last = {last.reader, launch->id, phase, static_cast<uint16_t>(index), adding, where};
+    }
+}
+
+// Another launch in flight on this rank uses the block, and one of the two writes it.
+void Core::CheckOverlap(const Allocation& a, const BlockUse& last, bool write) {
+    auto other = [&](uint32_t id) { return id != launch->id && world->Active(id, rank); };
+    if (other(last.launch)) {
+        Report("overlap", std::string(write ? "writes '" : "reads '") + a.name +
+                              "' written by core " + std::to_string(last.core) + " of " +
+                              world->Find(last.launch)->name + " at " + last.loc.Text() +
+                              ", a launch still in flight on this rank");
+    } else if (write && other(last.reader)) {
+        Report("overlap", "writes '" + a.name + "' read by " + world->Find(last.reader)->name +
+                              ", a launch still in flight on this rank");
     }
 }
 
@@ -129,8 +142,8 @@ void Core::Store(const CopyShape& shape) {
             uint64_t to = end;
             if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
             const uint8_t* bytes = ub + at + (from - gm);
-            stores_.push_back(
-                {seq_, generation_, from, where, std::vector<uint8_t>(bytes, bytes + (to - from))});
+            stores_.push_back({seq_, generation_, adding, from, where,
+                               std::vector<uint8_t>(bytes, bytes + (to - from))});
             from = to;
         }
     }
@@ -146,7 +159,9 @@ void Core::LandPiece(size_t at) {
     Allocation* a = world->memory.Find(piece.gm, piece.bytes.size());
     if (a != nullptr) {
         uint8_t* to = a->host + (piece.gm - a->base);
-        if (a->Tracked()) {
+        if (piece.adding) {
+            AddPiece(*a, piece);
+        } else if (a->Tracked()) {
             std::memcpy(to, piece.bytes.data(), piece.bytes.size());
             std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
         } else {
@@ -155,6 +170,23 @@ void Core::LandPiece(size_t at) {
         world->Landed(piece.gm, piece.gm + piece.bytes.size());
     }
     stores_.erase(stores_.begin() + at);
+}
+
+// Words are added one by one, each as a whole: other processes may map the memory, but only one
+// rank adds.
+void Core::AddPiece(Allocation& a, const Piece& piece) {
+    uint64_t at = piece.gm - a.base;
+    if (a.Tracked() && std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
+        where = piece.loc;
+        Report("uninit",
+               "adds to byte " + std::to_string(at) + " of '" + a.name + "', which nobody wrote");
+    }
+    for (uint64_t byte = 0; byte + 4 <= piece.bytes.size(); byte += 4) {
+        int32_t summand;
+        std::memcpy(&summand, piece.bytes.data() + byte, 4);
+        __atomic_fetch_add(reinterpret_cast<int32_t*>(a.host + at + byte), summand,
+                           __ATOMIC_RELEASE);
+    }
 }
 
 // A piece may land when no store of an earlier barrier generation is left; stores_ is ordered by
@@ -197,79 +229,6 @@ void Core::ForceLoads(uint32_t up_to) {
         PendingLoad load = loads_[at];
         loads_.erase(loads_.begin() + at);
         RunLoad(load);
-    }
-}
-
-void Core::ScalarRead(uint64_t address, void* to, uint32_t bytes, Loc loc) {
-    Begin(PIPE_S, loc);
-    Align(address % bytes == 0, "scalar GM access is not naturally aligned");
-    bool poll = poll_depth > 0;
-    CheckGm(address, bytes, false, poll);
-    Allocation* a = world->memory.Find(address, bytes);
-    if (a == nullptr) return std::memset(to, 0, bytes), void();
-    launch->counters.scalar_read += bytes;
-    uint64_t base = address / kCacheLine * kCacheLine;
-    auto at = cache_.find(base);
-    if (at == cache_.end()) {
-        Line line{};
-        uint64_t first = std::max(base, a->base),
-                 last = std::min(base + kCacheLine, a->base + a->size);
-        std::memcpy(line.bytes.data() + (first - base), a->host + (first - a->base), last - first);
-        line.original = line.bytes;
-        line.loc = loc;
-        at = cache_.emplace(base, line).first;
-    } else if (!poll && std::memcmp(at->second.original.data() + (address - base),
-                                    a->host + (address - a->base), bytes) != 0) {
-        Report("scalar-cache", "reads a cached line of '" + a->name +
-                                   "' whose memory has changed; cached at " +
-                                   at->second.loc.Text());
-    }
-    if (a->Tracked() && !poll && !at->second.dirty &&
-        std::memchr(a->written.get() + (address - a->base), 0, bytes) != nullptr) {
-        Report("uninit", "scalar read of '" + a->name + "', which nobody wrote");
-    }
-    if (poll) {
-        poll_ranges.push_back({base, base + kCacheLine});
-        ++launch->counters.polls;
-    }
-    std::memcpy(to, at->second.bytes.data() + (address - base), bytes);
-}
-
-void Core::ScalarWrite(uint64_t address, const void* from, uint32_t bytes, Loc loc) {
-    uint8_t ignored[8];
-    bool polling = poll_depth++ > 0;  // fetching the line is not a read of the program
-    ScalarRead(address, ignored, bytes, loc);
-    --poll_depth;
-    if (!polling) poll_ranges.clear();
-    launch->counters.scalar_read -= bytes;
-    launch->counters.scalar_write += bytes;
-    CheckGm(address, bytes, true, false);
-    auto at = cache_.find(address / kCacheLine * kCacheLine);
-    if (at == cache_.end()) return;
-    std::memcpy(at->second.bytes.data() + address % kCacheLine, from, bytes);
-    at->second.dirty = true;
-    at->second.loc = loc;
-}
-
-void Core::CleanCache(uint64_t address, bool all) {
-    uint64_t base = address / kCacheLine * kCacheLine;
-    for (auto at = cache_.begin(); at != cache_.end();) {
-        if (!all && at->first != base) {
-            ++at;
-            continue;
-        }
-        if (at->second.dirty) {
-            for (uint64_t byte = 0; byte < kCacheLine; ++byte) {
-                Allocation* a = world->memory.Find(at->first + byte, 1);
-                if (a == nullptr) continue;
-                uint64_t to = at->first + byte - a->base;
-                bool changed = at->second.bytes[byte] != at->second.original[byte];
-                a->host[to] = at->second.bytes[byte];
-                if (a->Tracked() && changed) a->written[to] = 1;
-            }
-            world->Landed(at->first, at->first + kCacheLine);
-        }
-        at = cache_.erase(at);
     }
 }
 

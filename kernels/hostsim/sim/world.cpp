@@ -132,6 +132,7 @@ void World::SyncAll(Core* core, Loc loc) {
     if (Mutated(loc, "SyncAll")) return;
     Launch* launch = core->launch;
     if (core->index == 0) ++launch->counters.sync_alls;
+    if (launch->left > 0) core->Report("launch", "waits in a SyncAll after another core has left");
     ++core->phase;
     if (++launch->arrived == launch->blocks) {
         launch->arrived = 0;
@@ -245,6 +246,23 @@ std::string World::WhoWaits() const {
     return out;
 }
 
+bool World::Stalled(const Core* core) const {
+    return core->rank == schedule_.stalled_rank && steps >= schedule_.stall_from &&
+           steps - schedule_.stall_from < schedule_.stall_steps;
+}
+
+// Nobody can go on before the clock does: kernels with a time limit see it. False if the patience
+// is used up, or nobody polls.
+bool World::LetTimePass() {
+    if (schedule_.patience == 0 || polling_.empty()) return false;
+    --schedule_.patience;
+    skipped_ticks_ += 1'000'000;
+    for (Core* core : polling_) core->state = Core::State::kReady;
+    ready_.insert(ready_.end(), polling_.begin(), polling_.end());
+    polling_.clear();
+    return true;
+}
+
 bool World::Run() {
     g_world = this;
     if (schedule_.uneven && speed_.empty()) {
@@ -262,25 +280,19 @@ bool World::Run() {
             bool open = std::any_of(launches_.begin(), launches_.end(),
                                     [](const auto& l) { return !l->done; });
             if (!open) return true;
-            if (schedule_.patience > 0 && !polling_.empty()) {
-                --schedule_.patience;
-                skipped_ticks_ += 1'000'000;
-                for (Core* core : polling_) core->state = Core::State::kReady;
-                ready_.swap(polling_);
-                continue;
-            }
+            if (LetTimePass()) continue;
             deadlock = WhoWaits();
             return false;
         }
+        if (std::all_of(ready_.begin(), ready_.end(), [&](Core* core) { return Stalled(core); }) &&
+            LetTimePass())
+            continue;
         size_t at = Random(ready_.size());
         for (int tries = 0; tries < 8; ++tries) {
             Core* candidate = ready_[at];
-            bool stalled = candidate->rank == schedule_.stalled_rank &&
-                           steps >= schedule_.stall_from &&
-                           steps - schedule_.stall_from < schedule_.stall_steps;
             bool slow = schedule_.uneven &&
                         Random(8) >= speed_[(candidate->rank * 31 + candidate->index) % 1024];
-            if (!stalled && !slow) break;
+            if (!Stalled(candidate) && !slow) break;
             at = Random(ready_.size());
         }
         Core* core = ready_[at];

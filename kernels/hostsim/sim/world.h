@@ -37,7 +37,8 @@ struct Schedule {
     bool uneven = false;  // every rank and core has its own speed
     bool alone = false;   // one rank per process: nobody here wakes a core that polls
     uint64_t max_steps = 200'000'000;
-    uint32_t patience = 0;  // so often, blocked everywhere only lets time pass
+    uint32_t patience = 0;  // so often, blocked everywhere (but for a stalled rank) only lets time
+                            // pass
 };
 
 class World {
@@ -101,6 +102,8 @@ class World {
     std::map<std::string, uint64_t> sites_;
 
     void StartLaunches();
+    bool Stalled(const Core* core) const;
+    bool LetTimePass();
     bool LandSomething();
     void Switch(Core* core);
     void Retire(Core* core);
