@@ -62,6 +62,12 @@ std::string Text(const GaveUp& event) {
             return where + ": TP rank " + rank + " launched on " +
                    std::to_string(event.record[kErrorCores]) +
                    " cores, this one on another number: both need the same limit of cores" + end;
+        case kOtherCall:
+            return where + ": rank " + rank +
+                   " made another call: all ranks must have the same max_bs, H, K, numbers of "
+                   "experts, "
+                   "quant modes and data type" +
+                   end;
         case kForeignUse:
             return where +
                    ": somebody else has written to the HCCL buffer of the group. Nothing but "

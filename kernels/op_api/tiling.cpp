@@ -14,8 +14,6 @@ constexpr uint64_t kAlignment = 512;
 constexpr uint64_t kInWorkspace = uint64_t{1} << 63;  // marks an offset in place of an address
 
 constexpr const limits::PathLimits& kLimits = limits::kCann91A3FullMesh;
-// The most rank x expert pairs of the two contracts: TP has one expert on up to 768 ranks.
-constexpr int64_t kCountBlocksMax = kCountsBytes / kBlockBytes;
 
 // Collects operands; tensors with strides go through the workspace.
 class Builder {
@@ -144,8 +142,9 @@ int CheckSizes(const char* op, const Parameters& p, const Attributes& a) {
         {"zero_expert_num + copy_expert_num + const_expert_num + moe_expert_num",
          a.zero_expert_num + a.copy_expert_num + a.const_expert_num + a.moe_expert_num,
          limits::kExpertsTotalBelow - 1},
-        {"32-byte blocks for the counts of all ranks",
-         a.ep_world_size * CeilDiv(p.local_experts + 1, kPayloadWords), kCountBlocksMax},
+        {"bytes for the counts of all ranks",
+         static_cast<int64_t>(CountsBytes(p, static_cast<uint32_t>(a.ep_world_size))),
+         static_cast<int64_t>(kCountsBytes)},
     };
     for (const auto& [name, value, most] : sizes) {
         if (value <= most) continue;
