@@ -45,7 +45,7 @@ class Outcome:
 
 
 def old_window(seed: int) -> bytes:
-    """What an earlier context may have left: its meeting, and tagged blocks of plausible small epochs under another nonce."""
+    """What an earlier context may have left: its meeting, and tagged blocks of small epochs under another nonce."""
     random, blocks = np.random.default_rng(seed), CONTROL_BYTES // 32
     words = random.integers(64, size=(blocks, 8), dtype=np.uint32)
     words[:, 0] = random.choice(np.array([NONCE, tp_nonce(NONCE)], np.uint32), blocks)
