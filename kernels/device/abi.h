@@ -107,8 +107,8 @@ enum ErrorReason : uint32_t {
     kForeignUse   // the state block is not ours any more: somebody else has written to the buffer
 };
 
-// Words of a block of the meeting.
-constexpr uint32_t kMeetMagic = kContextMagic + kAbiVersion;
+// Words of a block of the meeting, which all versions of the ABI understand.
+constexpr uint32_t kMeetMagic = 0x5445454d;  // "MEET"
 enum MeetWord : uint32_t { kMeetTag = 0, kMeetNonce, kMeetEcho = 3, kMeetStatement = 5 };
 
 constexpr uint32_t kTagWords = 2;  // nonce, epoch

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .group import NONCE, KernelGroup, tp_nonce, tp_window_bytes, window_bytes
+from .group import MAX_RANKS, NONCE, KernelGroup, tp_nonce, tp_window_bytes, window_bytes
 from .programs import Program, Step, received_rows
 from .simulator import Schedule, Simulator
 
 CONTROL_BYTES = 256 << 10
+MEET_OFFSET, MEET_MAGIC = 76 << 10, 0x5445454D
 
 Judge = Callable[[KernelGroup, Step, int, Any], str]
 """What is wrong with one rank's result of a step; an empty string if nothing."""
@@ -31,6 +32,8 @@ class Outcome:
     counters: list[list[dict[str, Any]]] = field(default_factory=list)
     """Per step and rank."""
     sites: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+    """How many ranks have an error record, where that is allowed."""
 
     @property
     def problems(self) -> list[str]:
@@ -44,12 +47,13 @@ class Outcome:
 
 
 def old_window(seed: int) -> bytes:
-    """What an earlier context may have left: tagged blocks of plausible small epochs under another nonce."""
+    """What an earlier context may have left: its meeting, and tagged blocks of small epochs under another nonce."""
     random, blocks = np.random.default_rng(seed), CONTROL_BYTES // 32
     words = random.integers(64, size=(blocks, 8), dtype=np.uint32)
     words[:, 0] = random.choice(np.array([NONCE, tp_nonce(NONCE)], np.uint32), blocks)
     words[:, 0] ^= np.uint32(1) << random.integers(32, size=blocks, dtype=np.uint32)
     words[:, 1] = random.integers(6, size=blocks)
+    words[MEET_OFFSET // 32 : MEET_OFFSET // 32 + MAX_RANKS, 0] = MEET_MAGIC
     return words.tobytes()
 
 
