@@ -115,6 +115,8 @@ class LateCase:
         schedule = replace(
             schedule,
             patience=20,
+            # Copies land late, so what nobody waits for is missed.
+            landing_percent=min(schedule.landing_percent, 5),
             stalled_rank=random.randrange(self.program.ranks),
             stall_from=random.randrange(50, 1500),
             stall_steps=random.choice((2000, 6000)),
