@@ -55,7 +55,8 @@ class Toolchain:
         """The hash of a part that is built from these rooms of the sources."""
         digest = hashlib.sha256()
         for room in rooms:
-            for path in sorted((self.sources / room).rglob("*")):
+            found = self.sources / room
+            for path in [found] if found.is_file() else sorted(found.rglob("*")):
                 if path.suffix in SOURCE_SUFFIXES and path.is_file():
                     digest.update(str(path.relative_to(self.sources)).encode())
                     digest.update(path.read_bytes())
@@ -81,10 +82,10 @@ def virtual_npu() -> VirtualNpu:
     wheels = installed_wheels()
     chain = Toolchain(_sources(), wheels, _tool("g++", "apt-get install g++"))
     cache = cache_directory()
-    home_key = chain.key(("standin",))
+    home_key = chain.key(("standin", "op_api/entry", "op_api/report.h", "device/limits.h"))
     home = _part(chain, "standin", cache / f"vnpu-{home_key}", home=None)
     presets = (chain.sources / "CMakePresets.json").read_text()
-    operators_key = chain.key(("op_api", "device"), home_key, presets)
+    operators_key = chain.key(("op_api", "device", "hostsim"), home_key, presets)
     operators = _part(chain, "op_api", cache / f"vnpu-operators-{operators_key}", home=home)
     return VirtualNpu(home, operators / "vendors" / "ascend_moe")
 

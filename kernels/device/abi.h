@@ -104,6 +104,7 @@ enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp, kErrorCores, kErrorReason 
 enum ErrorReason : uint32_t {
     kAbsent = 0,  // the peer did not come within the time limit
     kOtherCores,  // the TP rank came with another number of cores
+    kOtherCall,   // the peer came with other parameters
     kForeignUse   // the state block is not ours any more: somebody else has written to the buffer
 };
 
@@ -138,9 +139,32 @@ MOE_ABI constexpr uint32_t ListRows(const Parameters& p) {
 MOE_ABI constexpr uint64_t ListPitch(const Parameters& p) {
     return AlignUp(2 * 4 * ListRows(p), kPitchBytes);
 }
-// Tagged blocks with the counts of one source: the rows in all, then those of every expert.
+// What the calls of all ranks must have in common, as one word that travels with the flags: ranks
+// that disagree find out instead of reading each other's windows wrongly.
+MOE_ABI constexpr uint32_t MarkOf(const Parameters& p) {
+    const uint32_t common[] = {p.max_batch,
+                               p.hidden,
+                               p.topk,
+                               p.moe_experts,
+                               p.local_experts,
+                               p.shared_experts,
+                               p.shared_ranks,
+                               p.zero_experts,
+                               p.copy_experts,
+                               p.const_experts,
+                               p.quant,
+                               p.smooth,
+                               p.comm_quant,
+                               p.tp,
+                               static_cast<uint32_t>(p.element)};
+    uint32_t mark = 2166136261u;
+    for (uint32_t word : common) mark = (mark ^ word) * 16777619u;  // FNV, a word at a time
+    return mark;
+}
+// Tagged blocks with the counts of one source: the rows in all, the mark, then those of every
+// expert.
 MOE_ABI constexpr uint32_t CountsBlocks(const Parameters& p) {
-    return CeilDiv(p.local_experts + 1, kPayloadWords);
+    return CeilDiv(p.local_experts + 2, kPayloadWords);
 }
 // Of all sources; no more than kCountsBytes for any legal group.
 MOE_ABI constexpr uint64_t CountsBytes(const Parameters& p, uint32_t ep_size) {

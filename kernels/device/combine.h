@@ -49,7 +49,7 @@ class CombineKernel {
             window.ShareFailure();
         }
         if (!window.failed) {
-            window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch);
+            window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch, MarkOf(p));
             Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
         }
         if (window.core == 0 && !window.failed)

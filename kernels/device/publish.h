@@ -7,8 +7,8 @@
 
 namespace ascend_moe {
 
-// Words of the counts of one source on one destination: the total, then one count per expert, six
-// to a tagged block.
+// Words of the counts of one source on one destination: the total, the mark of the call, then one
+// count per expert, six to a tagged block.
 struct CountsLayout {
     uint32_t blocks;
     __aicore__ inline explicit CountsLayout(const Parameters& p) : blocks(CountsBlocks(p)) {}
@@ -16,7 +16,8 @@ struct CountsLayout {
         return kCountsOffset + parity * kCountsBytes +
                static_cast<uint64_t>(source) * blocks * kBlockBytes;
     }
-    // The word of entry i (0: total, 1 + e: expert e) inside the blocks of one source.
+    static constexpr uint32_t kTotal = 0, kMark = 1, kExperts = 2;
+    // The word of entry i (kExperts + e: expert e) inside the blocks of one source.
     __aicore__ inline static uint32_t Word(uint32_t i) {
         return i / kPayloadWords * kBlockWords + kTagWords + i % kPayloadWords;
     }
@@ -97,8 +98,10 @@ class Publisher {
                 rows = ListShared(p_.topk + peer / routing_.Replicas());
             }
         }
-        counts.SetValue(CountsLayout::Word(0), rows);
-        if (peer < routing_.shared_ranks) counts.SetValue(CountsLayout::Word(1), rows);
+        counts.SetValue(CountsLayout::Word(CountsLayout::kTotal), rows);
+        counts.SetValue(CountsLayout::Word(CountsLayout::kMark), MarkOf(p_));
+        if (peer < routing_.shared_ranks)
+            counts.SetValue(CountsLayout::Word(CountsLayout::kExperts), rows);
         MOE_SYNC(S_MTE3);
         if (rows > 0) SendList(peer, rows);
         AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
@@ -174,23 +177,26 @@ class Publisher {
         LocalTensor<uint32_t> counts = counts_.Get<uint32_t>();
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
         for (uint32_t i = 0; i < rows; ++i) {
-            uint32_t word = CountsLayout::Word(1 + experts.GetValue(i));
+            uint32_t word = CountsLayout::Word(CountsLayout::kExperts + experts.GetValue(i));
             counts.SetValue(word, counts.GetValue(word) + 1);
         }
         uint32_t first = 0;
         for (uint32_t e = 0; e < routing_.local_experts; ++e) {
-            uint32_t word = CountsLayout::Word(1 + e), count = counts.GetValue(word);
+            uint32_t word = CountsLayout::Word(CountsLayout::kExperts + e),
+                     count = counts.GetValue(word);
             counts.SetValue(word, first);
             first += count;
         }
         for (uint32_t i = 0; i < rows; ++i) {
-            uint32_t word = CountsLayout::Word(1 + experts.GetValue(i)), to = counts.GetValue(word);
+            uint32_t word = CountsLayout::Word(CountsLayout::kExperts + experts.GetValue(i)),
+                     to = counts.GetValue(word);
             sorted.SetValue(to, pairs.GetValue(i));
             counts.SetValue(word, to + 1);
         }
         uint32_t begin = 0;
         for (uint32_t e = 0; e < routing_.local_experts; ++e) {
-            uint32_t word = CountsLayout::Word(1 + e), end = counts.GetValue(word);
+            uint32_t word = CountsLayout::Word(CountsLayout::kExperts + e),
+                     end = counts.GetValue(word);
             counts.SetValue(word, end - begin);
             begin = end;
         }

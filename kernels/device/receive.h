@@ -22,7 +22,8 @@ class SlotWalk {
     __aicore__ inline uint32_t Total() const {
         uint32_t rows = 0;
         for (uint32_t r = 0; r < ranks_; ++r)
-            rows += blocks_.GetValue(r * layout_.blocks * kBlockWords + CountsLayout::Word(0));
+            rows += blocks_.GetValue(r * layout_.blocks * kBlockWords +
+                                     CountsLayout::Word(CountsLayout::kTotal));
         return rows;
     }
     __aicore__ inline void Restart() {
@@ -42,9 +43,9 @@ class SlotWalk {
 
  private:
     __aicore__ inline void Read() {
-        if (expert >= (layout_.blocks * kPayloadWords - 1)) return;
+        if (CountsLayout::kExperts + expert >= layout_.blocks * kPayloadWords) return;
         count = blocks_.GetValue(source * layout_.blocks * kBlockWords +
-                                 CountsLayout::Word(1 + expert));
+                                 CountsLayout::Word(CountsLayout::kExperts + expert));
         in_list = taken_.GetValue(source);
     }
     LocalTensor<uint32_t> blocks_, taken_;
@@ -72,9 +73,14 @@ class Receiver {
     // The cores share the waiting; afterwards every core may read all counts.
     __aicore__ inline void WaitForCounts() {
         Share peers = ShareOf(window_.ranks, window_.core, window_.cores);
-        window_.Wait(MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, peers.begin),
-                     (peers.end - peers.begin) * layout_.blocks, layout_.blocks, peers.begin,
-                     epoch_);
+        LocalTensor<uint32_t> blocks = window_.Wait(
+            MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, peers.begin),
+            (peers.end - peers.begin) * layout_.blocks, layout_.blocks, peers.begin, epoch_);
+        for (uint32_t peer = peers.begin; peer < peers.end && !window_.failed; ++peer) {
+            window_.Compare(blocks[(peer - peers.begin) * layout_.blocks * kBlockWords],
+                            CountsLayout::Word(CountsLayout::kMark), MarkOf(p_), peer);
+        }
+        MOE_SYNC(S_MTE2);
     }
 
     __aicore__ inline void Run() {

@@ -102,7 +102,10 @@ class Reducer {
             return;
         }
         if ((arrived_[from / 32] >> (from % 32) & 1) == 0) {
-            window_.Wait(MOE_FLAG("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
+            LocalTensor<uint32_t> done = window_.Wait(
+                MOE_FLAG("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
+            if (!window_.failed) window_.Compare(done, kTagWords, MarkOf(p_), from);
+            MOE_SYNC(S_MTE2);
             arrived_[from / 32] |= 1u << (from % 32);
         }
         Append(slots_ + SlotOffset(p_, token, slot), weight, weighted,

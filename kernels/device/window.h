@@ -124,12 +124,14 @@ class Window {
     uint32_t dispatch_epoch, combine_epoch, last_op, tp_epoch;
     uint32_t epoch = 0;  // of this launch
 
-    // The same tagged block to this core's share of the ranks, at `offset` + own rank. Ranks start
-    // with the next one, so that not all write to the same peer at once.
-    __aicore__ inline void PostToAll(FlagName what, uint64_t offset, uint32_t epoch) {
+    // The same tagged block, {nonce, epoch, mark}, to this core's share of the ranks, at `offset` +
+    // own rank. Ranks start with the next one, so that not all write to the same peer at once.
+    __aicore__ inline void PostToAll(FlagName what, uint64_t offset, uint32_t epoch,
+                                     uint32_t mark = 0) {
         if (PostDropped(what)) return;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
+        block.SetValue(kTagWords, mark);
         MOE_SYNC(S_MTE3);
         for (uint32_t i = core; i < ranks; i += cores) {
             Store(At<uint32_t>(Control((rank + 1 + i) % ranks, offset + rank * kBlockBytes)), block,
@@ -160,6 +162,13 @@ class Window {
             if (seen < count) Pause(what, first_peer + seen / per_peer, epoch);
         }
         return blocks;
+    }
+
+    // Gives up when the peer announces this epoch with the mark of another call. Wants an S_MTE2
+    // before the buffer of the wait is used again.
+    __aicore__ inline void Compare(const LocalTensor<uint32_t>& block, uint32_t word, uint32_t mark,
+                                   uint32_t peer) {
+        if (block.GetValue(1) == epoch && block.GetValue(word) != mark) Fail(kOtherCall, peer);
     }
 
     // This core has given up, or another core or an earlier launch has as far as this one has

@@ -84,6 +84,12 @@ uint32_t hostsim_launch(hostsim_world* world, int32_t rank, int32_t stream, uint
                                 [run, copy] { run(copy.data()); });
 }
 
+void hostsim_watch(hostsim_world* world, hostsim_gone gone, void* context) {
+    world->world.gone = [gone, context](const char* wait, uint32_t peer) {
+        return gone(context, wait, peer) != 0;
+    };
+}
+
 int32_t hostsim_run(hostsim_world* world) { return world->world.Run(); }
 
 const char* hostsim_findings(hostsim_world* world) {

@@ -48,6 +48,11 @@ typedef void (*hostsim_kernel)(const uint64_t* arguments);
 void hostsim_register(const char* name, uint32_t argument_count, hostsim_kernel kernel);
 uint32_t hostsim_launch(hostsim_world* world, int32_t rank, int32_t stream, uint32_t blocks,
                         const char* name, const uint64_t* arguments, uint32_t argument_count);
+/* For a schedule that is alone: asked now and then, with what a core waits for and of whom, whether
+ * that peer is gone; then the core reaches its time limit at once. */
+typedef int32_t (*hostsim_gone)(void* context, const char* wait, uint32_t peer);
+void hostsim_watch(hostsim_world* world, hostsim_gone gone, void* context);
+
 /* Runs every launch to its end. 1: done, 0: deadlock. */
 int32_t hostsim_run(hostsim_world* world);
 

@@ -1,19 +1,25 @@
 // Starting the kernels on a stream: the only host code that bisheng has to compile.
 //
-// A launch is asynchronous. The arguments are device addresses in the order of the entry points in
-// device/moe_kernels.cpp, null for a tensor that is absent; the array itself is read before return.
+// A launch is asynchronous. `at` are device addresses in the order of the entry points in
+// device/moe_kernels.cpp, null for a tensor that is absent; the struct behind them is passed by
+// value. Both are read before return.
 #pragma once
 
 #include <cstdint>
 
 extern "C" {
-// context, parameters
-void ascend_moe_launch_open(uint32_t blocks, void* stream, uint8_t* const* arguments);
+// context, Meeting
+void ascend_moe_launch_meet(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
+void ascend_moe_launch_open(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
+// source, target, Packing
+void ascend_moe_launch_pack(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 // context, x, expert_ids, scales, mask, expand_x, dynamic_scales, assist_info, expert_token_nums,
-// ep_recv_counts, tp_recv_counts, workspace, parameters
-void ascend_moe_launch_dispatch(uint32_t blocks, void* stream, uint8_t* const* arguments);
+// ep_recv_counts, tp_recv_counts, workspace, Parameters
+void ascend_moe_launch_dispatch(uint32_t blocks, void* stream, uint8_t* const* at,
+                                const void* value);
 // context, expand_x, expert_ids, assist_info, ep_send_counts, expert_scales, tp_send_counts, mask,
 // shared_expert_x, ori_x, const_expert_alpha_1, const_expert_alpha_2, const_expert_v, out,
-// workspace, parameters
-void ascend_moe_launch_combine(uint32_t blocks, void* stream, uint8_t* const* arguments);
+// workspace, Parameters
+void ascend_moe_launch_combine(uint32_t blocks, void* stream, uint8_t* const* at,
+                               const void* value);
 }

@@ -1,6 +1,6 @@
 """Who does not come, comes late or comes with other cores: kernels end, name the peer, and announce nothing wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from kernels.proof.failures import (
     COMBINE,
     DISPATCH,
     FOREIGN_USE,
+    OTHER_CALL,
     LateCase,
     Record,
     UnequalCase,
@@ -141,6 +142,34 @@ def test_a_broken_group_is_whole_again_after_open():
         for step, ranks in zip(program.steps, results, strict=True):
             for rank, result in enumerate(ranks):
                 assert compare_with_oracle(group, step, rank, result) == ""
+
+
+@pytest.mark.parametrize(
+    ("op", "other"),
+    [
+        (DISPATCH, {"hidden": 2048}),
+        (DISPATCH, {"topk": 1}),
+        (DISPATCH, {"local_experts": 3}),
+        (DISPATCH, {"quant": True}),
+        (DISPATCH, {"dtype": torch.float16}),
+        (COMBINE, {"comm_quant": True}),
+    ],
+)
+def test_ranks_whose_calls_differ_name_each_other(op, other):
+    """Without a time limit: the flags carry a mark of the call."""
+    order = "d" if op == DISPATCH else "dc"
+    programs = [layer_program("own", replace(SMALL, **change), 1, order) for change in ({}, other)]
+    largest = Program("largest", SMALL.contract, [step for p in programs for step in p.steps])
+    with Simulator(Schedule(seed=3)) as simulator:
+        group = new_group(simulator, largest)
+        steps = list(zip(*(program.steps for program in programs), strict=True))
+        dispatched = group.dispatch([steps[0][0].calls[0], steps[0][op == DISPATCH].calls[1]])
+        if op == COMBINE:
+            group.combine([steps[1][0].calls[0], steps[1][1].calls[1]], dispatched)
+        assert simulator.run(), simulator.deadlock
+        assert simulator.findings == []
+        named = [[(r.op, r.peer, r.reason) for r in mine] for mine in records(simulator, group)]
+        assert named == [[(op, 1, OTHER_CALL)], [(op, 0, OTHER_CALL)]]
 
 
 @pytest.mark.parametrize("order", ["dd", "dc", "dcc"])

@@ -176,8 +176,7 @@ void World::Idle(Core* core, const char* wait, uint32_t peer) {
     }
     const timespec pause = {0, std::min<long>(20'000 * (idle_polls_ - kYields), 1'000'000)};
     nanosleep(&pause, nullptr);
-    if (idle_polls_ % kLookEvery == 0 && schedule_.gone && schedule_.gone(wait, peer))
-        core->skipped_ticks = kForever;
+    if (idle_polls_ % kLookEvery == 0 && gone && gone(wait, peer)) core->skipped_ticks = kForever;
 }
 
 void World::Landed(uint64_t from, uint64_t to) {

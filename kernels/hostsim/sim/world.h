@@ -36,9 +36,6 @@ struct Schedule {
     uint64_t stall_from = 0, stall_steps = 0;
     bool uneven = false;  // every rank and core has its own speed
     bool alone = false;   // one rank per process: nobody here wakes a core that polls
-    // Alone only, may be empty: is the process of the peer gone that this wait is for? Then the
-    // core reaches its time limit at once.
-    std::function<bool(const char* wait, uint32_t peer)> gone;
     uint64_t max_steps = 200'000'000;
     uint32_t patience = 0;  // so often, blocked everywhere (but for a stalled rank) only lets time
                             // pass
@@ -48,6 +45,10 @@ class World {
  public:
     explicit World(const Schedule& schedule);
     ~World();
+
+    // Alone only, may be empty: is the process of the peer gone that this wait is for? Then the
+    // core reaches its time limit at once.
+    std::function<bool(const char* wait, uint32_t peer)> gone;
 
     GlobalMemory memory;
     Findings findings;

@@ -19,6 +19,7 @@ class Communicator : public Group {
     uint32_t rank() const override { return rank_; }
     uint32_t size() const override { return size_; }
     Window window(uint32_t rank) const override;
+    bool Alive(uint32_t rank) const override { return segment_.Alive(rank); }
     int KernelBarrier(const char* what) override;
 
     const std::string& name() const { return name_; }

@@ -79,6 +79,8 @@ class Segment {
     // late.
     template <typename Done>
     std::string WaitUntil(Done done, const std::vector<uint32_t>& peers, int64_t timeout_s);
+    // Whether the process of that rank lives.
+    bool Alive(uint32_t rank) const;
     // Tells all waiting ranks that something changed.
     void Notify();
 
@@ -86,7 +88,6 @@ class Segment {
     std::string Open(const std::string& token);
     std::string MapWindows(uint32_t buffer_mb);
     std::string Missing(const std::vector<uint32_t>& peers) const;
-    bool Alive(uint32_t rank) const;
     void Sleep(uint32_t tick) const;
 
     const uint32_t rank_;

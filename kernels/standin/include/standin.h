@@ -76,6 +76,8 @@ class STANDIN_API Group {
     virtual uint32_t rank() const = 0;
     virtual uint32_t size() const = 0;
     virtual Window window(uint32_t rank) const = 0;
+    // Whether the process of that rank lives.
+    virtual bool Alive(uint32_t rank) const = 0;
     // Waits until every rank of the group has come here, in kernels only (collectives have a
     // barrier of their own). Non-zero, with a message that names the rank, when a rank is gone or
     // does not come in time.

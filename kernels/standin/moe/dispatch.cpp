@@ -6,7 +6,7 @@
 // moe_distribute_dispatch_a2.h). Hierarchy differs in the handle alone, see server_sum.h.
 #include <cstring>
 
-#include "../world.h"
+#include "../../op_api/entry/world.h"
 #include "numerics.h"
 #include "operators.h"
 #include "pairs.h"

@@ -5,7 +5,7 @@
 // cannot go on tells the others before it stops.
 #pragma once
 
-#include "../arguments.h"
+#include "../../op_api/entry/arguments.h"
 #include "standin.h"
 
 namespace ascend_moe {

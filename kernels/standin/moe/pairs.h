@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "../world.h"
+#include "../../op_api/entry/world.h"
 #include "memory.h"
 
 namespace ascend_moe {

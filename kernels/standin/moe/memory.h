@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "../tensor.h"
+#include "../../op_api/entry/tensor.h"
 #include "standin.h"
 
 namespace ascend_moe {

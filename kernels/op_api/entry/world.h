@@ -40,11 +40,4 @@ struct World {
 // Largest batch of any rank.
 int64_t MaxBatch(const Attributes& attributes, int64_t batch);
 
-// The bytes of one HCCL buffer that CANN's A3 kernels need. Full mesh: two halves, each with a slot
-// for every row that a rank can receive and for every row that can come home. Source: tiling of
-// MoeDistributeDispatchV2 and CombineV2, ops-transformer 05c401f9d. `spread` is comm_alg
-// fullmesh_v2 in dispatch, which stores 480 bytes per 512.
-int64_t RequiredWindowBytes(const World& world, int64_t max_batch, int64_t hidden, int64_t topk,
-                            bool spread);
-
 }  // namespace ascend_moe

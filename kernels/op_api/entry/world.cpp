@@ -7,8 +7,6 @@
 namespace ascend_moe {
 namespace {
 
-int64_t AlignTo(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
-
 bool Selected(const char* variable, const char* value) {
     const char* chosen = getenv(variable);
     return chosen != nullptr && strcmp(chosen, value) == 0;
@@ -50,20 +48,6 @@ World World::Of(const Attributes& attributes) {
 
 int64_t MaxBatch(const Attributes& attributes, int64_t batch) {
     return attributes.global_bs > 0 ? attributes.global_bs / attributes.ep_world_size : batch;
-}
-
-int64_t RequiredWindowBytes(const World& world, int64_t max_batch, int64_t hidden, int64_t topk,
-                            bool spread) {
-    const int64_t token_bytes = 2 * hidden;
-    if (world.hierarchy()) {
-        const int64_t words = 3 * (topk + 7) / 8 * 8;
-        return world.moe_experts * max_batch * (token_bytes + 4 * words + 64) + (404 << 20);
-    }
-    const int64_t row_bytes = AlignTo(token_bytes, 32) + 64;
-    const int64_t slot_bytes = spread ? (row_bytes + 479) / 480 * 512 : AlignTo(row_bytes, 512);
-    const int64_t rows_out = world.local_experts() * max_batch * world.ranks;
-    const int64_t rows_home = (topk + world.shared_experts) * max_batch;
-    return 2 * (rows_out * slot_bytes + rows_home * AlignTo(token_bytes, 512));
 }
 
 }  // namespace ascend_moe

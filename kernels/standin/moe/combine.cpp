@@ -13,7 +13,7 @@
 // Sources: moe_distribute_combine_v2.h, moe_distribute_combine_a2.h of ops-transformer.
 #include <algorithm>
 
-#include "../world.h"
+#include "../../op_api/entry/world.h"
 #include "numerics.h"
 #include "operators.h"
 #include "pairs.h"

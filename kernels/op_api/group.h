@@ -1,0 +1,92 @@
+// The EP groups of this process: who runs their calls, and what our kernels need for it.
+//
+// Stock and our window layouts are incompatible, so ours or stock is decided once per group and
+// device, at its first call, for dispatch and combine alike:
+//
+//   off        ASCEND_MOE_KERNELS=off: CANN's own kernels; this rank takes part in no meeting
+//   auto       ours where they can serve the group (product, algorithm, windows), else CANN's
+//   require    ours, or an error
+//
+// A rank for which it is ours meets all others (device/meet.h) and compares ABI version, window
+// sizes and TP. Whoever is missing has not chosen ours: an error that names the rank, within
+// HCCL_CONNECT_TIMEOUT. From then on the choice stands: a call that our kernels cannot serve is an
+// error, never a fallback. A group that failed once stays failed; make a new one.
+#pragma once
+
+#include <cstdint>  // before abi.h
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "device/abi.h"
+#include "entry/check.h"
+#include "windows.h"
+
+namespace ascend_moe {
+
+enum class Kernel;
+
+constexpr uint32_t kErrorWords = kMaxCores * kBlockWords;  // of all error blocks of a window
+
+class Group : public std::enable_shared_from_this<Group> {
+ public:
+    Group(std::string ep_name, std::string tp_group_name)
+        : name(std::move(ep_name)), tp_name(std::move(tp_group_name)) {}
+    ~Group();
+    Group(const Group&) = delete;
+    Group& operator=(const Group&) = delete;
+
+    // The group of a call, opened if this is its first. ACL_SUCCESS, or a status with a text.
+    static int Of(const char* op, const Attributes& attributes, std::shared_ptr<Group>* group);
+
+    const std::string name, tp_name;  // no tp_name: without TP
+
+    bool ours() const { return ours_; }
+    bool tp() const { return !tp_name.empty(); }
+    const Windows& ep_windows() const { return ep_; }
+    const Windows& tp_windows() const { return tp_; }
+    uint32_t ep_rank() const { return ep_rank_; }
+    uint64_t context() const { return context_; }  // device address of abi.h's Context
+    uint32_t timeout_ticks() const { return timeout_ticks_; }
+
+    // Why nothing can be launched any more: from the error blocks of the own window, which are read
+    // at most once a second. Empty while all is well.
+    std::string Failure();
+    // The same from blocks that have been read already.
+    std::string Failure(const uint32_t* records) const;
+
+ private:
+    int OpenOnce(const char* op, const Attributes& attributes);
+    int Open(const char* op, const Attributes& attributes);
+    // Empty: our kernels can serve the group, and ep_ and tp_ are known.
+    std::string WhyNotOurs(const Attributes& attributes);
+
+    // opening.cpp
+    int TakeMemory(const char* op);
+    int OpenOurs(const char* op, const Attributes& attributes);
+    int CheckWindows(const char* op, const Attributes& attributes);
+    int Meet(const char* op, const Windows& windows, uint32_t rank, const char* parameter,
+             uint32_t* nonce);
+    int Compare(const char* op, const char* parameter, const Meeting& own,
+                const std::vector<uint32_t>& blocks) const;
+    int WriteContext(const char* op, const Windows& windows, uint32_t rank);
+    int RunAlone(Kernel kernel, Meeting meeting);
+
+    // An opening that a capture refuses; the next call tries again.
+    static constexpr int kTryEagerFirst = -1;
+
+    std::mutex mutex_;
+    bool opened_ = false;
+    int status_ = 0;  // of opening
+    std::string problem_;
+    bool ours_ = false;
+    Windows ep_, tp_;
+    uint32_t ep_rank_ = 0, tp_rank_ = 0, nonce_ = 0, tp_nonce_ = 0;
+    uint64_t context_ = 0;
+    uint32_t timeout_ticks_ = 0;
+    int64_t looked_at_ = 0;  // milliseconds
+    std::string failure_;
+};
+
+}  // namespace ascend_moe

@@ -1,0 +1,9 @@
+// The device kernels, compiled for hostsim.
+#include "device/moe_kernels.cpp"
+#include "register.h"
+
+HOSTSIM_KERNEL(ascend_moe_meet);
+HOSTSIM_KERNEL(ascend_moe_open);
+HOSTSIM_KERNEL(ascend_moe_pack);
+HOSTSIM_KERNEL(ascend_moe_dispatch);
+HOSTSIM_KERNEL(ascend_moe_combine);

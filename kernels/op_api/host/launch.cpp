@@ -1,0 +1,178 @@
+// See launch.h: kernels on the virtual NPU, in hostsim, on the thread of the stream.
+//
+// Every launch has a simulated world of one rank of its own. Its memory is the operands of the
+// launch and the windows of the group, by the addresses that kernels see; peers are other processes
+// that write into the same windows. What the simulator's checker finds fails the stream, and so
+// does a kernel that gave up, at once: on hardware the next call says it.
+//
+// ASCEND_MOE_VNPU_TRACE=FILE appends a line of JSON per launch: kernel, group, rank, cores,
+// counters.
+#include "../launch.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+
+#include "../group.h"
+#include "../report.h"
+#include "hostsim.h"
+#include "standin.h"
+
+namespace ascend_moe {
+namespace {
+
+constexpr const char* kNames[] = {"ascend_moe_meet", "ascend_moe_open", "ascend_moe_pack",
+                                  "ascend_moe_dispatch", "ascend_moe_combine"};
+
+struct Range {
+    uint64_t begin, end;
+    std::string name;
+    bool window;
+};
+
+// Operands may overlap (views of one tensor); the simulator wants each address once.
+std::vector<Range> Joined(std::vector<Range> ranges) {
+    std::sort(ranges.begin(), ranges.end(),
+              [](const Range& a, const Range& b) { return a.begin < b.begin; });
+    std::vector<Range> joined;
+    for (Range& range : ranges) {
+        if (joined.empty() || range.begin >= joined.back().end) {
+            joined.push_back(std::move(range));
+        } else {
+            joined.back().end = std::max(joined.back().end, range.end);
+            joined.back().name += ", " + range.name;
+        }
+    }
+    return joined;
+}
+
+class Simulation {
+ public:
+    explicit Simulation(const Launch& launch) : launch_(launch) {
+        static std::atomic<uint64_t> launches{0};
+        hostsim_schedule schedule = {};
+        schedule.seed = ++launches * 1024 + launch.group->ep_rank();
+        schedule.landing_percent = 30;
+        schedule.stalled_rank = -1;
+        schedule.alone = 1;
+        schedule.max_steps = UINT64_MAX;
+        world_ = hostsim_new(&schedule);
+    }
+    ~Simulation() { hostsim_delete(world_); }
+
+    int Run() {
+        const char* name = kNames[static_cast<int>(launch_.kernel)];
+        const int status = MapMemory();
+        if (status != ACL_SUCCESS) return status;
+        hostsim_watch(world_, &Simulation::Gone, this);
+        std::vector<uint64_t> words;
+        for (const Operand& operand : launch_.operands) words.push_back(operand.address);
+        words.insert(words.end(), launch_.value.begin(), launch_.value.end());
+        const uint32_t id =
+            hostsim_launch(world_, static_cast<int32_t>(launch_.group->ep_rank()), 0,
+                           launch_.blocks, name, words.data(), static_cast<uint32_t>(words.size()));
+        if (id == 0) return standin::Fail(kInnerError, "no kernel %s takes these operands", name);
+        const bool finished = hostsim_run(world_) != 0;
+        Trace(name, id);
+        if (!finished)
+            return standin::Fail(kStuck, "%s is stuck: %s", name, hostsim_deadlock(world_));
+        const std::string findings = hostsim_findings(world_);
+        if (findings != "[]") {
+            return standin::Fail(kStuck, "%s on rank %u breaks a rule of the hardware: %s", name,
+                                 launch_.group->ep_rank(), findings.c_str());
+        }
+        return GaveUp();
+    }
+
+ private:
+    static constexpr int kStuck = ACL_ERROR_RT_VECTOR_CORE_EXCEPTION;
+
+    int MapMemory() {
+        std::vector<Range> ranges;
+        for (const Operand& operand : launch_.operands) {
+            if (operand.bytes > 0)
+                ranges.push_back(
+                    {operand.address, operand.address + operand.bytes, operand.name, false});
+        }
+        for (const auto* windows : {&launch_.group->ep_windows(), &launch_.group->tp_windows()}) {
+            for (uint32_t rank = 0; rank < windows->base.size(); ++rank) {
+                ranges.push_back({windows->base[rank], windows->base[rank] + windows->bytes,
+                                  "window of rank " + std::to_string(rank), true});
+                const uint64_t control = windows->control[rank];
+                if (control != windows->base[rank])
+                    ranges.push_back({control, control + kControlBytes,
+                                      "control words of rank " + std::to_string(rank), true});
+            }
+        }
+        for (const Range& range : Joined(std::move(ranges))) {
+            const uint64_t bytes = range.end - range.begin;
+            void* host = standin::HostAddress(reinterpret_cast<void*>(range.begin), bytes);
+            if (host == nullptr) {
+                return standin::Fail(kBadParameter,
+                                     "%s: %lu bytes do not lie in live device memory",
+                                     range.name.c_str(), static_cast<unsigned long>(bytes));
+            }
+            hostsim_map(world_, range.begin, bytes, static_cast<int32_t>(launch_.group->ep_rank()),
+                        range.name.c_str(), host);
+        }
+        return ACL_SUCCESS;
+    }
+
+    // A peer whose process has ended will not come: the kernel need not wait for its time limit.
+    static int32_t Gone(void* self, const char* wait, uint32_t peer) {
+        const Group& group = *static_cast<Simulation*>(self)->launch_.group;
+        const bool of_pair = strcmp(wait, "TP rank") == 0;
+        const auto found = standin::Group::Find(of_pair ? group.tp_name : group.name);
+        return found == nullptr || !found->Alive(peer);
+    }
+
+    int GaveUp() const {
+        if (launch_.kernel == Kernel::kMeet) return ACL_SUCCESS;  // the host compares
+        const uint64_t control = launch_.group->ep_windows().control[launch_.group->ep_rank()];
+        const void* records = standin::HostAddress(reinterpret_cast<void*>(control + kErrorOffset),
+                                                   kErrorWords * sizeof(uint32_t));
+        const std::string failure = launch_.group->Failure(static_cast<const uint32_t*>(records));
+        if (failure.empty()) return ACL_SUCCESS;
+        return standin::Fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s", failure.c_str());
+    }
+
+    void Trace(const char* name, uint32_t id) {
+        static const char* path = getenv("ASCEND_MOE_VNPU_TRACE");
+        if (path == nullptr || *path == '\0') return;
+        FILE* file = fopen(path, "a");
+        if (file == nullptr) return;
+        const std::string line = "{\"kernel\": \"" + std::string(name) + "\", \"group\": \"" +
+                                 launch_.group->name +
+                                 "\", \"rank\": " + std::to_string(launch_.group->ep_rank()) +
+                                 ", \"pid\": " + std::to_string(getpid()) +
+                                 ", \"cores\": " + std::to_string(launch_.blocks) +
+                                 ", \"counters\": " + hostsim_counters(world_, id) + "}\n";
+        fwrite(line.data(), 1, line.size(), file);  // one write: lines of ranks do not mix
+        fclose(file);
+    }
+
+    const Launch& launch_;
+    hostsim_world* world_;
+};
+
+}  // namespace
+
+int Start(const Launch& launch, aclrtStream stream) {
+    return standin::Launch(stream, kNames[static_cast<int>(launch.kernel)],
+                           [launch] { return Simulation(launch).Run(); });
+}
+
+bool StreamsShowFailures() {
+    static const bool left = standin::IntegerOption("TASK_QUEUE_ENABLE", 1) == 2;
+    return left;
+}
+
+int StartFailing(const char* name, int status, const std::string& text, aclrtStream stream) {
+    return standin::Launch(stream, name,
+                           [status, text] { return standin::Fail(status, "%s", text.c_str()); });
+}
+
+}  // namespace ascend_moe

@@ -1,0 +1,188 @@
+// Opening a group for our kernels: windows, the meeting, the context in device memory, the kernel
+// that clears the control area. docs/kernels.md section 4, point 5.
+#include <sys/random.h>
+
+#include <algorithm>
+
+#include "group.h"
+#include "launch.h"
+#include "report.h"
+#include "runtime.h"
+#include "settings.h"
+
+namespace ascend_moe {
+namespace {
+
+constexpr int64_t kTicksPerSecond = 50'000'000;  // of GetSystemCycle
+
+// In units of 1024 ticks; 0 is no limit.
+uint32_t Ticks(int64_t seconds) {
+    const int64_t units = seconds * kTicksPerSecond / 1024;
+    return static_cast<uint32_t>(std::min<int64_t>(units, UINT32_MAX));
+}
+
+// The same on all ranks, which have learnt the same numbers. Never 0.
+uint32_t NonceOf(const std::vector<uint32_t>& blocks) {
+    uint64_t state = 0;
+    for (size_t block = 0; block < blocks.size(); block += kBlockWords) {
+        for (uint32_t word = 0; word < 2; ++word) {  // splitmix64
+            state += 0x9e3779b97f4a7c15 + blocks[block + kMeetNonce + word];
+            state = (state ^ state >> 30) * 0xbf58476d1ce4e5b9;
+            state = (state ^ state >> 27) * 0x94d049bb133111eb;
+            state ^= state >> 31;
+        }
+    }
+    const uint32_t nonce = static_cast<uint32_t>(state ^ state >> 32);
+    return nonce == 0 ? 1 : nonce;
+}
+
+// "rank 3", "ranks 3, 5 and 9 more"
+std::string Names(const std::vector<uint32_t>& ranks) {
+    constexpr size_t kShown = 8;
+    std::string text = ranks.size() == 1 ? "rank " : "ranks ";
+    for (size_t i = 0; i < std::min(ranks.size(), kShown); ++i)
+        text += (i == 0 ? "" : ", ") + std::to_string(ranks[i]);
+    if (ranks.size() > kShown) text += " and " + std::to_string(ranks.size() - kShown) + " more";
+    return text;
+}
+
+}  // namespace
+
+int Group::TakeMemory(const char* op) {
+    void* memory = nullptr;
+    int status = aclrtMalloc(&memory, sizeof(Context), ACL_MEM_MALLOC_HUGE_FIRST);
+    context_ = reinterpret_cast<uint64_t>(memory);
+    const std::vector<char> zeros(sizeof(Context));
+    if (status == ACL_SUCCESS) status = CopyToDevice(context_, zeros.data(), zeros.size());
+    if (status == ACL_SUCCESS) return ACL_SUCCESS;
+    aclrtFree(memory);
+    context_ = 0;
+    if (RefusedByCapture(status)) return kTryEagerFirst;
+    return Fail(status, "%s: no device memory for the context of group_ep %s", op, name.c_str());
+}
+
+int Group::OpenOurs(const char* op, const Attributes& attributes) {
+    ep_rank_ = static_cast<uint32_t>(attributes.ep_rank_id);
+    tp_rank_ = static_cast<uint32_t>(attributes.tp_rank_id);
+    int status = CheckWindows(op, attributes);
+    if (status == ACL_SUCCESS) status = Meet(op, ep_, ep_rank_, "group_ep", &nonce_);
+    if (status == ACL_SUCCESS && tp()) status = Meet(op, tp_, tp_rank_, "group_tp", &tp_nonce_);
+    if (status == ACL_SUCCESS) status = WriteContext(op, ep_, ep_rank_);
+    if (status != ACL_SUCCESS) return status;
+    timeout_ticks_ = Ticks(KernelTimeoutSeconds());
+    status = RunAlone(Kernel::kOpen, Meeting{});
+    if (status != ACL_SUCCESS) return status;
+    ours_ = true;
+    Log(ACL_INFO, "group_ep %s: kernels of ascend_moe, rank %u of %u, windows of %lu MB through %s",
+        name.c_str(), ep_rank_, ep_.ranks, static_cast<unsigned long>(ep_.bytes >> 20),
+        ep_.provider.c_str());
+    return ACL_SUCCESS;
+}
+
+int Group::CheckWindows(const char* op, const Attributes& a) {
+    const struct {
+        const char* parameter;
+        const std::string& group;
+        Windows& windows;
+        int64_t size, rank;
+    } groups[] = {{"group_ep", name, ep_, a.ep_world_size, a.ep_rank_id},
+                  {"group_tp", tp_name, tp_, 2, a.tp_rank_id}};
+    for (size_t i = 0; i < (tp() ? 2 : 1); ++i) {
+        const auto& [parameter, group, windows, size, rank] = groups[i];
+        const Membership membership{windows.ranks, windows.rank};
+        const int status = CheckGroup(op, parameter, group, size, rank, &membership);
+        if (status != ACL_SUCCESS) return status;
+        if (windows.control.empty()) windows.control = windows.base;
+    }
+    if (ep_.ranks <= kMaxRanks) return ACL_SUCCESS;
+    return Fail(kInnerError, "%s: ep_world_size=%u, our kernels know %u ranks at most", op,
+                ep_.ranks, kMaxRanks);
+}
+
+int Group::RunAlone(Kernel kernel, Meeting meeting) {
+    meeting.timeout_ticks = Ticks(OpenTimeoutSeconds());
+    Launch launch{
+        kernel, GrantedCores(), {{"context", context_, sizeof(Context)}}, {}, shared_from_this()};
+    launch.Pass(meeting);
+    return OwnStream().Run(launch);
+}
+
+int Group::Meet(const char* op, const Windows& windows, uint32_t rank, const char* parameter,
+                uint32_t* nonce) {
+    int status = WriteContext(op, windows, rank);
+    if (status != ACL_SUCCESS) return status;
+    Meeting meeting{};
+    if (getrandom(meeting.nonce, sizeof(meeting.nonce), 0) != sizeof(meeting.nonce))
+        return Fail(kInnerError, "%s: no random numbers", op);
+    meeting.statement[0] = kAbiVersion << 8 | (tp() ? 1 : 0);
+    meeting.statement[1] = static_cast<uint32_t>(ep_.bytes / kPitchBytes);
+    meeting.statement[2] = static_cast<uint32_t>(tp_.bytes / kPitchBytes);
+    status = RunAlone(Kernel::kMeet, meeting);
+    if (status != ACL_SUCCESS) return status;
+    std::vector<uint32_t> blocks(windows.ranks * kBlockWords);
+    status = CopyFromDevice(blocks.data(), windows.control[rank] + kMeetOffset,
+                            blocks.size() * sizeof(uint32_t));
+    if (status != ACL_SUCCESS) return Fail(status, "%s: cannot read the own window", op);
+    *nonce = NonceOf(blocks);
+    return Compare(op, parameter, meeting, blocks);
+}
+
+int Group::Compare(const char* op, const char* parameter, const Meeting& own,
+                   const std::vector<uint32_t>& blocks) const {
+    const std::string& group = parameter == std::string("group_ep") ? name : tp_name;
+    std::vector<uint32_t> missing;
+    for (uint32_t rank = 0; rank < blocks.size() / kBlockWords; ++rank) {
+        const uint32_t* block = &blocks[rank * kBlockWords];
+        if (block[kMeetTag] != kMeetMagic || block[kMeetEcho] != own.nonce[0] ||
+            block[kMeetEcho + 1] != own.nonce[1]) {
+            missing.push_back(rank);
+        }
+    }
+    if (!missing.empty()) {
+        return Fail(kInnerError,
+                    "%s: %s of %s %s did not come to open the group within %ld s. It has died, has "
+                    "made no call yet, runs CANN's own kernels (ASCEND_MOE_KERNELS=off), or its "
+                    "process does not find the library of ascend_moe: run ascend-moe doctor there",
+                    op, Names(missing).c_str(), parameter, group.c_str(), OpenTimeoutSeconds());
+    }
+    constexpr const char* kWhat[kStatementWords] = {
+        "version of the library (with TP in the last bit)", "window of group_ep in 512 bytes",
+        "window of group_tp in 512 bytes"};
+    for (uint32_t word = 0; word < kStatementWords; ++word) {
+        std::vector<uint32_t> others;
+        for (uint32_t rank = 0; rank < blocks.size() / kBlockWords; ++rank) {
+            if (blocks[rank * kBlockWords + kMeetStatement + word] != own.statement[word])
+                others.push_back(rank);
+        }
+        if (others.empty()) continue;
+        return Fail(kInnerError, "%s: ranks of %s %s differ: %s is %u here, %u on %s", op,
+                    parameter, group.c_str(), kWhat[word], own.statement[word],
+                    blocks[others[0] * kBlockWords + kMeetStatement + word], Names(others).c_str());
+    }
+    return ACL_SUCCESS;
+}
+
+// The context as a kernel wants it for `windows`: those of the group, or of the TP pair for their
+// own meeting.
+int Group::WriteContext(const char* op, const Windows& windows, uint32_t rank) {
+    Context context{};
+    context.magic = kContextMagic;
+    context.version = kAbiVersion;
+    context.ep_rank = rank;
+    context.ep_size = windows.ranks;
+    context.nonce = nonce_;
+    context.tp_rank = tp_rank_;
+    context.tp_size = tp() ? 2 : 1;
+    context.tp_nonce = tp_nonce_;
+    context.window_bytes = windows.bytes;
+    context.tp_window_bytes = tp_.bytes;
+    std::copy(tp_.base.begin(), tp_.base.end(), context.tp_window);
+    std::copy(windows.base.begin(), windows.base.end(), context.window);
+    std::copy(windows.control.begin(), windows.control.end(), context.control);
+    const int status = CopyToDevice(context_, &context, sizeof(context));
+    return status == ACL_SUCCESS
+               ? ACL_SUCCESS
+               : Fail(status, "%s: cannot write the context of group_ep %s", op, name.c_str());
+}
+
+}  // namespace ascend_moe
