@@ -29,10 +29,10 @@ class CombineKernel {
         uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        bool after_combine = window.last_op == kLastCombine;
-        // All cores have read the state before one of them can give up.
-        if (after_combine || p.tp) AscendC::SyncAll<true>();
-        if (after_combine) WaitForRelease(pipe, window);
+        if (window.last_op == kLastCombine) WaitForRelease(pipe, window);
+        // With TP the next step may give up, and a core that only hears of it would not greet the
+        // other rank: first all have looked for failures.
+        if (p.tp) AscendC::SyncAll<true>();
         if (!window.failed) {
             if (p.tp) {
                 TpReturner<X>(pipe, window, p, tensors).Run();

@@ -27,6 +27,7 @@ class MeetKernel {
         Greet(meeting, count);
         LocalTensor<uint32_t> met = met_.Get<uint32_t>();
         for (uint32_t all = 0; all < count && !window_.failed;) {
+            if (WaitDropped(MOE_FLAG("meeting"))) return;
             LocalTensor<uint32_t> heard = heard_.Get<uint32_t>();
             {
                 PollScope poll;
@@ -66,11 +67,12 @@ class MeetKernel {
             met.SetValue(i, 0);
         }
         MOE_SYNC(S_MTE3);
-        for (uint32_t i = 0; i < count; ++i) Say(i);
+        for (uint32_t i = 0; i < count; ++i) Say(MOE_FLAG("greeting"), i);
         MOE_SYNC(MTE3_S);
     }
 
-    __aicore__ inline void Say(uint32_t i) {
+    __aicore__ inline void Say(FlagName what, uint32_t i) {
+        if (PostDropped(what)) return;
         Store(At<uint32_t>(window_.Control(peers_.begin + i, Place(window_.rank))),
               said_.Get<uint32_t>()[i * kBlockWords], kBlockWords);
     }
@@ -90,7 +92,7 @@ class MeetKernel {
             for (uint32_t word = 0; word < 2; ++word)
                 said.SetValue(kMeetEcho + word, block.GetValue(kMeetNonce + word));
             MOE_SYNC(S_MTE3);
-            Say(i);
+            Say(MOE_FLAG("answer"), i);
             MOE_SYNC(MTE3_S);
         }
         return hears_me ? 1 : 0;

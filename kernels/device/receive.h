@@ -43,7 +43,7 @@ class SlotWalk {
 
  private:
     __aicore__ inline void Read() {
-        if (expert >= (layout_.blocks * kPayloadWords - 1)) return;
+        if (CountsLayout::kExperts + expert >= layout_.blocks * kPayloadWords) return;
         count = blocks_.GetValue(source * layout_.blocks * kBlockWords +
                                  CountsLayout::Word(CountsLayout::kExperts + expert));
         in_list = taken_.GetValue(source);

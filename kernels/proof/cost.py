@@ -108,8 +108,8 @@ class Shape:
 
     @property
     def count_blocks(self) -> int:
-        """Tagged blocks of counts of one source: six numbers each, the total and one per local expert."""
-        return -(-(EXPERTS // self.ep + 1) // 6)
+        """Tagged blocks of counts of one source, six numbers each: the total, the mark, one per local expert."""
+        return -(-(EXPERTS // self.ep + 2) // 6)
 
 
 STAGE_PASSES = 6

@@ -32,6 +32,8 @@ class Outcome:
     counters: list[list[dict[str, Any]]] = field(default_factory=list)
     """Per step and rank."""
     sites: dict[str, int] = field(default_factory=dict)
+    failed: int = 0
+    """How many ranks have an error record, where that is allowed."""
 
     @property
     def problems(self) -> list[str]:

@@ -75,6 +75,11 @@ class Packing(ctypes.Structure):
     ]
 
 
+def meeting(rank: int, nonce: int) -> Meeting:
+    """What a rank brings to the meeting before the group has this nonce."""
+    return Meeting(nonce=(nonce ^ rank, rank + 1), statement=(1, rank, 3))
+
+
 def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
     """The kernel parameters of one call; ``call`` has every keyword of the operator."""
     world = World.of_call(call)
@@ -172,6 +177,7 @@ class KernelGroup:
         timeout_ticks: int = 0,
         mapped: Sequence[int] = (),
         only: int | None = None,
+        opened: bool = True,
     ) -> None:
         """``ranks`` counts all: rank ``r`` is EP rank ``r // tp`` of plane ``r % tp``; pairs are TP pairs.
 
@@ -192,13 +198,20 @@ class KernelGroup:
         ]
         self._sizes, self._tp = (window_bytes, tp_window_bytes), tp
         self.contexts: dict[int, int] = {}
-        self.open(nonce)
+        if opened:
+            self.open(nonce)
 
     def open(self, nonce: int) -> None:
         """Enqueues the meeting and `open` under a nonce.
 
         Again: as if the group had been destroyed and made anew on the same buffers.
         """
+        self.meet(nonce)
+        for rank in self.local:
+            self._launch_opening("ascend_moe_open", rank, nonce)
+
+    def meet(self, nonce: int) -> None:
+        """Enqueues the meeting alone, with new contexts."""
         tp, pad = self._tp, [0] * (MAX_RANKS - len(self.windows) // self._tp)
         for rank in self.local:
             ep_rank, tp_rank = divmod(rank, tp)
@@ -212,15 +225,13 @@ class KernelGroup:
                 *2 * [*plane, *pad],
             )
             self.contexts[rank] = self.simulator.put(rank, raw, "context")
-            meeting = Meeting(
-                nonce=(nonce ^ rank, rank + 1),
-                statement=(1, 2, 3),
-                timeout_ticks=self.timeout_ticks,
-            )
-            for kernel in ("ascend_moe_meet", "ascend_moe_open"):
-                self.simulator.launch(
-                    rank, kernel, [self.contexts[rank], *words(meeting)], self.cores[rank]
-                )
+            self._launch_opening("ascend_moe_meet", rank, nonce)
+
+    def _launch_opening(self, kernel: str, rank: int, nonce: int) -> None:
+        given = meeting(rank, nonce)
+        given.timeout_ticks = self.timeout_ticks
+        arguments = [self.contexts[rank], *words(given)]
+        self.simulator.launch(rank, kernel, arguments, self.cores[rank])
 
     def _window(self, rank: int, size: int, name: str, old_data: bytes) -> int:
         address = self.simulator.alloc(rank, size, name)

@@ -1,13 +1,26 @@
 """Who does not come, comes late or comes with other cores: kernels end, name the peer, and announce nothing wrong."""
 
-from dataclasses import dataclass
-from random import Random
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 
 from kernels.proof.execution import compare_with_oracle, execute, old_window
-from kernels.proof.group import NONCE, KernelGroup, tp_window_bytes, window_bytes
+from kernels.proof.failures import (
+    ABSENT,
+    COMBINE,
+    DISPATCH,
+    FOREIGN_USE,
+    OTHER_CALL,
+    LateCase,
+    Record,
+    UnequalCase,
+    enqueue,
+    failures,
+    new_group,
+    records,
+)
+from kernels.proof.group import NONCE
 from kernels.proof.programs import Program, Shape, layer_program
 from kernels.proof.simulator import Schedule, Simulator
 
@@ -15,73 +28,6 @@ pytestmark = pytest.mark.usefixtures("proof_library")
 
 SMALL = Shape(ranks=2, max_batch=3, hidden=1024, topk=2, local_experts=2)
 TP_PAIR = Shape(ranks=2, max_batch=3, hidden=1024, topk=2, local_experts=1, tp=2)
-
-OPEN, DISPATCH, COMBINE = range(3)
-
-
-@dataclass(frozen=True)
-class Record:
-    """One error record of a rank: what the kernel wrote for the host (kernels/device/abi.h)."""
-
-    op: int
-    epoch: int
-    peer: int
-    cores: int
-
-    def step(self, program: Program) -> int:
-        """The number of the step that wrote it; 0 for `open`, in front of all."""
-        if self.op == OPEN:
-            return 0
-        name = "dispatch" if self.op == DISPATCH else "combine"
-        return [n for n, step in enumerate(program.steps) if step.op == name][self.epoch - 1]
-
-
-def records(simulator, group, nonce=NONCE):
-    """Per rank its error records, in order and without doubles."""
-    found = []
-    for window in group.windows:
-        blocks = simulator.get(window + 512, torch.empty(48, 8, dtype=torch.int32))[0]
-        mine = {
-            Record(op, epoch, peer - 1, cores)
-            for tag, epoch, peer, op, cores, *_ in blocks.tolist()
-            if tag == nonce and peer
-        }
-        found.append(sorted(mine, key=lambda record: (record.op, record.epoch, record.peer)))
-    return found
-
-
-def failures(simulator, group):
-    """Per rank the number of cores that have given up, as the host reads it."""
-    return [
-        int(simulator.get(window + 32, torch.empty(8, dtype=torch.int32))[0][0])
-        for window in group.windows
-    ]
-
-
-def new_group(simulator, program, *, timeout_ticks=0, cores=4):
-    calls = [(step.op, call) for step in program.steps for call in step.calls]
-    return KernelGroup(
-        simulator,
-        program.ranks,
-        window_bytes(calls),
-        tp=program.tp,
-        tp_window_bytes=tp_window_bytes(program.hidden, 8),
-        timeout_ticks=timeout_ticks,
-        old_data=old_window(1),
-        cores=cores,
-    )
-
-
-def enqueue(group, program, ranks=None):
-    """All steps on the first `ranks` ranks; the results per step."""
-    results = []
-    for step in program.steps:
-        calls = step.calls[:ranks]
-        if step.op == "dispatch":
-            results.append(group.dispatch(calls))
-        else:
-            results.append(group.combine(calls, results[step.of][: len(calls)]))
-    return results
 
 
 @dataclass
@@ -96,21 +42,12 @@ class Ending:
     failures: list
 
 
-def play(shape, order, *, absent, timeout_ticks, last_cores=None):
-    """A program whose last operator the ranks from ``absent`` on never launch, the others with ``last_cores``."""
+def play(shape, order, *, absent, timeout_ticks):
+    """A program whose last operator the ranks from ``absent`` on never launch."""
     program = layer_program("absent", shape, 1, order)
-    last = Program("last", program.contract, program.steps[-1:])
-    before = Program("before", program.contract, program.steps[:-1])
     with Simulator(Schedule(seed=2, patience=3)) as simulator:
         group = new_group(simulator, program, timeout_ticks=timeout_ticks)
-        results = enqueue(group, before)
-        if last_cores:
-            group.cores = last_cores
-        calls = last.steps[0].calls[:absent]
-        if last.steps[0].op == "dispatch":
-            group.dispatch(calls)
-        else:
-            group.combine(calls, results[last.steps[0].of][:absent])
+        enqueue(group, program, absent=absent)
         finished = simulator.run()
         return Ending(
             finished,
@@ -148,44 +85,26 @@ def test_a_peer_that_never_comes_ends_in_an_error_record(shape, order, who):
     assert ending.failures[-1] == 0
 
 
-@pytest.mark.parametrize(("order", "op"), [("d", DISPATCH), ("dc", COMBINE)])
-def test_tp_pairs_of_unequal_cores_end_in_an_error_record(order, op):
+@pytest.mark.parametrize("order", ["d", "dc", "dcc"])
+def test_tp_pairs_of_unequal_cores_end_in_an_error_record(order):
     """Without a time limit: nobody waits for a core that is not there."""
-    ending = play(TP_PAIR, order, absent=4, timeout_ticks=0, last_cores=[3, 5, 4, 1])
-    assert (ending.finished, ending.report, ending.findings) == (True, "", [])
-    assert ending.who == [[(1, op, 5)], [(0, op, 3)], [(1, op, 1)], [(0, op, 4)]]
+    program = layer_program("unequal", TP_PAIR, 1, order)
+    for seed in range(20):
+        assert UnequalCase(program, (3, 5, 4, 1)).run(Schedule(seed=seed)).problems == []
 
 
 @pytest.mark.parametrize("order", ["dcdc", "dccdcc"])
 @pytest.mark.parametrize("shape", [SMALL, TP_PAIR, Shape(4, 4, 1024, 3, 2)], ids=["2", "TP", "4"])
 def test_a_late_rank_spoils_no_result_of_others(shape, order):
-    """A rank is late by more than the time limit: whatever has no error record in front of it is right, everywhere.
+    """The launches behind a failed one are enqueued already.
 
-    The launches behind a failed one are enqueued already. If they announced rows, peers that were only slow would
-    take them for data.
+    If they announced rows, peers that were only slow would take them for data.
     """
-    program, failed = layer_program("late", shape, 2, order), 0
+    case, failed = LateCase(layer_program("late", shape, 2, order), 3), 0
     for seed in range(50):
-        random = Random(seed)
-        schedule = Schedule(
-            seed=seed,
-            patience=20,
-            stalled_rank=random.randrange(program.ranks),
-            stall_from=random.randrange(50, 1500),
-            stall_steps=random.choice((2000, 6000)),
-            landing_percent=random.choice((5, 30, 70)),
-        )
-        with Simulator(schedule) as simulator:
-            group = new_group(simulator, program, timeout_ticks=1, cores=3)
-            results = enqueue(group, program)
-            assert simulator.run(), simulator.deadlock
-            for rank, mine in enumerate(records(simulator, group)):
-                right = min((record.step(program) for record in mine), default=len(results))
-                failed += right < len(results)
-                for number in range(right):
-                    step = program.steps[number]
-                    wrong = compare_with_oracle(group, step, rank, results[number][rank])
-                    assert not wrong, f"seed {seed} step {number} rank {rank}: {wrong}"
+        outcome = case.run(Schedule(seed=seed))
+        assert outcome.problems == [], seed
+        failed += outcome.failed
     assert failed > 20
 
 
@@ -213,9 +132,9 @@ def test_a_broken_group_is_whole_again_after_open():
     program = layer_program("again", SMALL, 1, "dc")
     with Simulator(Schedule(seed=2, patience=3)) as simulator:
         group = new_group(simulator, program, timeout_ticks=100)
-        enqueue(group, program, ranks=1)
+        enqueue(group, Program("first", program.contract, program.steps[:1]), absent=1)
         assert simulator.run()
-        assert records(simulator, group)[0] == [Record(DISPATCH, 1, 1, 0)]
+        assert records(simulator, group)[0] == [Record(DISPATCH, 1, 1, 0, ABSENT)]
         group.open(NONCE + 1)
         results = enqueue(group, program)
         assert simulator.run()
@@ -223,6 +142,58 @@ def test_a_broken_group_is_whole_again_after_open():
         for step, ranks in zip(program.steps, results, strict=True):
             for rank, result in enumerate(ranks):
                 assert compare_with_oracle(group, step, rank, result) == ""
+
+
+@pytest.mark.parametrize(
+    ("op", "other"),
+    [
+        (DISPATCH, {"hidden": 2048}),
+        (DISPATCH, {"topk": 1}),
+        (DISPATCH, {"local_experts": 3}),
+        (DISPATCH, {"quant": True}),
+        (DISPATCH, {"dtype": torch.float16}),
+        (COMBINE, {"comm_quant": True}),
+    ],
+)
+def test_ranks_whose_calls_differ_name_each_other(op, other):
+    """Without a time limit: the flags carry a mark of the call."""
+    order = "d" if op == DISPATCH else "dc"
+    programs = [layer_program("own", replace(SMALL, **change), 1, order) for change in ({}, other)]
+    largest = Program("largest", SMALL.contract, [step for p in programs for step in p.steps])
+    with Simulator(Schedule(seed=3)) as simulator:
+        group = new_group(simulator, largest)
+        steps = list(zip(*(program.steps for program in programs), strict=True))
+        dispatched = group.dispatch([steps[0][0].calls[0], steps[0][op == DISPATCH].calls[1]])
+        if op == COMBINE:
+            group.combine([steps[1][0].calls[0], steps[1][1].calls[1]], dispatched)
+        assert simulator.run(), simulator.deadlock
+        assert simulator.findings == []
+        named = [[(r.op, r.peer, r.reason) for r in mine] for mine in records(simulator, group)]
+        assert named == [[(op, 1, OTHER_CALL)], [(op, 0, OTHER_CALL)]]
+
+
+@pytest.mark.parametrize("order", ["dd", "dc", "dcc"])
+def test_foreign_use_of_the_buffer_is_named(order):
+    """Somebody's collective ran over the control area: the next launch says so, on all ranks, and waits for nobody."""
+    program = layer_program("foreign", SMALL, 1, order)
+    before = Program("before", program.contract, program.steps[:-1])
+    for content in (b"\0", b"\xa5"):
+        with Simulator(Schedule(seed=3)) as simulator:
+            group = new_group(simulator, program)
+            results = enqueue(group, before)
+            assert simulator.run()
+            for window in group.windows:
+                simulator.write(window, 512 * content)
+            last = program.steps[-1]
+            if last.op == "dispatch":
+                group.dispatch(last.calls)
+            else:
+                group.combine(last.calls, results[last.of])
+            assert simulator.run(), simulator.deadlock
+            assert simulator.findings == []
+            op = DISPATCH if last.op == "dispatch" else COMBINE
+            for rank, mine in enumerate(records(simulator, group)):
+                assert [(r.op, r.peer, r.reason) for r in mine] == [(op, rank, FOREIGN_USE)]
 
 
 def test_old_epochs_are_not_flags_of_ours():

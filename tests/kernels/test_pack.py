@@ -1,37 +1,63 @@
-"""Tensors with strides become contiguous."""
+"""Packing of strided tensors, against torch's own copy."""
+
+from random import Random
 
 import pytest
 import torch
 
-from kernels.proof.group import Packing, words
-from kernels.proof.simulator import Schedule, Simulator
+from kernels.proof.simulator import Schedule
+from kernels.proof.small_cases import PackCase
 
 pytestmark = pytest.mark.usefixtures("proof_library")
 
 
+def values(*shape, dtype):
+    return torch.randint(-100, 100, shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float16, torch.float32, torch.int64])
 @pytest.mark.parametrize(
-    ("shape", "strides", "dtype"),
+    "view",
     [
-        ((3, 5, 7), (50, 9, 1), torch.bfloat16),  # rows of odd length, apart
-        ((2, 3, 40), (1, 2, 6), torch.int8),  # the innermost dimension is the outermost in memory
-        ((4, 2, 1500), (0, 3000, 2), torch.float32),  # more elements than one strided copy takes
-        ((1, 6, 9), (0, 4, 0), torch.int32),  # an element that repeats
-        ((1, 3, 20000), (0, 20001, 1), torch.bfloat16),  # rows longer than a piece
+        lambda whole: whole[:, :1031],
+        lambda whole: whole[1:, 3:],
+        lambda whole: whole[::2, ::3],
+        lambda whole: whole.t(),
+        lambda whole: whole[0, ::7],
+        lambda whole: whole[:, 0],
+        lambda whole: whole[:2].view(2, 41, 50)[:, ::2, 1:],
+        lambda whole: whole[:1, :8].expand(5, 8),
+        lambda whole: whole[:, :1].expand(6, 70),
+    ],
+    ids=[
+        "rows",
+        "offset",
+        "steps",
+        "transposed",
+        "vector",
+        "column",
+        "3-D",
+        "row again",
+        "element again",
     ],
 )
-@pytest.mark.parametrize("cores", [1, 5])
-def test_pack(shape, strides, dtype, cores):
-    span = 1 + sum((n - 1) * step for n, step in zip(shape, strides, strict=True))
-    raw = torch.randint(-128, 128, (span,)).to(dtype)
-    size = raw.element_size()
-    packing = Packing(size=shape, element_bytes=size, stride=tuple(step * size for step in strides))
-    expected = raw.as_strided(shape, strides).contiguous()
-    with Simulator(Schedule(seed=cores)) as simulator:
-        target = simulator.alloc(0, expected.numel() * size, "target")
-        source = simulator.put(0, raw, "source", offset=size)
-        simulator.launch(0, "ascend_moe_pack", [source, target, *words(packing)], cores)
-        assert simulator.run()
-        assert simulator.findings == []
-        content, written = simulator.get(target, expected)
-    assert written.all()
-    assert torch.equal(content, expected)
+def test_views_become_what_torch_makes_of_them(view, dtype):
+    tensor = view(values(6, 2050, dtype=dtype))
+    for cores in (1, 3, 48):
+        assert PackCase(tensor, cores).run(Schedule(seed=cores)).problems == []
+
+
+def test_rows_longer_than_a_piece():
+    assert PackCase(values(3, 40_000, dtype=torch.float16)[:, 1:], 2).run(Schedule()).problems == []
+    assert PackCase(values(2, 9000, dtype=torch.int64)[:, ::4], 2).run(Schedule()).problems == []
+
+
+def test_random_views():
+    random = Random(5)
+    for seed in range(60):
+        shape = [random.randint(1, 9), random.randint(1, 40), random.randint(1, 120)]
+        whole = values(*shape, dtype=random.choice((torch.int8, torch.int32)))
+        tensor = whole.permute(random.sample(range(3), 3))
+        tensor = tensor[:, random.randrange(tensor.shape[1]) :, :: random.randint(1, 4)]
+        case = PackCase(tensor, random.choice((1, 2, 7)))
+        assert case.run(Schedule(seed=seed)).problems == [], (tensor.shape, tensor.stride())

@@ -1,0 +1,91 @@
+"""The two kernels that no program of layers shows at work: the meeting before a group is opened, and packing."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .execution import MEET_MAGIC, MEET_OFFSET, Outcome, old_window
+from .group import NONCE, KernelGroup, meeting
+from .simulator import Schedule, Simulator
+
+WINDOW_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class MeetingCase:
+    """Ranks meet, again and again on the same windows; what each has heard of each must be this meeting's."""
+
+    ranks: int
+    cores: int
+    rounds: int = 2
+    old_data: bool = True
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        mismatches = []
+        with Simulator(schedule, site) as simulator:
+            group = KernelGroup(
+                simulator,
+                self.ranks,
+                WINDOW_BYTES,
+                cores=self.cores,
+                old_data=old_window(schedule.seed) if self.old_data else b"",
+                opened=False,
+            )
+            for number in range(self.rounds):
+                group.meet(NONCE + number)
+                finished = simulator.run()
+                if not finished:
+                    break
+                mismatches += self._wrong(simulator, group, NONCE + number)
+            return Outcome(
+                simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
+            )
+
+    def _wrong(self, simulator: Simulator, group: KernelGroup, nonce: int) -> list[str]:
+        wrong = []
+        for rank, window in enumerate(group.windows):
+            size = torch.empty(self.ranks, 8, dtype=torch.int32)
+            blocks = simulator.get(window + MEET_OFFSET, size)[0].tolist()
+            own = meeting(rank, nonce)
+            for peer, block in enumerate(blocks):
+                given = meeting(peer, nonce)
+                expected = (MEET_MAGIC, *given.nonce, *own.nonce, *given.statement)
+                if block != [ctypes.c_int32(word).value for word in expected]:
+                    wrong.append(f"what rank {rank} has heard of rank {peer} differs: {block}")
+        return wrong
+
+
+@dataclass(frozen=True)
+class PackCase:
+    """One strided tensor of at most three dimensions."""
+
+    tensor: Tensor
+    cores: int
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        tensor, width = self.tensor, self.tensor.element_size()
+        missing = 3 - tensor.dim()
+        sizes = [1] * missing + list(tensor.shape)
+        strides = [0] * missing + [step * width for step in tensor.stride()]
+        storage = torch.tensor([], dtype=tensor.dtype).set_(tensor.untyped_storage())
+        packing = struct.unpack("<5Q", struct.pack("<4I3Q", *sizes, width, *strides))
+        with Simulator(schedule, site) as simulator:
+            source = simulator.put(0, storage, "source") + tensor.storage_offset() * width
+            target = simulator.alloc(0, tensor.numel() * width, "target")
+            simulator.launch(0, "ascend_moe_pack", [source, target, *packing], self.cores)
+            finished = simulator.run()
+            mismatches = []
+            if finished:
+                found, written = simulator.get(target, tensor.contiguous())
+                if not written.all() or not torch.equal(found, tensor.contiguous()):
+                    mismatches = ["the packed tensor differs"]
+            return Outcome(
+                simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
+            )
