@@ -4,14 +4,17 @@ import re
 
 import pytest
 
-SMALL = "HCCL_BUFFSIZE is too SMALL: the group has 200 MB, NEEDED_HCCL_BUFFSIZE = 478 MB"
+OURS = {"ASCEND_MOE_KERNELS": "require", "ASCEND_MOE_TIMEOUT_S": "5"}
+STOCK = {"ASCEND_MOE_KERNELS": "off"}
+
+# By case, what every rank is told with our kernels and with those that stand for CANN's.
 MISTAKES = {
-    "ranks_disagree": "disagree about moe_expert_num",
-    "uneven_batch": "disagree about max_bs",
-    "wrong_rank": "in which this is rank",
-    "dispatch_meets_combine": "disagree about operator",
-    "collectives_disagree": "the ranks disagree: rank",
-    "unknown_operator": "SwiGlu",
+    "ranks_disagree": ("made another call", "disagree about moe_expert_num"),
+    "uneven_batch": ("made another call", "disagree about max_bs"),
+    "wrong_rank": ("in which this is rank", "in which this is rank"),
+    "dispatch_meets_combine": ("did not come (time limit 5 s)", "disagree about operator"),
+    "collectives_disagree": ("the ranks disagree: rank", "the ranks disagree: rank"),
+    "unknown_operator": ("SwiGlu", "SwiGlu"),
 }
 
 
@@ -23,28 +26,42 @@ def texts(done) -> dict[tuple[str, int], str]:
 
 @pytest.mark.parametrize("queue", ["0", "1", "2"])
 def test_text_reaches_python(run, queue):
-    """A check of phase one, and an error of the kernel on one rank, in each mode of torch_npu's task queue."""
-    told = texts(
-        run(
-            "failures.py",
-            "window_too_small",
-            "id_out_of_range",
-            environment={"TASK_QUEUE_ENABLE": queue},
-        )
-    )
+    """A window too small for our kernels, and a kernel that gave up, in each mode of torch_npu's task queue."""
+    environment = OURS | {"TASK_QUEUE_ENABLE": queue, "HCCL_BUFFSIZE": "1"}
+    told = texts(run("failures.py", "window_too_small", "ranks_disagree", environment=environment))
     for rank in (0, 1):
-        assert SMALL in told["window_too_small", rank]
+        small = told["window_too_small", rank]
+        # 64 tokens of 14336 bytes, 2 lists of 512 rows of 8 bytes, four times; 256 KiB of control words.
+        assert "the group has 1 MB, NEEDED_HCCL_BUFFSIZE = 2 MB (3964928 bytes" in small
+        assert "the largest max_bs that fits is 31" in small
+        assert f"rank {1 - rank} made another call" in told["ranks_disagree", rank]
+
+
+@pytest.mark.parametrize("queue", ["0", "1", "2"])
+def test_text_of_stock_operators(run, queue):
+    environment = STOCK | {"TASK_QUEUE_ENABLE": queue}
+    told = texts(run("failures.py", "window_too_small", "id_out_of_range", environment=environment))
+    for rank in (0, 1):
+        assert (
+            "the group has 200 MB, NEEDED_HCCL_BUFFSIZE = 478 MB" in told["window_too_small", rank]
+        )
         assert "expert_ids[0, 1]=9, must be in [0, 4)" in told["id_out_of_range", rank]
 
 
-def test_mistakes_have_a_name(run):
-    told = texts(run("failures.py", *MISTAKES))
-    for case, text in MISTAKES.items():
+@pytest.mark.parametrize(("kernels", "column"), [(OURS, 0), (STOCK, 1)], ids=["ours", "stock"])
+def test_mistakes_have_a_name(run, kernels, column):
+    told = texts(run("failures.py", *MISTAKES, environment=kernels))
+    for case, expected in MISTAKES.items():
         for rank in (0, 1):
-            assert text in told[case, rank]
+            assert expected[column] in told[case, rank]
 
 
 def test_dead_ranks_are_noticed(run):
-    told = texts(run("failures.py", "dead_rank", "dead_rank_in_collective"))
+    """At once, long before the time limit: the virtual NPU sees that the process has ended."""
+    environment = {"ASCEND_MOE_KERNELS": "require"}
+    told = texts(run("failures.py", "dead_rank", "dead_in_kernel", environment=environment))
+    assert "rank 1 did not come (time limit 1836 s)" in told["dead_rank", 0]
+    assert "rank 1 did not come (time limit 1836 s)" in told["dead_in_kernel", 0]
+    told = texts(run("failures.py", "dead_rank", "dead_rank_in_collective", environment=STOCK))
     assert "rank 1 is gone" in told["dead_rank", 0]
     assert "rank 1 is gone" in told["dead_rank_in_collective", 0]

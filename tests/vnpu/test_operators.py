@@ -1,6 +1,12 @@
-"""The two operators, called as torch_npu's own functions on npu tensors of several processes."""
+"""The two operators, called as torch_npu's own functions on npu tensors of several processes.
+
+Whose kernels run is chosen by ASCEND_MOE_KERNELS: *ours* in hostsim, or *stock*, plain C++ in place of CANN's.
+"""
 
 import pytest
+
+OURS = {"ASCEND_MOE_KERNELS": "require"}
+STOCK = {"ASCEND_MOE_KERNELS": "off"}
 
 
 @pytest.mark.parametrize(
@@ -15,21 +21,42 @@ import pytest
     ],
 )
 def test_vendor_kernels(run, ranks, tp, product, cases):
-    """Bit for bit what the vendor's kernels returned (tests/data/golden)."""
-    done = run("golden_cases.py", ranks, tp, product, product=product)
+    """Bit for bit what the vendor's kernels returned (tests/data/golden); ours on A3."""
+    done = run(
+        "golden_cases.py",
+        ranks,
+        tp,
+        product,
+        product=product,
+        environment=OURS if product == "A3" else {},
+    )
     assert f"{cases} golden cases equal" in done.stdout
 
 
-@pytest.mark.parametrize(("ranks", "tp", "product"), [(4, 1, "A3"), (4, 2, "A3"), (3, 1, "A2")])
-def test_oracle(run, ranks, tp, product):
+@pytest.mark.parametrize(
+    ("ranks", "tp", "product", "worlds", "kernels"),
+    [
+        (4, 1, "A3", 25, OURS),
+        (4, 2, "A3", 25, OURS),
+        (16, 1, "A3", 8, OURS),
+        (4, 1, "A3", 12, STOCK),
+        (4, 2, "A3", 12, STOCK),
+        (3, 1, "A2", 25, {}),
+    ],
+    ids=["ours", "ours-tp", "ours-16", "stock", "stock-tp", "A2"],
+)
+def test_oracle(run, ranks, tp, product, worlds, kernels):
     """Bit for bit what the oracle returns, for random legal calls of every mode, strided tensors too."""
-    done = run("random_worlds.py", ranks, tp, 25, product, product=product)
-    assert "25 random worlds equal" in done.stdout
+    done = run("random_worlds.py", ranks, tp, worlds, product, product=product, environment=kernels)
+    assert f"{worlds} random worlds equal" in done.stdout
 
 
 @pytest.mark.parametrize("product", ["A2", "A3"])
 def test_hierarchy(run, product):
-    """Both orders of summation, both contracts of A2, two servers of eight (A2) or one of sixteen (A3)."""
+    """Both orders of summation, both contracts of A2, two servers of eight (A2) or one of sixteen (A3).
+
+    Our kernels have no hierarchy: the library hands such groups to CANN's own operators.
+    """
     environment = {
         "HCCL_BUFFSIZE": "600"
     }  # hierarchy needs more than 404 MB on A3, whatever the sizes
@@ -46,18 +73,20 @@ def test_hierarchy(run, product):
     assert "12 random worlds equal" in done.stdout
 
 
-def test_generations(run):
+@pytest.mark.parametrize("kernels", [OURS, STOCK], ids=["ours", "stock"])
+def test_generations(run, kernels):
     """aclnn V2, V3 and V4 of both operators, called without torch_npu in between."""
-    assert "V2, V3 and V4 equal the oracle" in run("generations.py").stdout
+    assert "V2, V3 and V4 equal the oracle" in run("generations.py", environment=kernels).stdout
 
 
 @pytest.mark.parametrize("product", ["A2", "A3"])
 def test_attributes(run, product):
-    """performance_info on both products, packed int4 tokens on A2."""
-    done = run("attributes.py", product, product=product)
+    """performance_info on both products, packed int4 tokens on A2: CANN's own operators only."""
+    done = run("attributes.py", product, product=product, environment=STOCK)
     assert f"attributes right on {product}" in done.stdout
 
 
 def test_window_sizes(run):
-    done = run("window_sizes.py", environment={"HCCL_BUFFSIZE": "1"})
+    environment = {"HCCL_BUFFSIZE": "1"} | STOCK
+    done = run("window_sizes.py", environment=environment)
     assert "the operators need what the formulas say" in done.stdout

@@ -67,6 +67,18 @@ def dead_rank(rank: int) -> None:
     dispatch(rank)
 
 
+def dead_in_kernel(rank: int) -> None:
+    """Rank 1 dies while its kernel waits for rank 0."""
+    dispatch(rank)
+    torch.npu.synchronize()
+    if rank == 1:
+        dispatch(rank)
+        time.sleep(0.5)
+        os._exit(0)
+    time.sleep(1)
+    dispatch(rank)
+
+
 def dead_rank_in_collective(rank: int) -> None:
     dist.all_reduce(torch.ones(4).npu())
     torch.npu.synchronize()

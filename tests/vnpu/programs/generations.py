@@ -108,8 +108,11 @@ def call(operator: str, generation: int, given: dict, outputs: list[torch.Tensor
         *arguments, ctypes.byref(workspace), ctypes.byref(executor)
     )
     assert status == 0, f"{symbol}GetWorkspaceSize: {status}"
+    scratch = torch.empty(max(workspace.value, 1), dtype=torch.uint8, device="npu")
     stream = ctypes.c_void_p(torch_npu.npu.current_stream().npu_stream)
-    status = getattr(operators, symbol)(None, ctypes.c_uint64(workspace.value), executor, stream)
+    status = getattr(operators, symbol)(
+        ctypes.c_void_p(scratch.data_ptr()), ctypes.c_uint64(workspace.value), executor, stream
+    )
     assert status == 0, f"{symbol}: {status}"
 
 
