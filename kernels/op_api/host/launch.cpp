@@ -27,10 +27,11 @@ namespace {
 constexpr const char* kNames[] = {"ascend_moe_meet", "ascend_moe_open", "ascend_moe_pack",
                                   "ascend_moe_dispatch", "ascend_moe_combine"};
 
+// Device memory of a rank; operands are this rank's.
 struct Range {
     uint64_t begin, end;
     std::string name;
-    bool window;
+    uint32_t rank;
 };
 
 // Operands may overlap (views of one tensor); the simulator wants each address once.
@@ -90,24 +91,28 @@ class Simulation {
  private:
     static constexpr int kStuck = ACL_ERROR_RT_VECTOR_CORE_EXCEPTION;
 
-    int MapMemory() {
+    std::vector<Range> Memory() const {
+        const Group& group = *launch_.group;
         std::vector<Range> ranges;
-        for (const Operand& operand : launch_.operands) {
-            if (operand.bytes > 0)
-                ranges.push_back(
-                    {operand.address, operand.address + operand.bytes, operand.name, false});
-        }
-        for (const auto* windows : {&launch_.group->ep_windows(), &launch_.group->tp_windows()}) {
+        const auto add = [&ranges](uint64_t begin, uint64_t bytes, const std::string& name,
+                                   uint32_t rank) {
+            if (bytes > 0) ranges.push_back({begin, begin + bytes, name, rank});
+        };
+        for (const Operand& operand : launch_.operands)
+            add(operand.address, operand.bytes, operand.name, group.ep_rank());
+        for (const Windows* windows : {&group.ep_windows(), &group.tp_windows()}) {
             for (uint32_t rank = 0; rank < windows->base.size(); ++rank) {
-                ranges.push_back({windows->base[rank], windows->base[rank] + windows->bytes,
-                                  "window of rank " + std::to_string(rank), true});
-                const uint64_t control = windows->control[rank];
-                if (control != windows->base[rank])
-                    ranges.push_back({control, control + kControlBytes,
-                                      "control words of rank " + std::to_string(rank), true});
+                const std::string owner = " of rank " + std::to_string(rank);
+                add(windows->base[rank], windows->bytes, "window" + owner, rank);
+                if (windows->control[rank] != windows->base[rank])
+                    add(windows->control[rank], kControlBytes, "control words" + owner, rank);
             }
         }
-        for (const Range& range : Joined(std::move(ranges))) {
+        return Joined(std::move(ranges));
+    }
+
+    int MapMemory() {
+        for (const Range& range : Memory()) {
             const uint64_t bytes = range.end - range.begin;
             void* host = standin::HostAddress(reinterpret_cast<void*>(range.begin), bytes);
             if (host == nullptr) {
@@ -115,7 +120,7 @@ class Simulation {
                                      "%s: %lu bytes do not lie in live device memory",
                                      range.name.c_str(), static_cast<unsigned long>(bytes));
             }
-            hostsim_map(world_, range.begin, bytes, static_cast<int32_t>(launch_.group->ep_rank()),
+            hostsim_map(world_, range.begin, bytes, static_cast<int32_t>(range.rank),
                         range.name.c_str(), host);
         }
         return ACL_SUCCESS;
