@@ -1,4 +1,5 @@
-// Telling the caller: a status with a text that reaches Python's exception, and one line for the log.
+// Telling the caller: a status with a text that reaches Python's exception, and one line for the
+// log.
 #pragma once
 
 #include <string>

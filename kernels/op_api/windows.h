@@ -1,10 +1,10 @@
 // Where the HCCL windows of an EP group are.
 //
-// A window is the HCCL buffer of one rank, mapped into every process of its group: our kernels write
-// into the windows of the other ranks and read their own. How a process gets the addresses depends on
-// the CANN that is running, not on the one that compiled this library, so each way is a provider (a
-// file in windows/) and the first one whose functions are there is asked. All functions are resolved
-// by dlsym (cann/symbols.h).
+// A window is the HCCL buffer of one rank, mapped into every process of its group: our kernels
+// write into the windows of the other ranks and read their own. How a process gets the addresses
+// depends on the CANN that is running, not on the one that compiled this library, so each way is a
+// provider (a file in windows/) and the first one whose functions are there is asked. All functions
+// are resolved by dlsym (cann/symbols.h).
 #pragma once
 
 #include <cstdint>
