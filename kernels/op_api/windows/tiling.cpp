@@ -151,7 +151,7 @@ Attempt ReadGeneral(uint64_t structure, Windows* found) {
         !Read(structure + kRemoteCount, &count, sizeof(count)) ||
         !Read(structure + kRemotes, remotes.data(), sizeof(Remote) * ranks))
         return Attempt::Failed("cannot read the structure of HcclAllocComResourceByTiling");
-    if (count == 0 || count > ranks)
+    if (count > ranks || (count == 0 && ranks > 1))
         return Contradiction("it has " + std::to_string(count) + " remote ranks, the group " +
                              std::to_string(ranks) + " ranks");
     for (uint32_t rank = 0; rank < ranks; ++rank) {

@@ -3,7 +3,7 @@
 //
 // Of a window, the structure knows the half that HCCL calls "in". For tests only,
 // ASCEND_MOE_VNPU_HCCL_STREAMS=40 lays the general structure out as the wrong public header of
-// autumn 2025 did, and ASCEND_MOE_VNPU_HCCL_FAULT=rank|relation|null spoils what its name says.
+// autumn 2025 did, and ASCEND_MOE_VNPU_HCCL_FAULT=rank|relation spoils what its name says.
 #include <map>
 #include <mutex>
 #include <vector>
@@ -78,7 +78,7 @@ uint64_t MakeGeneral(const standin::Communicator& communicator) {
     SetField(structure.data(), 32, InWindow(communicator, communicator.rank()));
     SetField(structure.data(), count, communicator.size() - 1);
     for (uint32_t rank = 0; rank < communicator.size(); ++rank) {
-        const bool none = rank == communicator.rank() || Fault("null");
+        const bool none = rank == communicator.rank();
         const uint64_t relation = none ? 0 : RelationTo(communicator, rank);
         SetField(structure.data(), count + 4 + 16 * rank, uint64_t{0});
         SetField(structure.data(), count + 4 + 16 * rank + 8, relation);
