@@ -3,6 +3,7 @@
 #include "executors.h"
 #include "group.h"
 #include "launch.h"
+#include "profiling.h"
 #include "report.h"
 #include "stock.h"
 
@@ -56,14 +57,17 @@ int Serve(const Call& call, uint64_t* workspace_bytes, aclOpExecutor** executor)
 }  // namespace
 
 int PhaseOne(const DispatchCall& call, uint64_t* workspace_bytes, aclOpExecutor** executor) {
+    const Range range("aclnnMoeDistributeDispatchGetWorkspaceSize");
     return Serve<DispatchArguments>(call, workspace_bytes, executor);
 }
 int PhaseOne(const CombineCall& call, uint64_t* workspace_bytes, aclOpExecutor** executor) {
+    const Range range("aclnnMoeDistributeCombineGetWorkspaceSize");
     return Serve<CombineArguments>(call, workspace_bytes, executor);
 }
 
 int PhaseTwo(const char* aclnn, void* workspace, uint64_t workspace_bytes, aclOpExecutor* executor,
              aclrtStream stream) {
+    const Range range(aclnn);
     if (executor == nullptr)
         return Fail(kNullPointer, "%s: phase two without a successful phase one", aclnn);
     Prepared prepared;

@@ -1,10 +1,16 @@
 // See report.h.
+//
+// aclGetRecentErrMsg, which torch_npu puts into its exception, hands out what libraries have told
+// CANN's error manager. The door for others than CANN is ReportUserDefinedErrMsg; where it is
+// missing (or refuses), the text goes to CANN's log, so that at least the plog has it. A text also
+// waits in this thread for TakeText: with TASK_QUEUE_ENABLE=2 phase one runs on a thread of
+// torch_npu that drops texts, and the text has to travel with the stream.
 #include "report.h"
 
 #include <cstdarg>
 #include <cstdio>
 
-#include "standin.h"
+#include "cann/symbols.h"
 
 namespace ascend_moe {
 namespace {
@@ -17,6 +23,21 @@ std::string Formatted(const char* format, va_list arguments) {
     return text;
 }
 
+// The error manager drops what is too long instead of cutting it. The end is what to do about the
+// error, so the middle goes.
+std::string Shortened(const std::string& text, size_t limit) {
+    if (text.size() < limit) return text;
+    const std::string gap = " [...] ";
+    const size_t half = (limit - 1 - gap.size()) / 2;
+    return text.substr(0, half) + gap + text.substr(text.size() - half);
+}
+
+bool TellCann(const std::string& text) {
+    const cann::ReportUserError report = cann::Cann().report_user_error;
+    return report != nullptr &&
+           report("EU0000", "%s", Shortened(text, cann::kUserErrorBytes).c_str()) == 0;
+}
+
 }  // namespace
 
 int Fail(int status, const char* format, ...) {
@@ -24,7 +45,8 @@ int Fail(int status, const char* format, ...) {
     va_start(arguments, format);
     last_text = Formatted(format, arguments);
     va_end(arguments);
-    return standin::Fail(status, "%s", last_text.c_str());
+    if (!TellCann(last_text)) Log(ACL_ERROR, "%s", last_text.c_str());
+    return status;
 }
 
 std::string TakeText() {

@@ -1,0 +1,133 @@
+// See windows.h. The order of the providers, and what is said when none has the windows.
+//
+//   kfc          CANN 9. What CANN's own operators with a context tensor use on A2 and A3
+//                (cann_ops_transformer, comm_context.cpp), so the best proven one.
+//   channel      CANN 9. The documented interface of HCCL, also for A3; CANN's own operators take
+//                it on 950 only. For a CANN without the experimental HcclGetRemoteIpcHcclBuf.
+//   tiling       CANN 8.x, private structures; also in 9.x.
+//   virtual-npu  the stand-in's own interface; in the host build only. Last, so that tests run the
+//                code above.
+//
+// The order must be the same on all ranks, since each provider meets the other ranks. It depends on
+// the installed CANN and the chip alone, and only their absence leads to the next one.
+// ASCEND_MOE_WINDOWS=<name> asks one of them and no other.
+#include "windows.h"
+
+#include <cstdlib>
+
+#include "report.h"
+#include "windows/provider.h"
+
+namespace ascend_moe {
+namespace {
+
+struct Row {
+    const char* name;
+    Provider provider;
+    uint32_t per_buffsize;  // CANN 9 shows the "in" and the "out" buffer as one, 8.x the first
+};
+
+constexpr Row kProviders[] = {
+    {"kfc", FromKfc, 2},
+    {"channel", FromChannels, 2},
+    {"tiling", FromTiling, 1},
+#ifdef ASCEND_MOE_VIRTUAL_NPU
+    {"virtual-npu", FromVirtualNpu, 2},
+#endif
+};
+
+std::string Chosen() {
+    const char* name = getenv("ASCEND_MOE_WINDOWS");
+    return name == nullptr ? "" : name;
+}
+
+// Empty when the windows are fit for use.
+std::string Defect(const Windows& windows) {
+    if (windows.rank >= windows.ranks || windows.base.size() != windows.ranks)
+        return "rank " + std::to_string(windows.rank) + " of " + std::to_string(windows.ranks) +
+               " with " + std::to_string(windows.base.size()) + " windows";
+    if (windows.bytes == 0) return "a window of 0 bytes";
+    for (uint32_t rank = 0; rank < windows.ranks; ++rank) {
+        if (windows.base[rank] == 0) return "no window of rank " + std::to_string(rank);
+        if (windows.base[rank] % 512 != 0)
+            return "the window of rank " + std::to_string(rank) + " is not aligned to 512 bytes";
+    }
+    return "";
+}
+
+int NoWindows(const std::string& group, const std::string& tried) {
+    return Fail(kInnerError,
+                "group_ep %s: no way to its HCCL windows. %s. Needed is CANN 8.1 to 9.2 with the "
+                "HCCL that belongs to it; ASCEND_MOE_KERNELS=off runs CANN's own kernels",
+                group.c_str(), tried.c_str());
+}
+
+}  // namespace
+
+const void* CommunicatorOf(const std::string& group) {
+    const cann::Symbols& cann = cann::Cann();
+    cann::HcclComm comm = nullptr;
+    if (cann.HcclCommGetHandleWithName.call != nullptr) {
+        cann.HcclCommGetHandleWithName(group.c_str(), &comm);
+    } else if (cann.HcomGetCommHandleByGroup.call != nullptr) {
+        cann.HcomGetCommHandleByGroup(group.c_str(), &comm);
+    }
+    return comm;
+}
+
+Attempt Attempt::Of(const char* call, cann::HcclResult result) {
+    const std::string why = std::string(call) + " returned " + std::to_string(result);
+    const bool absent = result == cann::kHcclNotSupport || result == cann::kHcclNotThere;
+    return absent ? Absent(why + " (not supported)") : Failed(why);
+}
+
+void SetWindow(Windows* windows, uint32_t rank, const void* address, uint64_t bytes) {
+    windows->base[rank] = reinterpret_cast<uint64_t>(address);
+    if (windows->bytes == 0 || bytes < windows->bytes) windows->bytes = bytes;
+}
+
+Attempt OpenGroup(const std::string& group, cann::HcclComm* comm, Windows* found) {
+    const cann::Symbols& cann = cann::Cann();
+    cann::HcclResult result = cann.HcclCommGetHandleWithName(group.c_str(), comm);
+    if (result != cann::kHcclSuccess) return Attempt::Of("HcclCommGetHandleWithName", result);
+    result = cann.HcclGetRankSize(*comm, &found->ranks);
+    if (result != cann::kHcclSuccess) return Attempt::Of("HcclGetRankSize", result);
+    result = cann.HcclGetRankId(*comm, &found->rank);
+    if (result != cann::kHcclSuccess) return Attempt::Of("HcclGetRankId", result);
+    if (found->rank >= found->ranks) return Attempt::Failed("HcclGetRankId is outside the group");
+    found->base.assign(found->ranks, 0);
+    void* address = nullptr;
+    uint64_t bytes = 0;
+    result = cann.HcclGetHcclBuffer(*comm, &address, &bytes);
+    if (result != cann::kHcclSuccess) return Attempt::Of("HcclGetHcclBuffer", result);
+    SetWindow(found, found->rank, address, bytes);
+    return Attempt::Found();
+}
+
+int FindWindows(const std::string& group, aclrtStream stream, Windows* found) {
+    if (group.empty() || group.size() >= 128)
+        return Fail(kBadParameter, "group_ep has %zu characters, must have 1 to 127", group.size());
+    const std::string chosen = Chosen();
+    std::string tried;
+    for (const Row& row : kProviders) {
+        if (!chosen.empty() && chosen != row.name) continue;
+        *found = {};
+        Attempt attempt = row.provider(group, stream, found);
+        found->provider = row.name;
+        found->per_buffsize = row.per_buffsize;
+        found->communicator = CommunicatorOf(group);
+        if (attempt.outcome == Attempt::kFound) {
+            const std::string defect = Defect(*found);
+            if (defect.empty()) return ACL_SUCCESS;
+            attempt = Attempt::Failed("it gave " + defect);
+        }
+        tried += (tried.empty() ? "" : "; ") + std::string(row.name) + ": " + attempt.why;
+        if (attempt.outcome == Attempt::kFailed) break;
+    }
+    if (tried.empty())
+        return Fail(kBadParameter, "ASCEND_MOE_WINDOWS=%s is none of kfc, channel, tiling",
+                    chosen.c_str());
+    return NoWindows(group, tried);
+}
+
+}  // namespace ascend_moe

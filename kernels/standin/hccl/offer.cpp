@@ -1,0 +1,80 @@
+// Which ways to its windows HCCL offers depends on the version of CANN:
+//
+//   libstandin_tiling    8.x and 9.x   HcclAllocComResourceByTiling
+//   libstandin_kfc       9.x           HcclKfc..., HcclCreateOpResCtx, HcclGetRemoteIpcHcclBuf
+//   libstandin_channel   9.x           HcclRankGraph..., HcclChannel...
+//
+// Each is a library of its own, loaded with libhccl when ASCEND_MOE_VNPU_CANN has it, so that a
+// function which that CANN lacks is really absent for dlsym. For tests only,
+// ASCEND_MOE_VNPU_HIDE=kfc,channel takes away more of them.
+#include "offer.h"
+
+#include <dlfcn.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace standin {
+namespace {
+
+struct Way {
+    const char* name;
+    int since;  // major version of CANN
+};
+constexpr Way kWays[] = {{"tiling", 8}, {"kfc", 9}, {"channel", 9}};
+
+bool Hidden(const std::string& name) {
+    const char* hidden = getenv("ASCEND_MOE_VNPU_HIDE");
+    return hidden != nullptr &&
+           ("," + std::string(hidden) + ",").find("," + name + ",") != std::string::npos;
+}
+
+__attribute__((constructor)) void LoadWays() {
+    const char* version = getenv("ASCEND_MOE_VNPU_CANN");
+    const int major = version == nullptr ? 9 : atoi(version);
+    for (const Way& way : kWays) {
+        if (major < way.since || Hidden(way.name)) continue;
+        const std::string library = "libstandin_" + std::string(way.name) + ".so";
+        if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
+            fprintf(stderr, "[virtual NPU] %s\n", dlerror());
+    }
+}
+
+}  // namespace
+
+std::shared_ptr<Communicator> Named(const char* name) {
+    return std::dynamic_pointer_cast<Communicator>(Group::Find(name == nullptr ? "" : name));
+}
+
+std::shared_ptr<Communicator> OfHandle(HcclComm comm) {
+    char name[COMM_NAME_MAX_LENGTH] = {};
+    if (comm == nullptr || HcclGetCommName(comm, name) != HCCL_SUCCESS) return nullptr;
+    return Named(name);
+}
+
+HcclResult MeetToBuildLinks(Communicator& communicator, const char* call) {
+    std::lock_guard<std::mutex> lock(communicator.kernel_mutex);
+    Segment& segment = communicator.segment();
+    const auto arrived = [&](uint32_t rank) -> std::atomic<uint32_t>& {
+        return segment.state(rank).arrived[kKernels];
+    };
+    const uint32_t turn = arrived(communicator.rank()).fetch_add(1) + 1;
+    segment.Notify();
+    for (uint32_t rank = 0; rank < communicator.size(); ++rank) {
+        const auto here = [&] { return static_cast<int32_t>(arrived(rank).load() - turn) >= 0; };
+        const std::string problem =
+            segment.WaitUntil(here, {rank}, IntegerOption("HCCL_CONNECT_TIMEOUT", 120));
+        if (problem.empty()) continue;
+        Fail(0, "%s of group %s: waiting for rank %u to build links: %s", call,
+             communicator.name().c_str(), rank, problem.c_str());
+        return HCCL_E_TIMEOUT;
+    }
+    return HCCL_SUCCESS;
+}
+
+HcclResult Wrong(const char* call, const char* what) {
+    Fail(0, "%s: %s", call, what);
+    return HCCL_E_PARA;
+}
+
+}  // namespace standin

@@ -1,0 +1,33 @@
+// The ways to a communicator's windows that HCCL offers to operator libraries, see offer.cpp.
+#pragma once
+
+#include <cstring>
+
+#include "communicator.h"
+
+namespace standin {
+
+// The communicator of this name or handle; null when this process has none.
+std::shared_ptr<Communicator> Named(const char* name);
+std::shared_ptr<Communicator> OfHandle(HcclComm comm);
+
+// Building links is collective: waits for all ranks, HCCL_CONNECT_TIMEOUT at most, as HCCL does.
+HcclResult MeetToBuildLinks(Communicator& communicator, const char* call);
+
+// A field of one of HCCL's structures, by its offset. The stand-in counts bytes, because the
+// library under test declares the structures: sharing them would prove nothing.
+template <typename T>
+T Field(const void* structure, size_t offset) {
+    T value;
+    memcpy(&value, static_cast<const char*>(structure) + offset, sizeof(value));
+    return value;
+}
+template <typename T>
+void SetField(void* structure, size_t offset, T value) {
+    memcpy(static_cast<char*>(structure) + offset, &value, sizeof(value));
+}
+
+// A wrong argument: the text and HCCL_E_PARA.
+HcclResult Wrong(const char* call, const char* what);
+
+}  // namespace standin
