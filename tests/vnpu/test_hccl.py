@@ -14,7 +14,7 @@ def test_collectives(run):
 
 def test_windows(run):
     """Twice the group's own size for every rank, and no memory before it is touched."""
-    assert "windows right" in run("windows.py").stdout
+    assert "windows right" in run("lazy_windows.py").stdout
 
 
 @pytest.mark.usefixtures("run")
@@ -25,7 +25,7 @@ def test_small_shared_memory():
         [*namespace, "mount", "-t", "tmpfs", "t", "/dev/shm"], check=False
     ).returncode:
         pytest.skip("this machine allows no mount namespaces")
-    command = [sys.executable, "-m", "ascend_moe", "run", str(PROGRAMS / "windows.py")]
+    command = [sys.executable, "-m", "ascend_moe", "run", str(PROGRAMS / "lazy_windows.py")]
     script = 'mount -t tmpfs -o size=1m none /dev/shm && exec "$@"'
     done = subprocess.run(
         [*namespace, "bash", "-c", script, "bash", *command],

@@ -14,9 +14,9 @@ import torch_npu  # noqa: F401
 def window_address() -> int:
     """The device address of a window like those of a communicator."""
     library = ctypes.CDLL("libascendcl.so")
-    library._ZN8standin9MapWindowEPvm.restype = ctypes.c_void_p
+    library._ZN7standin9MapWindowEPvm.restype = ctypes.c_void_p
     host = ctypes.create_string_buffer(4096)
-    return library._ZN8standin9MapWindowEPvm(host, ctypes.c_size_t(len(host)))
+    return library._ZN7standin9MapWindowEPvm(host, ctypes.c_size_t(len(host)))
 
 
 def address_of_child() -> int:
