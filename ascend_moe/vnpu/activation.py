@@ -10,6 +10,7 @@ from pathlib import Path
 from ascend_moe.vnpu import torchair_native
 from ascend_moe.vnpu.build import virtual_npu
 from ascend_moe.vnpu.environment import (
+    DEVICES,
     MARKER,
     MAX_DEVICES,
     announcement,
@@ -69,19 +70,24 @@ def environment_of_run(
     product: str | None, devices: int | None, *, force: bool = False
 ) -> dict[str, str]:
     """Check the request, build if necessary, announce, and return the variables to set."""
-    product = product or os.environ.get("ASCEND_MOE_PRODUCT") or "A3"
+    product = product or os.environ.get("ASCEND_MOE_PRODUCT", "").upper() or "A3"
     if product not in PRODUCTS:
         raise VirtualNpuError(f"product {product!r} is not one of {', '.join(PRODUCTS)}")
-    if devices is not None and not 1 <= devices <= MAX_DEVICES:
-        raise VirtualNpuError(f"{devices} devices: between 1 and {MAX_DEVICES} are possible")
+    devices = _device_count(devices, os.environ.get(DEVICES))
     if not force:
         refuse_beside_real_cann(os.environ)
     changes = variables(virtual_npu(), os.environ, product=product, devices=devices)
-    count = changes.get("ASCEND_MOE_VNPU_DEVICES") or os.environ.get(
-        "ASCEND_MOE_VNPU_DEVICES", "16"
-    )
-    print(announcement(product, int(count)), file=sys.stderr, flush=True)
+    print(announcement(product, devices), file=sys.stderr, flush=True)
     return changes
+
+
+def _device_count(wanted: int | None, variable: str | None) -> int:
+    """What was asked for, else what the variable says, else one server of A3."""
+    text = str(wanted) if wanted is not None else variable or "16"
+    if text.isascii() and text.isdecimal() and 1 <= int(text) <= MAX_DEVICES:
+        return int(text)
+    source = "" if wanted is not None else f"{DEVICES}="
+    raise VirtualNpuError(f"{source}{text} devices: between 1 and {MAX_DEVICES} are possible")
 
 
 def prepare_process(home: Path) -> None:

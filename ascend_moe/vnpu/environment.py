@@ -16,6 +16,7 @@ from ascend_moe.vnpu.build import CANN_VERSION, VirtualNpu
 from ascend_moe.vnpu.errors import VirtualNpuError
 
 MARKER = STAND_IN  # set to the home of the stand-in in every process that uses it
+DEVICES = "ASCEND_MOE_VNPU_DEVICES"
 CHILD_HOOK = Path(__file__).parent / "child"
 MAX_DEVICES = 1024
 
@@ -43,7 +44,7 @@ def variables(
     if product is not None:
         changes["ASCEND_MOE_PRODUCT"] = product
     if devices is not None:
-        changes["ASCEND_MOE_VNPU_DEVICES"] = str(devices)
+        changes[DEVICES] = str(devices)
     return changes
 
 

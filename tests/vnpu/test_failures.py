@@ -1,6 +1,7 @@
 """What goes wrong ends in an exception with our text, on every rank that takes part, and never in a hang."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -65,3 +66,22 @@ def test_dead_ranks_are_noticed(run):
     told = texts(run("failures.py", "dead_rank", "dead_rank_in_collective", environment=STOCK))
     assert "rank 1 is gone" in told["dead_rank", 0]
     assert "rank 1 is gone" in told["dead_rank_in_collective", 0]
+
+
+def shared_memory_files() -> set[str]:
+    """Of communicators; a process that outlives its parent would keep ``run`` from returning."""
+    return {path.name for path in Path("/dev/shm").iterdir() if re.search("vnpu|hccl", path.name)}
+
+
+@pytest.mark.parametrize("how", ["one", "collective"])
+def test_a_killed_rank_is_named(run, how):
+    done = run("killed.py", how)
+    assert "exit codes of the ranks: [0, -9, 0]" in done.stdout
+    for rank in (0, 2):
+        assert re.search(rf"^rank {rank}: .*rank 1 is gone", done.stdout, re.MULTILINE)
+    assert not shared_memory_files()
+
+
+def test_nothing_is_left_of_killed_ranks(run):
+    assert "codes [-9, -9, -9]" in run("killed.py", "all").stdout
+    assert not shared_memory_files()

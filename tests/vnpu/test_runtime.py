@@ -11,8 +11,10 @@ def test_tensors(run, queue, product):
     assert done.stdout.count("virtual NPU (") == 1
 
 
-def test_host_cannot_touch_device_memory(run):
-    done = run("dereference.py", code=-11)
+@pytest.mark.parametrize("which", ["tensor", "window", "forked"])
+def test_host_cannot_touch_device_memory(run, which):
+    """Nor a window of another rank; a forked child dies as well and does not loop in the handler."""
+    done = run("dereference.py", which, code=-11, timeout=60)
     assert "host code touched device memory" in done.stdout
     assert "1.0" not in done.stdout
 
@@ -23,3 +25,10 @@ def test_strict_memory_can_be_switched_off(run):
 
 def test_delay_shows_a_missing_synchronisation(run):
     run("missing_synchronisation.py", environment={"ASCEND_MOE_VNPU_DELAY_US": "300000"})
+
+
+@pytest.mark.parametrize("queue", ["0", "1"])
+def test_a_refused_operator_stays_loud(run, queue):
+    done = run("refused_operator.py", environment={"TASK_QUEUE_ENABLE": queue})
+    assert "operator FastGelu is not available" in done.stdout
+    assert "refused three times" in done.stdout

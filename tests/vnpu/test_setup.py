@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -39,6 +40,52 @@ def test_script_is_missing():
     done = run_command("no-such-script.py")
     assert done.returncode == 2
     assert "no-such-script.py does not exist" in done.stderr
+
+
+@pytest.mark.parametrize("count", ["abc", "0", "-1", "2000", "1.5"])
+def test_wrong_number_of_devices(count):
+    done = run_command("no-such-script.py", ASCEND_MOE_VNPU_DEVICES=count)
+    assert done.returncode == 2  # the script is looked for first
+    done = run_command(__file__, ASCEND_MOE_VNPU_DEVICES=count)
+    assert done.returncode == 1
+    wanted = (
+        f"ascend-moe run: ASCEND_MOE_VNPU_DEVICES={count} devices: between 1 and 1024 are possible"
+    )
+    assert done.stderr.strip() == wanted
+
+
+@pytest.mark.usefixtures("run")
+def test_the_exit_is_the_scripts(tmp_path):
+    """Its code, and a signal's; Ctrl-C reaches it as it would without us."""
+    script = tmp_path / "script.py"
+    script.write_text("import sys; sys.exit(7)")
+    assert run_command(str(script)).returncode == 7
+    script.write_text("import os, signal; os.kill(os.getpid(), signal.SIGTERM)")
+    assert run_command(str(script)).returncode == -signal.SIGTERM
+    script.write_text("import signal, os; os.kill(os.getpid(), signal.SIGINT)")
+    done = run_command(str(script))
+    assert done.returncode == -signal.SIGINT
+    assert "KeyboardInterrupt" in done.stderr
+
+
+@pytest.mark.usefixtures("run")
+@pytest.mark.parametrize("how", ["option", "variable"])
+def test_number_of_devices(tmp_path, how):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import torch, torch_npu\n"
+        "print(torch.npu.device_count())\n"
+        "try: torch.npu.set_device(3)\n"
+        "except RuntimeError as error: print(error)\n"
+    )
+    if how == "option":
+        done = run_command("--devices", "3", str(script))
+    else:
+        done = run_command(str(script), ASCEND_MOE_VNPU_DEVICES="3")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3\n")
+    assert "device 3, but there are 3 devices" in done.stdout
+    assert "(A3, 3 devices)" in done.stderr
 
 
 def test_no_torch_npu(monkeypatch):

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from vnpu_launch import REPOSITORY, clean_environment
 
+yaml = pytest.importorskip("yaml")  # comes with torch_npu
 TESTS = """
 import torch
 import torch.distributed as dist

@@ -177,14 +177,16 @@ class Arena {
     }
 
     // Says what happened before the process dies by the fault, which is left to whoever handled it
-    // before us.
+    // before us. A forked child has that handler already.
     static void ExplainFaults() {
+        static bool installed = false;
+        if (installed) return;
+        installed = true;
         struct sigaction action = {};
         action.sa_sigaction = [](int, siginfo_t* info, void*) {
             const Arena* arena = instance_;
             const char* p = static_cast<const char*>(info->si_addr);
-            if (arena != nullptr && p >= arena->device_base_ &&
-                p < arena->device_base_ + arena->bytes_) {
+            if (arena != nullptr && arena->Walls(p)) {
                 const char text[] =
                     "[virtual NPU] host code touched device memory; on an NPU this address is not "
                     "in the host's memory\n";
@@ -192,9 +194,18 @@ class Arena {
                 }
             }
             sigaction(SIGSEGV, &previous_, nullptr);
+            if (info->si_code <= 0) raise(SIGSEGV);  // sent by a process: it would not come again
         };
         action.sa_flags = SA_SIGINFO;
         sigaction(SIGSEGV, &action, &previous_);
+    }
+
+    // Whether an address lies behind the wall. For the fault handler: the faulting thread may hold
+    // the lock, so it only tries to take it.
+    bool Walls(const char* p) const {
+        if (p >= device_base_ && p < device_base_ + bytes_) return true;
+        std::shared_lock<std::shared_mutex> lock(mutex_, std::try_to_lock);
+        return lock.owns_lock() && FindWindow(p) != windows_.end();
     }
 
     static Arena* instance_;

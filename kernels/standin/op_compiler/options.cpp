@@ -24,10 +24,24 @@ std::string CompileOption(aclCompileOpt option) {
     return option == ACL_OP_JIT_COMPILE ? "disable" : "";
 }
 
-aclError Refuse(const char* op_type) {
-    return standin::Fail(ACL_ERROR_OP_NOT_FOUND,
-                         "operator %s is not available: it has neither an aclnn nor an aten kernel",
-                         op_type);
+// With its task queue torch_npu calls from a thread of its own.
+bool CalledFromTaskQueue() {
+    return standin::IntegerOption("TASK_QUEUE_ENABLE", 1) != 0 &&
+           standin::IntegerOption("ASCEND_LAUNCH_BLOCKING", 0) == 0;
+}
+
+// After an error on that thread torch_npu drops all that is queued later, and tells only the next
+// synchronisation. So the stream stops: a program that goes on would read what nobody computed.
+aclError Refuse(const char* op_type, aclrtStream stream) {
+    const std::string name = op_type;
+    const auto fail = [name] {
+        return standin::Fail(
+            ACL_ERROR_OP_NOT_FOUND,
+            "operator %s is not available: it has neither an aclnn nor an aten kernel",
+            name.c_str());
+    };
+    if (CalledFromTaskQueue()) standin::Launch(stream, "aclopCompileAndExecute", fail);
+    return fail();
 }
 
 aclError StoreParameter(aclSysParamOpt option, int64_t value) {
@@ -75,14 +89,14 @@ aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) {
 aclError aclopCompileAndExecute(const char* op_type, int, const aclTensorDesc* const[],
                                 const aclDataBuffer* const[], int, const aclTensorDesc* const[],
                                 aclDataBuffer* const[], const aclopAttr*, aclopEngineType,
-                                aclopCompileType, const char*, aclrtStream) {
-    return Refuse(op_type);
+                                aclopCompileType, const char*, aclrtStream stream) {
+    return Refuse(op_type, stream);
 }
 
 aclError aclopCompileAndExecuteV2(const char* op_type, int, aclTensorDesc*[], aclDataBuffer*[], int,
                                   aclTensorDesc*[], aclDataBuffer*[], aclopAttr*, aclopEngineType,
-                                  aclopCompileType, const char*, aclrtStream) {
-    return Refuse(op_type);
+                                  aclopCompileType, const char*, aclrtStream stream) {
+    return Refuse(op_type, stream);
 }
 
 }  // extern "C"
