@@ -244,11 +244,31 @@ class KernelGroup:
 
     def _tensor(self, rank: int, call: Mapping[str, Any], name: str) -> int:
         tensor = call[name]
-        return (
-            0
-            if tensor is None
-            else self.simulator.put(rank, tensor, name, self.offset * tensor.element_size())
+        if tensor is None:
+            return 0
+        offset = self.offset * tensor.element_size()
+        if tensor.is_contiguous():
+            return self.simulator.put(rank, tensor, name, offset)
+        return self._packed(rank, tensor, name, offset)
+
+    def _packed(self, rank: int, tensor: Tensor, name: str, offset: int) -> int:
+        """A matrix with strides, made contiguous by a launch of its own."""
+        span = 1 + sum(
+            (n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)
         )
+        raw = tensor.as_strided((span,), (1,))
+        size = tensor.element_size()
+        packing = Packing(
+            size=(1, *tensor.shape),
+            element_bytes=size,
+            stride=(0, *(step * size for step in tensor.stride())),
+        )
+        target = self.simulator.alloc(rank, tensor.numel() * size, f"packed {name}")
+        source = self.simulator.put(rank, raw, name, offset)
+        self.simulator.launch(
+            rank, "ascend_moe_pack", [source, target, *words(packing)], self.cores[rank]
+        )
+        return target
 
     def _workspace(self, rank: int, size: int) -> int:
         return self.simulator.alloc(rank, max(size, 1), "workspace")

@@ -79,6 +79,7 @@ def cases() -> Iterator[Case]:
             "dc",
         ),
         (replace(SMALL, ranks=3, max_batch=2, mask=1), 4, "dccdcc"),
+        (replace(SMALL, ranks=2, max_batch=40, mask=2, strided=True), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=1, topk=1, local_experts=1, tp=2), 3, "ddddd"),
         (replace(SMALL, ranks=2, max_batch=200, hidden=1024, local_experts=4, quant=True), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=160, hidden=1024, local_experts=4), 2, "dc"),

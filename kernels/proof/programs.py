@@ -99,6 +99,8 @@ class Shape:
     const_experts: int = 0
     skewed: bool = False
     tp: int = 1
+    strided: bool = False
+    """Rows of tokens and weights lie apart, ids and masks are transposed."""
 
     @property
     def moe_experts(self) -> int:
@@ -148,6 +150,7 @@ def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] 
         const_experts=random.randint(0, 2) if special and dtype == torch.bfloat16 else 0,
         skewed=random.random() < 0.2,
         tp=tp,
+        strided=random.random() < 0.2,
     )
 
 
@@ -170,9 +173,9 @@ class Layers:
         return [
             {
                 **self._common(rank),
-                "x": self._rows(self._batches[rank]),
-                "expert_ids": self._ids(self._batches[rank]),
-                "x_active_mask": self._mask(self._batches[rank]),
+                "x": self._apart(self._rows(self._batches[rank])),
+                "expert_ids": self._turned(self._ids(self._batches[rank])),
+                "x_active_mask": self._turned(self._mask(self._batches[rank])),
                 "scales": self._scales if shape.smooth else None,
                 "quant_mode": 2 if shape.quant else 0,
                 "expert_token_nums_type": 0 if shape.cumulative else 1,
@@ -203,7 +206,7 @@ class Layers:
                     "expand_x": expand_x,
                     "expert_ids": call["expert_ids"],
                     "x_active_mask": call["x_active_mask"],
-                    "expert_scales": self._normal(batch, shape.topk).abs(),
+                    "expert_scales": self._apart(self._normal(batch, shape.topk).abs()),
                     "comm_quant_mode": 2 if shape.comm_quant else 0,
                 }
             )
@@ -256,6 +259,18 @@ class Layers:
         magnitude = 10.0 ** torch.randint(-4, 4, (count, 1), generator=self._generator)
         magnitude[torch.rand(count, 1, generator=self._generator) < 0.1] = 0.0
         return (self._normal(count, self.shape.hidden) * magnitude).to(self.shape.dtype)
+
+    def _apart(self, tensor: Tensor) -> Tensor:
+        """With a gap behind every row."""
+        if not self.shape.strided:
+            return tensor
+        return torch.nn.functional.pad(tensor, (0, 3))[:, : tensor.shape[1]]
+
+    def _turned(self, tensor: Tensor | None) -> Tensor | None:
+        """A matrix column by column in memory."""
+        if tensor is None or not self.shape.strided:
+            return tensor
+        return tensor.mT.contiguous().mT if tensor.dim() == 2 else tensor
 
     def _ids(self, batch: int) -> Tensor:
         shape = self.shape
