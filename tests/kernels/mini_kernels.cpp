@@ -1,37 +1,8 @@
-// One small kernel per rule of the checker, each with exactly one mistake, beside the correct
-// kernel it was made from; and kernels for the simulator's numerics. All take (in, out): `in` holds
-// 256 floats, `out` room for 256.
-#include "kernel_operator.h"
-#include "register.h"
-
-using namespace AscendC;
+// Small kernels with one mistake each in how accesses are ordered, beside the correct kernel they
+// were made from; and kernels for the simulator's numerics.
+#include "mini.h"
 
 namespace {
-
-constexpr uint32_t kCount = 256;
-using Calc = TBuf<TPosition::VECCALC>;
-
-// What the mini kernels share: a pipe, a buffer, both tensors.
-struct Frame {
-    TPipe pipe;
-    Calc buffer, second;
-    LocalTensor<float> ub, ub2;
-    GlobalTensor<float> in, out;
-    Frame(GM_ADDR from, GM_ADDR to) {
-        pipe.InitBuffer(buffer, kCount * 4);
-        pipe.InitBuffer(second, kCount * 4);
-        ub = buffer.Get<float>();
-        ub2 = second.Get<float>();
-        in.SetGlobalBuffer(reinterpret_cast<float*>(from));
-        out.SetGlobalBuffer(reinterpret_cast<float*>(to));
-    }
-};
-
-template <HardEvent event>
-void Sync() {
-    SetFlag<event>(0);
-    WaitFlag<event>(0);
-}
 
 // in * 2 + 1, correct but for what the mistake leaves out.
 enum Mistake { kNone, kNoLoadWait, kNoBarrier, kNoStoreWait, kNoReuseWait };
@@ -50,11 +21,6 @@ void DoubleAndAdd(GM_ADDR from, GM_ADDR to, Mistake mistake) {
 
 }  // namespace
 
-#define MINI(name)                                  \
-    extern "C" void name(GM_ADDR from, GM_ADDR to); \
-    HOSTSIM_KERNEL(name);                           \
-    extern "C" void name([[maybe_unused]] GM_ADDR from, [[maybe_unused]] GM_ADDR to)
-
 MINI(mini_correct) { DoubleAndAdd(from, to, kNone); }
 MINI(mini_hazard_load) { DoubleAndAdd(from, to, kNoLoadWait); }
 MINI(mini_hazard_vector) { DoubleAndAdd(from, to, kNoBarrier); }
@@ -65,38 +31,6 @@ MINI(mini_hazard_scalar) {
     Frame f(from, to);
     for (uint32_t i = 0; i < kCount; ++i) f.ub.SetValue(i, 1.0f);
     DataCopy(f.out, f.ub, kCount);  // S_MTE3 is missing
-}
-MINI(mini_align_ub) {
-    Frame f(from, to);
-    DataCopy(f.ub[1], f.in, 8);
-}
-MINI(mini_align_cast) {
-    Frame f(from, to);
-    Duplicate(f.ub, 1.0f, kCount);
-    PipeBarrier<PIPE_V>();
-    Cast(f.ub2.ReinterpretCast<bfloat16_t>(), f.ub, RoundMode::CAST_NONE,
-         kCount);  // float to bfloat16 has no CAST_NONE
-}
-MINI(mini_align_compare) {
-    Frame f(from, to);
-    Duplicate(f.ub, 1.0f, kCount);
-    PipeBarrier<PIPE_V>();
-    CompareScalar(f.ub2.ReinterpretCast<uint8_t>(), f.ub, 0.0f, CMPMODE::GT,
-                  40);  // 160 bytes, not a multiple of 256
-}
-MINI(mini_ub_capacity) {
-    Frame f(from, to);
-    Calc big;
-    f.pipe.InitBuffer(big, 196608);
-}
-MINI(mini_ub_bounds) {
-    Frame f(from, to);
-    Duplicate(f.ub2, 0.0f, kCount + 8);
-}
-MINI(mini_gm_bounds) {
-    Frame f(from, to);
-    DataCopyPad(f.ub[8], f.in[kCount - 7], DataCopyExtParams{1, 32, 0, 0, 0},
-                DataCopyPadExtParams<float>{});
 }
 MINI(mini_uninit_ub) {
     Frame f(from, to);
@@ -192,44 +126,6 @@ MINI(mini_writes_input) {
     Duplicate(f.ub, 5.0f, kCount);
     Sync<HardEvent::V_MTE3>();
     DataCopy(f.in, f.ub, kCount);
-}
-MINI(mini_gm_bounds_write) {
-    Frame f(from, to);
-    Duplicate(f.ub, 5.0f, kCount);
-    Sync<HardEvent::V_MTE3>();
-    DataCopy(f.out[kCount - 8], f.ub, 16);
-}
-MINI(mini_align_gm) {
-    Frame f(from, to);
-    GlobalTensor<float> odd;
-    odd.SetGlobalBuffer(reinterpret_cast<float*>(from + 2));
-    DataCopy(f.ub, odd, 8);
-}
-MINI(mini_align_scalar) {
-    Frame f(from, to);
-    GlobalTensor<float> odd;
-    odd.SetGlobalBuffer(reinterpret_cast<float*>(from + 2));
-    odd.GetValue(0);
-}
-MINI(mini_align_vector) {
-    Frame f(from, to);
-    Duplicate(f.ub[1], 0.0f, 8);
-}
-MINI(mini_align_count) {
-    Frame f(from, to);
-    DataCopyPad(f.ub, f.in, DataCopyExtParams{4096, 0, 0, 0, 0}, DataCopyPadExtParams<float>{});
-}
-MINI(mini_align_repeat) {
-    Frame f(from, to);
-    Duplicate(f.ub, 0.0f, kCount);
-    PipeBarrier<PIPE_V>();
-    BlockReduceMax<float>(f.ub2, f.ub, 4, 64, 1, 1, 7);
-}
-MINI(mini_align_width) {
-    Frame f(from, to);
-    Duplicate(f.ub, 0.0f, kCount);
-    PipeBarrier<PIPE_V>();
-    Cast(f.ub.ReinterpretCast<half>(), f.ub, RoundMode::CAST_RINT, kCount);
 }
 MINI(mini_event_id) {
     SetFlag<HardEvent::MTE2_V>(8);

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from kernels.proof.execution import execute, old_window
 from kernels.proof.golden_programs import GoldenProgram, golden_cases
 from kernels.proof.mutation import reached, what_notices
-from kernels.proof.programs import Layers, Program, Shape, layer_program
+from kernels.proof.programs import Layers, Program, Shape, layer_program, random_shape
 from kernels.proof.prove import (
     SCHEDULE_SHAPES,
     Tally,
@@ -32,6 +33,50 @@ def test_golden_data_bit_for_bit(case, cores):
 
 def test_random_programs_equal_the_oracle():
     assert run_sweep(range(1000, 1040)) == Tally(passed=40)
+
+
+MODES = {
+    "fp16": lambda s: s.dtype == torch.float16,
+    "int8": lambda s: s.quant and not s.smooth,
+    "smooth scales": lambda s: s.smooth,
+    "smooth scales of shared experts": lambda s: s.smooth and s.shared_experts,
+    "shared expert": lambda s: s.shared_experts == 1,
+    "two shared experts": lambda s: s.shared_experts == 2,
+    "replicas": lambda s: s.shared_ranks > s.shared_experts,
+    "token mask": lambda s: s.mask == 1,
+    "pair mask": lambda s: s.mask == 2,
+    "pair mask, int8": lambda s: s.mask == 2 and s.quant,
+    "pair mask, shared expert": lambda s: s.mask == 2 and s.shared_experts,
+    "uneven BS": lambda s: s.uneven,
+    "running counts": lambda s: s.cumulative,
+    "counts": lambda s: not s.cumulative,
+    "shared_expert_x": lambda s: s.shared_x,
+    "int8 combine": lambda s: s.comm_quant,
+    "zero experts": lambda s: s.zero_experts,
+    "copy experts": lambda s: s.copy_experts,
+    "const experts": lambda s: s.const_experts,
+    "const experts, int8 combine": lambda s: s.const_experts and s.comm_quant,
+    "TP": lambda s: s.tp == 2 and not s.quant,
+    "TP, int8": lambda s: s.tp == 2 and s.quant,
+    "TP, pair mask": lambda s: s.tp == 2 and s.mask == 2,
+    "TP, shared expert": lambda s: s.tp == 2 and s.shared_experts,
+    "K > 12": lambda s: s.topk > 12,
+    "K = 1": lambda s: s.topk == 1,
+    "H not aligned": lambda s: s.hidden % 16,
+    "H = 8192": lambda s: s.hidden == 8192,
+    "few experts chosen": lambda s: s.skewed,
+}
+
+
+def test_the_sweep_reaches_every_mode():
+    """Those of run_sweep, whose shape is the first thing that is drawn for a seed."""
+    shapes = [random_shape(Random(seed)) for seed in range(400)]
+    few = {
+        name: number
+        for name, has in MODES.items()
+        if (number := sum(map(bool, map(has, shapes)))) < 5
+    }
+    assert few == {}
 
 
 def test_schedules_with_two_layers_in_flight():
