@@ -89,7 +89,6 @@ class Window {
     __aicore__ inline void InitBuffers(TPipe* pipe, uint32_t blocks) {
         pipe->InitBuffer(post_, kBlockBytes);
         pipe->InitBuffer(poll_, blocks * kBlockBytes);
-        poll_blocks_ = blocks;
     }
 
     // Blocks that ReadState needs.
@@ -230,7 +229,6 @@ class Window {
     LastOp op_;
     int64_t timeout_, start_;
     Buffer post_, poll_;
-    uint32_t poll_blocks_;
 };
 
 }  // namespace ascend_moe
