@@ -211,6 +211,8 @@ class Window {
         MOE_SYNC(S_MTE3);
         StoreAdding(At<int32_t>(Control(rank, kFailuresOffset)), block.ReinterpretCast<int32_t>(),
                     kBlockWords);
+        // The count is there before the SyncAll behind the wait. Few schedules of a late rank show
+        // that: the other cores have to look in the moment between.
         MOE_SYNC(MTE3_S);
     }
 
