@@ -89,7 +89,6 @@ class Window {
     __aicore__ inline void InitBuffers(TPipe* pipe, uint32_t blocks) {
         pipe->InitBuffer(post_, kBlockBytes);
         pipe->InitBuffer(poll_, blocks * kBlockBytes);
-        poll_blocks_ = blocks;
     }
 
     // Blocks that ReadState needs.
@@ -212,6 +211,8 @@ class Window {
         MOE_SYNC(S_MTE3);
         StoreAdding(At<int32_t>(Control(rank, kFailuresOffset)), block.ReinterpretCast<int32_t>(),
                     kBlockWords);
+        // The count is there before the SyncAll behind the wait. Few schedules of a late rank show
+        // that: the other cores have to look in the moment between.
         MOE_SYNC(MTE3_S);
     }
 
@@ -230,7 +231,6 @@ class Window {
     LastOp op_;
     int64_t timeout_, start_;
     Buffer post_, poll_;
-    uint32_t poll_blocks_;
 };
 
 }  // namespace ascend_moe

@@ -18,10 +18,10 @@ import torch
 
 from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
+from .arguments import Parameters
 from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
-from .group import Parameters
 from .mutation import reached, what_notices
 from .programs import Program, Shape, layer_program, random_shape
 from .simulator import Schedule, library

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .arguments import meeting
 from .execution import MEET_MAGIC, MEET_OFFSET, Outcome, old_window
-from .group import NONCE, KernelGroup, meeting
+from .group import NONCE, KernelGroup
 from .simulator import Schedule, Simulator
 
 WINDOW_BYTES = 1 << 20

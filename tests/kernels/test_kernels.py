@@ -101,8 +101,10 @@ def test_every_synchronisation_of_the_sources_is_reached():
 def test_every_dropped_synchronisation_is_noticed():
     survivors = [site for site in reached() if not what_notices(site)]
     assert len(reached()) > 150
-    # It may go, and why is said there.
-    assert [re.sub(r":\d+", "", site) for site in survivors] == ["kernels/device/stage.h queue"]
+    # What may go, or is seldom noticed, and why, is said there.
+    explained = {"kernels/device/stage.h queue", "kernels/device/window.h event"}
+    assert {re.sub(r":\d+", "", site) for site in survivors} <= explained
+    assert len(survivors) <= 2
 
 
 def test_traffic_is_below_the_shipped_kernels():

@@ -12,7 +12,8 @@ from ascend_moe.contract.limits import (
     SHARED_EXPERTS_MAX,
     WINDOW_MB_DEFAULT,
 )
-from kernels.proof.group import Parameters, tp_window_bytes
+from kernels.proof.arguments import Parameters
+from kernels.proof.group import tp_window_bytes
 from kernels.proof.prove import window_mb_worst_case
 from kernels.proof.simulator import library
 

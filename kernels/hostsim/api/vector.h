@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "../sim/world.h"
 #include "tensor.h"
 #include "types.h"
 
