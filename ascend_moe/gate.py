@@ -16,12 +16,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ascend_moe.contract.buffsize import OWN, STOCK
 from ascend_moe.contract.call import TENSOR_NAMES
 from ascend_moe.contract.check import constraint_error, on_cpu, violations
 from ascend_moe.contract.description import describe_call
 from ascend_moe.contract.errors import ConstraintWarning, Violation
 from ascend_moe.contract.executable import CHECK_LEVELS, CHECK_VARIABLE
 from ascend_moe.contract.layers import SEEN
+from ascend_moe.contract.limits import HIERARCHY
 from ascend_moe.contract.path import PCIE, ROCE
 from ascend_moe.contract.resolve import (
     CONTRACT_VARIABLE,
@@ -32,6 +34,8 @@ from ascend_moe.contract.resolve import (
 )
 from ascend_moe.contract.signature import PARAMETERS
 from ascend_moe.contract.window import VARIABLE as WINDOW_VARIABLE
+from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE
+from ascend_moe.hardware.lookup import takes_ours
 
 DUMP_VARIABLE = "ASCEND_MOE_DUMP"
 RULE_VARIABLES = (
@@ -39,6 +43,7 @@ RULE_VARIABLES = (
     PRODUCT_VARIABLE,
     CONTRACT_VARIABLE,
     WINDOW_VARIABLE,
+    KERNELS_VARIABLE,
     PCIE,
     ROCE,
 )
@@ -132,6 +137,14 @@ class _Judgement(NamedTuple):
             return cls(level, env, None, None)
         return cls(level, env, resolve_product(env=env), resolve_contract(op, args, env=env))
 
+    def implementation(self, args: Mapping[str, object]) -> str:
+        """Whose kernels will run: on an NPU ours when torch_npu finds them and they serve the call."""
+        assert self.product is not None
+        served = self.product.name == "A3" and args["comm_alg"] != HIERARCHY
+        if on_cpu(args) or not served or self.env.get(KERNELS_VARIABLE) == "off":
+            return STOCK
+        return OWN if takes_ours() else STOCK
+
     def require(self, op: str, args: Mapping[str, object], window_mb: int | None) -> None:
         if self.product is None or self.contract is None:
             return
@@ -143,6 +156,7 @@ class _Judgement(NamedTuple):
             values=self.level == "full",
             window_mb=window_mb,
             env=self.env,
+            implementation=self.implementation(args),
         )
         if found:
             self._report(op, args, found, window_mb)
@@ -172,6 +186,7 @@ class _Judgement(NamedTuple):
                 values=self.level == "full",
                 window_mb=window_mb,
                 env=self.env,
+                implementation=self.implementation(args),
             )
         for violation in found:
             warnings.warn(str(violation), ConstraintWarning, stacklevel=5)

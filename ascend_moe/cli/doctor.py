@@ -33,7 +33,7 @@ VARIABLES = (
     "ASCEND_MOE_CHECK",
     "ASCEND_MOE_TIMEOUT_S",
     "ASCEND_MOE_DUMP",
-    doctor_kernels.MODE_VARIABLE,
+    doctor_kernels.KERNELS_VARIABLE,
     "ASCEND_HOME_PATH",
     OPP_VARIABLE,
     VARIABLE,

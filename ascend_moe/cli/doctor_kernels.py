@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ascend_moe.hardware import error_record, kernel_library, lookup
-from ascend_moe.hardware.kernel_library import LIBRARY, OPP_VARIABLE
+from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE, LIBRARY, OPP_VARIABLE
 from ascend_moe.hardware.process import Process
 from ascend_moe.native import BuildError
 
-MODE_VARIABLE = "ASCEND_MOE_KERNELS"
 EVAL = 'eval "$(ascend-moe env)" before Python starts'
 
 
@@ -52,8 +51,10 @@ def row(facts: Mapping[str, Any]) -> str:
 def problems(kernels: Kernels, env: Mapping[str, str], cann: str | None) -> list[str]:
     """Why ours are not taken, or should not be."""
     found = [*_of_path(kernels, env), *_of_choice(kernels), *_of_build(kernels, cann)]
-    if env.get(MODE_VARIABLE) == "require" and not kernels.used:
-        found.append(f"{MODE_VARIABLE}=require, but torch_npu will not take our kernels: {EVAL}.")
+    if env.get(KERNELS_VARIABLE) == "require" and not kernels.used:
+        found.append(
+            f"{KERNELS_VARIABLE}=require, but torch_npu will not take our kernels: {EVAL}."
+        )
     return found
 
 

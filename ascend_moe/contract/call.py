@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from ascend_moe.contract.buffsize import STOCK
 from ascend_moe.contract.limits import LIMITS, Limits, PathLimits, path_limits
 from ascend_moe.contract.path import select_path
 from ascend_moe.contract.shapes import World
@@ -73,6 +74,7 @@ class Call:
     contract: str
     env: Mapping[str, str]
     window_mb: int | None  # the communicator's own buffer, when the caller knows it
+    implementation: str  # whose windows the buffer must hold: "stock" or "ascend_moe"
 
     group_ep: str | None  # None: the call is only described
     ep_world_size: int
@@ -141,6 +143,7 @@ class Call:
         contract: str,
         env: Mapping[str, str] | None = None,
         window_mb: int | None = None,
+        implementation: str = STOCK,
     ) -> None:
         """Raises TypeError for a missing, unknown or wrongly typed keyword, as Python would."""
         arguments = self.__dict__
@@ -150,6 +153,7 @@ class Call:
         self.op, self.product, self.contract = op, product, contract
         self.env = os.environ if env is None else env
         self.window_mb = window_mb
+        self.implementation = implementation
         self.limits = LIMITS[contract, product]
         self.path = select_path(
             product=product,

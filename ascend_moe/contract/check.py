@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from ascend_moe.contract.buffsize import STOCK
 from ascend_moe.contract.call import STOCK_NAME, Call
 from ascend_moe.contract.errors import ConstraintError, Violation, plain
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS
@@ -28,6 +29,7 @@ def violations(
     safety: bool = False,
     env: Mapping[str, str] | None = None,
     window_mb: int | None = None,
+    implementation: str = STOCK,
 ) -> list[Violation]:
     """Every rule that the call breaks, in rule order.
 
@@ -35,6 +37,7 @@ def violations(
     values: also rules that read tensor contents (a device synchronisation on NPU tensors).
     safety: only rules without which an executor would read out of bounds, hang or compute nonsense.
     env: environment variables, default os.environ. window_mb: the group's own HCCL buffer size.
+    implementation: whose windows that buffer must hold, "stock" (CANN's kernels) or "ascend_moe".
 
     Between the two contracts (contract "cann-8.3") what both refuse is an error, what one refuses a
     warning. Raises TypeError for a missing, unknown or wrongly typed keyword.
@@ -50,11 +53,20 @@ def violations(
                 safety=safety,
                 env=env,
                 window_mb=window_mb,
+                implementation=implementation,
             )
             for each in CONTRACTS
         )
         return _between(seed, current)
-    call = Call(op, args, product=product, contract=contract, env=env, window_mb=window_mb)
+    call = Call(
+        op,
+        args,
+        product=product,
+        contract=contract,
+        env=env,
+        window_mb=window_mb,
+        implementation=implementation,
+    )
     found: list[Violation] = []
     for check, rule in applicable(op, product, contract, call.path, values, safety):
         finding = check(call)
@@ -147,6 +159,7 @@ def constraint_error(
     values: bool = False,
     window_mb: int | None = None,
     env: Mapping[str, str] | None = None,
+    implementation: str = STOCK,
 ) -> ConstraintError:
     """The error for these violations; its first line says by what the call was judged."""
     errors = sum(violation.level == "error" for violation in found)
@@ -169,6 +182,7 @@ def constraint_error(
             values=values,
             window_mb=window_mb,
             env=env,
+            implementation=implementation,
         )
         if not any(violation.level == "error" for violation in again):
             hint = f"contract {other} would accept this call: export {CONTRACT_VARIABLE}={other}"

@@ -20,6 +20,7 @@ from typing import Any
 from ascend_moe.native import cache_directory, source_directory
 
 OPP_VARIABLE = "ASCEND_CUSTOM_OPP_PATH"
+KERNELS_VARIABLE = "ASCEND_MOE_KERNELS"  # off, auto, require: kernels/op_api/group.h
 VENDOR = Path("vendors/ascend_moe")
 LIBRARY = Path("op_api/lib/libcust_opapi.so")
 BUILT = "built.json"

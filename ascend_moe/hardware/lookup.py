@@ -92,6 +92,13 @@ def choices(env: Mapping[str, str]) -> list[Choice]:
 
 
 @cache
+def takes_ours() -> bool:
+    """Whether torch_npu takes both operators from our library; asked once, as torch_npu reads the variables once."""
+    ours = [choice.operator for choice in choices(os.environ) if choice.library.ours]
+    return ours == list(OPERATORS)
+
+
+@cache
 def generations_of_torch_npu() -> dict[str, set[int]]:
     """The generations that the installed torch_npu asks for, by operator; empty without torch_npu."""
     spec = importlib.util.find_spec("torch_npu")

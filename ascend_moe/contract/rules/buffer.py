@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ascend_moe.contract.buffsize import MB, Traffic, Window, tp_window
+from ascend_moe.contract.buffsize import MB, OWN, Traffic, Window, tp_window
 from ascend_moe.contract.call import Call
 from ascend_moe.contract.limits import WINDOW_MB_MIN
 from ascend_moe.contract.rules.rule import Breach, Finding
@@ -38,12 +38,14 @@ def window_breach(call: Call) -> Finding:
     traffic = call_traffic(call)
     if traffic is None:
         return None
-    window = Window(call.product, call.contract, call.path, call.op)
+    window = Window(call.product, call.contract, call.path, call.op, call.implementation)
     configured = _configured(call)
     found: list[Breach] = []
     if window.formula(traffic).bytes > configured.mb * MB:
         found.append(_too_small(window, traffic, configured))
-    if call.tp_world_size == 2 and 2 in call.limits.tp_sizes and call.rows is not None:
+    # Our kernels send TP rows through short rings, which fit into any buffer.
+    tp = call.tp_world_size == 2 and 2 in call.limits.tp_sizes and call.implementation != OWN
+    if tp and call.rows is not None:
         needed = tp_window(call.rows, traffic.hidden)
         if needed.bytes > configured.mb * MB:
             mb = window.megabytes(needed.bytes)
