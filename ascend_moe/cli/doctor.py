@@ -24,7 +24,7 @@ from ascend_moe.contract.window import VARIABLE, read_hccl_buffsize
 from ascend_moe.hardware import error_record
 from ascend_moe.hardware.cann import cann_home, cann_version, cann_version_text, is_stand_in
 from ascend_moe.hardware.driver import driver_version
-from ascend_moe.hardware.kernel_library import OPP_VARIABLE
+from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE, OPP_VARIABLE
 from ascend_moe.hardware.process import look_at
 
 VARIABLES = (
@@ -33,7 +33,7 @@ VARIABLES = (
     "ASCEND_MOE_CHECK",
     "ASCEND_MOE_TIMEOUT_S",
     "ASCEND_MOE_DUMP",
-    doctor_kernels.KERNELS_VARIABLE,
+    KERNELS_VARIABLE,
     "ASCEND_HOME_PATH",
     OPP_VARIABLE,
     VARIABLE,
