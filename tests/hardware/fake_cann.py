@@ -1,5 +1,7 @@
 """A CANN toolkit as far as the preset npu-a3 sees it: a CMake package for the language ASC and a compiler.
 
+Headers of the runtime are those in the torch_npu wheel; the libraries that the preset links to are empty.
+
 The layout is that of the version that is asked for. The compiler is g++ over hostsim's headers, without the mark of
 hostsim, so that the toolkit's half of kernels/device/shim.h is what it compiles. It refuses flags that neither bisheng
 nor g++ has, and writes down how it was called. Nothing here says anything about bisheng itself.
@@ -7,9 +9,11 @@ nor g++ has, and writes down how it was called. Nothing here says anything about
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import stat
+import subprocess
 from pathlib import Path
 
 KERNELS = Path(__file__).parents[2] / "kernels"
@@ -118,6 +122,24 @@ def make(home: Path, *, version: str = "9.0.0") -> Path:
         path.write_text(text)
     (compilers / "bisheng").chmod(stat.S_IRWXU)
     return log
+
+
+def add_runtime(home: Path) -> None:
+    """What the library is compiled and linked against besides AscendC."""
+    (home / "include/acl").symlink_to(acl_headers())
+    (home / "lib64").mkdir()
+    for name in ("ascendcl", "nnopbase"):
+        library = home / f"lib64/lib{name}.so"
+        subprocess.run(["g++", "-shared", "-x", "c++", "/dev/null", "-o", library], check=True)
+
+
+def acl_headers() -> Path | None:
+    """``acl/`` of the torch_npu wheel, or None without it."""
+    spec = importlib.util.find_spec("torch_npu")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    package = Path(next(iter(spec.submodule_search_locations)))
+    return package / "include/third_party/acl/inc/acl"
 
 
 def environment(home: Path) -> dict[str, str]:
