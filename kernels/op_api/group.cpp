@@ -83,13 +83,13 @@ int Group::Open(const char* op, const Attributes& attributes) {
     std::string problem;
     const Kernels kernels = ChosenKernels(&problem);
     if (!problem.empty()) return Fail(kBadParameter, "%s: %s", op, problem.c_str());
-    std::string why = "ASCEND_MOE_KERNELS=off";
-    if (kernels != Kernels::kOff) {
-        // Before anything that waits for other ranks.
-        const int status = TakeMemory(op);
-        if (status != ACL_SUCCESS) return status;
-        why = WhyNotOurs(attributes);
-        if (why.empty()) return OpenOurs(op, attributes);
+    std::string why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off" : WhyNotOurs(attributes);
+    if (why.empty()) {
+        int status = TakeMemory(op);  // before anything that waits for other ranks
+        if (status == ACL_SUCCESS) status = FindAllWindows();
+        if (status == ACL_SUCCESS) return OpenOurs(op, attributes);
+        if (status != kNoWindows) return status;
+        why = TakeText();
     }
     if (kernels == Kernels::kRequire) {
         return Fail(kInnerError,
@@ -114,12 +114,13 @@ std::string Group::WhyNotOurs(const Attributes& attributes) {
     if (world.hierarchy()) return "they have no comm_alg hierarchy";
     if (strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) != 0)
         return std::string("they are written for A3, this is ") + aclrtGetSocName();
-    const OwnStream stream;
-    if (FindWindows(name, stream.get(), &ep_) != ACL_SUCCESS ||
-        (tp() && FindWindows(tp_name, stream.get(), &tp_) != ACL_SUCCESS)) {
-        return TakeText();
-    }
     return "";
+}
+
+int Group::FindAllWindows() {
+    const OwnStream stream;
+    const int status = FindWindows(name, stream.get(), &ep_);
+    return status == ACL_SUCCESS && tp() ? FindWindows(tp_name, stream.get(), &tp_) : status;
 }
 
 std::string Group::Failure() {

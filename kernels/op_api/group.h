@@ -59,8 +59,9 @@ class Group : public std::enable_shared_from_this<Group> {
  private:
     int OpenOnce(const char* op, const Attributes& attributes);
     int Open(const char* op, const Attributes& attributes);
-    // Empty: our kernels can serve the group, and ep_ and tp_ are known.
-    std::string WhyNotOurs(const Attributes& attributes);
+    // What is the same on all ranks; empty: our kernels can serve the group where it has windows.
+    static std::string WhyNotOurs(const Attributes& attributes);
+    int FindAllWindows();
 
     // opening.cpp
     int TakeMemory(const char* op);

@@ -55,8 +55,8 @@ std::string Defect(const Windows& windows) {
     return "";
 }
 
-int NoWindows(const std::string& group, const std::string& tried) {
-    return Fail(kInnerError,
+int NoWindows(int status, const std::string& group, const std::string& tried) {
+    return Fail(status,
                 "group_ep %s: no way to its HCCL windows. %s. Needed is CANN 8.1 to 9.2 with the "
                 "HCCL that belongs to it; ASCEND_MOE_KERNELS=off runs CANN's own kernels",
                 group.c_str(), tried.c_str());
@@ -122,12 +122,12 @@ int FindWindows(const std::string& group, aclrtStream stream, Windows* found) {
             attempt = Attempt::Failed("it gave " + defect);
         }
         tried += (tried.empty() ? "" : "; ") + std::string(row.name) + ": " + attempt.why;
-        if (attempt.outcome == Attempt::kFailed) break;
+        if (attempt.outcome == Attempt::kFailed) return NoWindows(kInnerError, group, tried);
     }
     if (tried.empty())
         return Fail(kBadParameter, "ASCEND_MOE_WINDOWS=%s is none of kfc, channel, tiling",
                     chosen.c_str());
-    return NoWindows(group, tried);
+    return NoWindows(kNoWindows, group, tried);
 }
 
 }  // namespace ascend_moe

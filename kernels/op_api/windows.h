@@ -27,9 +27,12 @@ struct Windows {
     const void* communicator = nullptr;  // whose windows they are
 };
 
-// Collective over the group, like every first use of a communicator. Fills `found`, or returns an
-// aclnn status (161002 / 561002) whose text names the group, what each provider lacked, and what to
-// do. Not to be called while `stream` is being captured.
+// What FindWindows returns when this CANN or chip has no way to them: the same on all ranks.
+constexpr int kNoWindows = -2;
+
+// Collective over the group, like every first use of a communicator. Fills `found`, or returns
+// kNoWindows or an aclnn status (161002 / 561002) whose text names the group, what each provider
+// lacked, and what to do. Not to be called while `stream` is being captured.
 int FindWindows(const std::string& group, aclrtStream stream, Windows* found);
 
 // The communicator that has this name now; null if none has. Cheap: asked at every call.
