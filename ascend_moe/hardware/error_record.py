@@ -26,13 +26,14 @@ class ErrorRecord(NamedTuple):
     op: str
     missing_rank: int
     waited_s: float
+    virtual_npu: bool
 
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
+        where = f"{when}, {'virtual NPU, ' if self.virtual_npu else ''}process {self.pid}"
         return (
-            f"{when}, process {self.pid}: {self.op} on rank {self.ep_rank} of group {self.group} gave up after "
-            f"{self.waited_s:g} s; rank {self.missing_rank} did not come. Look at the log of rank {self.missing_rank} "
-            "first."
+            f"{where}: {self.op} on rank {self.ep_rank} of group {self.group} gave up after {self.waited_s:g} s; "
+            f"rank {self.missing_rank} did not come. Look at the log of rank {self.missing_rank} first."
         )
 
 

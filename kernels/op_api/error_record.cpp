@@ -15,6 +15,12 @@
 namespace ascend_moe {
 namespace {
 
+#ifdef ASCEND_MOE_VIRTUAL_NPU
+constexpr bool kVirtualNpu = true;
+#else
+constexpr bool kVirtualNpu = false;
+#endif
+
 const char* OperatorOf(const uint32_t* record) {
     if (record[kErrorOp] == kLastNone) return "opening the group";
     return record[kErrorOp] == kLastDispatch ? DispatchCall::kOperator : CombineCall::kOperator;
@@ -95,9 +101,10 @@ void Remember(const GaveUp& event) {
     if (file == nullptr) return;
     fprintf(file,
             "{\"time\": %.3f, \"pid\": %d, \"group\": \"%s\", \"ep_rank\": %u, \"op\": \"%s\", "
-            "\"missing_rank\": %u, \"waited_s\": %ld}\n",
+            "\"missing_rank\": %u, \"waited_s\": %ld, \"virtual_npu\": %s}\n",
             static_cast<double>(microseconds) / 1e6, getpid(), Plain(event.group).c_str(),
-            event.ep_rank, OperatorOf(event.record), RankOf(event.record), KernelTimeoutSeconds());
+            event.ep_rank, OperatorOf(event.record), RankOf(event.record), KernelTimeoutSeconds(),
+            kVirtualNpu ? "true" : "false");
     const bool complete = fclose(file) == 0;
     if (!complete || rename((path + ".new").c_str(), path.c_str()) != 0)
         unlink((path + ".new").c_str());

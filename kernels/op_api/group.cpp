@@ -25,6 +25,16 @@ Registry& Groups() {
     return *registry;
 }
 
+// Contexts of communicators that are no more. HCCL destroys one when its kernels have ended.
+void ForgetDestroyed(Registry& registry) {
+    for (auto entry = registry.groups.begin(); entry != registry.groups.end();) {
+        const Group& group = *entry->second;
+        const bool gone =
+            group.ours() && CommunicatorOf(group.name) != group.ep_windows().communicator;
+        entry = gone ? registry.groups.erase(entry) : std::next(entry);
+    }
+}
+
 int64_t Milliseconds() {
     const auto now = std::chrono::steady_clock::now().time_since_epoch();
     return std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
@@ -49,9 +59,13 @@ int Group::Of(const char* op, const Attributes& attributes, std::shared_ptr<Grou
         if (found != nullptr && found->ours_ &&
             CommunicatorOf(found->name) != found->ep_.communicator)
             found = nullptr;
-        if (found == nullptr)
+        if (found == nullptr) {
             found = std::make_shared<Group>(attributes.group_ep, tp ? attributes.group_tp : "");
-        *group = found;
+            *group = found;
+            ForgetDestroyed(registry);
+        } else {
+            *group = found;
+        }
     }
     const int status = (*group)->OpenOnce(op, attributes);
     if (status != ACL_SUCCESS || !(*group)->ours_ || (*group)->tp() == tp) return status;

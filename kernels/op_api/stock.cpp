@@ -105,12 +105,8 @@ const Stock& StockOf(const char* aclnn) {
     return found != known->end() ? found->second : known->emplace(aclnn, Find(aclnn)).first->second;
 }
 
-template <typename Function>
-Function* As(Function*, void* address) {
-    return reinterpret_cast<Function*>(address);
-}
-// The address as a function of the type of ours that has the same name.
-#define STOCK_FUNCTION(name) As(&name, stock.get_workspace_size)
+// CANN's function as one of the type of ours that has this name.
+#define STOCK_FUNCTION(name, address) reinterpret_cast<decltype(&(name))>(address)
 
 int Missing(const char* op, const char* aclnn) {
     return Fail(kBadParameter, "%s: no library that torch_npu searches has %sV2 to V4 of CANN", op,
@@ -151,7 +147,8 @@ int Forward(const DispatchCall& c, uint64_t* workspace_bytes, aclOpExecutor** ex
     if (status != ACL_SUCCESS) return status;
     const char *ep = a.group_ep.c_str(), *tp = a.group_tp.c_str(), *algorithm = a.comm_alg.c_str();
     if (stock.generation == 4) {
-        return STOCK_FUNCTION(aclnnMoeDistributeDispatchV4GetWorkspaceSize)(
+        return STOCK_FUNCTION(aclnnMoeDistributeDispatchV4GetWorkspaceSize,
+                              stock.get_workspace_size)(
             c.x, c.expert_ids, c.scales, c.x_active_mask, c.expert_scales, c.elastic_info,
             c.performance_info, ep, a.ep_world_size, a.ep_rank_id, a.moe_expert_num, tp,
             a.tp_world_size, a.tp_rank_id, a.expert_shard_type, a.shared_expert_num,
@@ -161,7 +158,8 @@ int Forward(const DispatchCall& c, uint64_t* workspace_bytes, aclOpExecutor** ex
             c.tp_recv_counts, c.expand_scales, workspace_bytes, executor);
     }
     if (stock.generation == 3) {
-        return STOCK_FUNCTION(aclnnMoeDistributeDispatchV3GetWorkspaceSize)(
+        return STOCK_FUNCTION(aclnnMoeDistributeDispatchV3GetWorkspaceSize,
+                              stock.get_workspace_size)(
             c.x, c.expert_ids, c.scales, c.x_active_mask, c.expert_scales, c.elastic_info, ep,
             a.ep_world_size, a.ep_rank_id, a.moe_expert_num, tp, a.tp_world_size, a.tp_rank_id,
             a.expert_shard_type, a.shared_expert_num, a.shared_expert_rank_num, c.quant_mode,
@@ -170,7 +168,7 @@ int Forward(const DispatchCall& c, uint64_t* workspace_bytes, aclOpExecutor** ex
             c.expert_token_nums, c.ep_recv_counts, c.tp_recv_counts, c.expand_scales,
             workspace_bytes, executor);
     }
-    return STOCK_FUNCTION(aclnnMoeDistributeDispatchV2GetWorkspaceSize)(
+    return STOCK_FUNCTION(aclnnMoeDistributeDispatchV2GetWorkspaceSize, stock.get_workspace_size)(
         c.x, c.expert_ids, c.scales, c.x_active_mask, c.expert_scales, ep, a.ep_world_size,
         a.ep_rank_id, a.moe_expert_num, tp, a.tp_world_size, a.tp_rank_id, a.expert_shard_type,
         a.shared_expert_num, a.shared_expert_rank_num, c.quant_mode, a.global_bs,
@@ -196,7 +194,8 @@ int Forward(const CombineCall& c, uint64_t* workspace_bytes, aclOpExecutor** exe
     if (status != ACL_SUCCESS) return status;
     const char *ep = a.group_ep.c_str(), *tp = a.group_tp.c_str(), *algorithm = a.comm_alg.c_str();
     if (stock.generation == 4) {
-        return STOCK_FUNCTION(aclnnMoeDistributeCombineV4GetWorkspaceSize)(
+        return STOCK_FUNCTION(aclnnMoeDistributeCombineV4GetWorkspaceSize,
+                              stock.get_workspace_size)(
             c.expand_x, c.expert_ids, c.assist_info_for_combine, c.ep_send_counts, c.expert_scales,
             c.tp_send_counts, c.x_active_mask, c.activation_scale, c.weight_scale, c.group_list,
             c.expand_scales, c.shared_expert_x, c.elastic_info, c.ori_x, c.const_expert_alpha_1,
@@ -207,7 +206,8 @@ int Forward(const CombineCall& c, uint64_t* workspace_bytes, aclOpExecutor** exe
             a.const_expert_num, c.out, workspace_bytes, executor);
     }
     if (stock.generation == 3) {
-        return STOCK_FUNCTION(aclnnMoeDistributeCombineV3GetWorkspaceSize)(
+        return STOCK_FUNCTION(aclnnMoeDistributeCombineV3GetWorkspaceSize,
+                              stock.get_workspace_size)(
             c.expand_x, c.expert_ids, c.assist_info_for_combine, c.ep_send_counts, c.expert_scales,
             c.tp_send_counts, c.x_active_mask, c.activation_scale, c.weight_scale, c.group_list,
             c.expand_scales, c.shared_expert_x, c.elastic_info, c.ori_x, c.const_expert_alpha_1,
@@ -217,7 +217,7 @@ int Forward(const CombineCall& c, uint64_t* workspace_bytes, aclOpExecutor** exe
             c.comm_quant_mode, c.group_list_type, algorithm, a.zero_expert_num, a.copy_expert_num,
             a.const_expert_num, c.out, workspace_bytes, executor);
     }
-    return STOCK_FUNCTION(aclnnMoeDistributeCombineV2GetWorkspaceSize)(
+    return STOCK_FUNCTION(aclnnMoeDistributeCombineV2GetWorkspaceSize, stock.get_workspace_size)(
         c.expand_x, c.expert_ids, c.assist_info_for_combine, c.ep_send_counts, c.expert_scales,
         c.tp_send_counts, c.x_active_mask, c.activation_scale, c.weight_scale, c.group_list,
         c.expand_scales, c.shared_expert_x, ep, a.ep_world_size, a.ep_rank_id, a.moe_expert_num, tp,
@@ -232,8 +232,8 @@ int ForwardRun(const char* aclnn, void* workspace, uint64_t workspace_bytes,
     if (stock.generation == 0)
         return Fail(kBadParameter, "%s: an executor that is not ours, and no CANN that made it",
                     aclnn);
-    return As(&aclnnMoeDistributeDispatchV4, stock.run)(workspace, workspace_bytes, executor,
-                                                        stream);
+    return STOCK_FUNCTION(aclnnMoeDistributeDispatchV4, stock.run)(workspace, workspace_bytes,
+                                                                   executor, stream);
 }
 
 }  // namespace ascend_moe

@@ -186,6 +186,7 @@ def test_a_rank_that_did_not_come(capsys):
         "op": "combine",
         "missing_rank": 3,
         "waited_s": 120,
+        "virtual_npu": False,
     }
     error_record.folder().mkdir(parents=True)
     (error_record.folder() / "41-0.json").write_text(json.dumps(record))

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from ascend_moe.hardware.error_record import recent_records
+
 OURS = {"ASCEND_MOE_KERNELS": "require", "ASCEND_MOE_TIMEOUT_S": "5"}
 STOCK = {"ASCEND_MOE_KERNELS": "off"}
 
@@ -63,6 +65,10 @@ def test_dead_ranks_are_noticed(run):
     told = texts(run("failures.py", "dead_rank", "dead_in_kernel", environment=environment))
     assert "rank 1 did not come (time limit 1836 s)" in told["dead_rank", 0]
     assert "rank 1 did not come (time limit 1836 s)" in told["dead_in_kernel", 0]
+    # What doctor will say, too: hardware has no stream that fails.
+    record = recent_records()[-1]
+    assert (record.ep_rank, record.missing_rank, record.virtual_npu) == (0, 1, True)
+    assert record.op == "npu_moe_distribute_dispatch_v2"
     told = texts(run("failures.py", "dead_rank", "dead_rank_in_collective", environment=STOCK))
     assert "rank 1 is gone" in told["dead_rank", 0]
     assert "rank 1 is gone" in told["dead_rank_in_collective", 0]

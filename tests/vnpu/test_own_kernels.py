@@ -35,6 +35,28 @@ def test_layers_in_flight(run, ranks, tmp_path):
     )
 
 
+def test_no_more_cores_than_granted(run, tmp_path):
+    trace = tmp_path / "trace"
+    case(run, "few_cores", 2, ASCEND_MOE_VNPU_TRACE=str(trace))
+    launches = [json.loads(line) for line in trace.read_text().splitlines()]
+    assert len(launches) == 8
+    assert {launch["cores"] for launch in launches} == {3}
+
+
+def test_the_log_says_whose_kernels_run(run):
+    """CANN's log, which the stand-in prints from level 1 on."""
+    log = case(run, "layers", 2, ASCEND_GLOBAL_LOG_LEVEL="1").stdout
+    assert log.count("kernels of ascend_moe, rank 0 of 2, windows of 400 MB through kfc") == 1
+    stock = run(
+        "golden_cases.py",
+        2,
+        1,
+        "A3",
+        environment={"ASCEND_MOE_KERNELS": "off", "ASCEND_GLOBAL_LOG_LEVEL": "1"},
+    ).stdout
+    assert "CANN's own kernels of libopapi.so (ASCEND_MOE_KERNELS=off)" in stock
+
+
 @pytest.mark.parametrize("queue", ["0", "1"])
 def test_replays_read_new_inputs(run, queue):
     """torch_npu itself refuses a capture with TASK_QUEUE_ENABLE=2."""

@@ -38,6 +38,9 @@ Registry& Streams() {
     return *registry;
 }
 
+// Whose limits on cores hold for what this thread launches; null: those of the device.
+thread_local Stream* limiting_stream = nullptr;
+
 aclError Create(aclrtStream* handle) {
     if (CurrentDevice() < 0)
         return Fail(ACL_ERROR_RT_CONTEXT_NULL, "aclrtCreateStream: this thread has no device yet");
@@ -248,11 +251,18 @@ aclError aclrtResetStreamResLimit(aclrtStream stream) {
     return ACL_SUCCESS;
 }
 
-aclError aclrtUseStreamResInCurrentThread(aclrtStream) { return ACL_SUCCESS; }
-aclError aclrtUnuseStreamResInCurrentThread(aclrtStream) { return ACL_SUCCESS; }
+aclError aclrtUseStreamResInCurrentThread(aclrtStream stream) {
+    standin::limiting_stream = &Stream::Of(stream);
+    return ACL_SUCCESS;
+}
+aclError aclrtUnuseStreamResInCurrentThread(aclrtStream) {
+    standin::limiting_stream = nullptr;
+    return ACL_SUCCESS;
+}
 
 aclError aclrtGetResInCurrentThread(aclrtDevResLimitType type, uint32_t* value) {
-    return aclrtGetDeviceResLimit(0, type, value);
+    if (standin::limiting_stream == nullptr) return aclrtGetDeviceResLimit(0, type, value);
+    return aclrtGetStreamResLimit(standin::limiting_stream, type, value);
 }
 
 }  // extern "C"

@@ -3,6 +3,7 @@
 usage: own_kernels.py CASE RANKS
 """
 
+import ctypes
 import os
 import sys
 
@@ -137,6 +138,16 @@ def replays(rank: int) -> None:
         torch.npu.synchronize()
         assert torch.equal(captured.cpu(), wanted(calls, scales)[rank]), f"replay {seed}"
     run_layer(rank, 200, group)  # eager again: the counters in device memory went on
+
+
+def few_cores(rank: int) -> None:
+    """A stream with a limit of cores, as torchair's limit_core_num sets one."""
+    acl = ctypes.CDLL("libascendcl.so")
+    stream = ctypes.c_void_p(torch.npu.current_stream().npu_stream)
+    vector_cores = 1  # ACL_RT_DEV_RES_VECTOR_CORE
+    assert acl.aclrtSetStreamResLimit(stream, vector_cores, 3) == 0
+    assert acl.aclrtUseStreamResInCurrentThread(stream) == 0
+    run_layer(rank, 0, ranks.GROUPS["ep"])
 
 
 def first_call_captured(rank: int) -> None:
