@@ -66,7 +66,7 @@ def ask(libraries, call, tmp_path, **environment):
 
 def test_a_call_goes_down_to_v2(libraries, tmp_path):
     value, _, notes = ask(libraries, "c.dispatch(0, 0), c.combine(0)", tmp_path)
-    assert value == "(0, 0)"
+    assert value == "0 0"
     assert notes == [
         "dispatch one the group 32 2 0x77",
         "dispatch two - 16 0 0x1234",
