@@ -27,7 +27,7 @@ def libraries(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stock")
     ours = folder / "vendors/ascend_moe/op_api/lib/libcust_opapi.so"
     ours.parent.mkdir(parents=True)
-    mark = 'extern "C" int ascend_moe_library_version() { return 0; }'
+    mark = '#pragma GCC visibility push(default)\nextern "C" int ascend_moe_library_version() { return 0; }'
     (folder / "ours.cpp").write_text(f'{mark}\n#include "{HERE / "old_cann.cpp"}"\n')
     include = fake_cann.acl_headers().parent
     compile_shared = ["g++", "-std=c++17", "-shared", "-fPIC", "-fvisibility=hidden"]
