@@ -156,7 +156,7 @@ std::string Group::Failure(const uint32_t* records) const {
         const uint32_t* record = records + core * kBlockWords;
         if (record[0] != nonce_) continue;
         const GaveUp event{name, ep_rank_, record};
-        Remember(event);
+        std::call_once(remembered_, [&event] { Remember(event); });
         return Text(event);
     }
     return "";

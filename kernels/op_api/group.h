@@ -87,6 +87,7 @@ class Group : public std::enable_shared_from_this<Group> {
     uint64_t context_ = 0;
     uint32_t timeout_ticks_ = 0;
     int64_t looked_at_ = 0;  // milliseconds
+    mutable std::once_flag remembered_;
     std::string failure_;
 };
 
