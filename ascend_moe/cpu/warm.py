@@ -77,23 +77,28 @@ class Outputs:
         ]
 
 
-_kept: OrderedDict[tuple[TensorSpec, ...], list[Outputs]] = OrderedDict()
+_kept: OrderedDict[tuple[tuple[TensorSpec, ...], bool], list[Outputs]] = OrderedDict()
 _lock = threading.Lock()
 
 
-def take(specs: tuple[TensorSpec, ...]) -> tuple[list[Tensor], Outputs]:
+def take(
+    specs: tuple[TensorSpec, ...], *, other_handle: bool = False
+) -> tuple[list[Tensor], Outputs]:
     """Tensors of these shapes that nobody else can see, and the memory behind them.
 
     Only the first `Outputs.rows` rows hold anything; the caller writes how many it leaves.
+
+    other_handle: of equal shapes, but what is written beside the rows differs
     """
+    kind = specs, other_handle
     with _lock:
-        sets = _kept.get(specs)
+        sets = _kept.get(kind)
         if sets is None:
-            sets = _kept[specs] = []
+            sets = _kept[kind] = []
             if len(_kept) > KINDS_KEPT:
                 _kept.popitem(last=False)
         else:
-            _kept.move_to_end(specs)
+            _kept.move_to_end(kind)
         for found in sets:
             if found.references() == found.idle:
                 return found.tensors(), found

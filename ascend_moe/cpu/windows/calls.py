@@ -224,7 +224,7 @@ class Dispatch(FastCall):
         fields.row_bytes = x.shape[1] * (1 if fields.quantised else x.itemsize)
         fields.smooth = fields.quantised and call["scales"] is not None
         fields.carries_scales = rows_carry_scales(x, call["quant_mode"])
-        fields.handle_of_a2 = checked.product.name == "A2"
+        fields.handle_of_a2 = self._on_a2 = checked.product.name == "A2"
         fields.token_nums_type = call["expert_token_nums_type"]
         fields.max_rows = self.specs.expand_x.shape[0]
         self._sizes = Sizes(world, fields.max_bs, fields.topk, fields.row_bytes)
@@ -244,7 +244,7 @@ class Dispatch(FastCall):
         """The outputs; None when the call is illegal after all."""
         tensors = [_plain(call[name]) for name in _DISPATCH_INPUTS]
         ids, mask, *others = (0 if one is None else one.data_ptr() for one in tensors)
-        outputs, kept = warm.take(self.specs)
+        outputs, kept = warm.take(self.specs, other_handle=self._on_a2)
         before, kept.rows = kept.rows, self.fields.max_rows
         hot = self._hot
         _TWO.pack_into(hot, _IDS_AT, ids, mask)
