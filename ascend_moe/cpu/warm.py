@@ -77,20 +77,20 @@ class Outputs:
         ]
 
 
-_kept: OrderedDict[tuple[tuple[TensorSpec, ...], bool], list[Outputs]] = OrderedDict()
+_kept: OrderedDict[tuple[tuple[TensorSpec, ...], object], list[Outputs]] = OrderedDict()
 _lock = threading.Lock()
 
 
 def take(
-    specs: tuple[TensorSpec, ...], *, other_handle: bool = False
+    specs: tuple[TensorSpec, ...], *, filled_in_full: object = None
 ) -> tuple[list[Tensor], Outputs]:
     """Tensors of these shapes that nobody else can see, and the memory behind them.
 
     Only the first `Outputs.rows` rows hold anything; the caller writes how many it leaves.
 
-    other_handle: of equal shapes, but what is written beside the rows differs
+    filled_in_full: identifies what else every call of this kind writes, always as much of it
     """
-    kind = specs, other_handle
+    kind = specs, filled_in_full
     with _lock:
         sets = _kept.get(kind)
         if sets is None:

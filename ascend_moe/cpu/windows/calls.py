@@ -66,6 +66,8 @@ class FastCall:
 
     op: ClassVar[str]
     Fields: ClassVar[type[CallFields]]
+    needed: int
+    """Bytes of a half of the area."""
 
     def __init__(self, windows: Windows, checked: Checked) -> None:
         call, world = checked.call, checked.world
@@ -96,7 +98,7 @@ class FastCall:
             fields.numbers[index] = checked.numbers[index]
             fields.comparison[index] = _COMPARED.get(name, EQUAL)
         self._set_sizes(checked)
-        self._hot = memoryview(fields).cast("B")  # type: ignore[arg-type]
+        self._hot = memoryview(fields).cast("B")
         self.tensors: Sequence[Tensor | None] = ()
         self.outputs: Sequence[Tensor] = ()
         self.arguments: Mapping[str, Any] = {}
@@ -114,6 +116,10 @@ class FastCall:
 
     def _set_layout(self, rows_per_token: int) -> None:
         """Offsets in the area, and what they need."""
+        raise NotImplementedError
+
+    def run(self, call: Mapping[str, Any]) -> Any:
+        """The operator's results; None when the call is illegal after all."""
         raise NotImplementedError
 
     def _go(self, call: Mapping[str, Any]) -> bool:
@@ -224,7 +230,9 @@ class Dispatch(FastCall):
         fields.row_bytes = x.shape[1] * (1 if fields.quantised else x.itemsize)
         fields.smooth = fields.quantised and call["scales"] is not None
         fields.carries_scales = rows_carry_scales(x, call["quant_mode"])
-        fields.handle_of_a2 = self._on_a2 = checked.product.name == "A2"
+        fields.handle_of_a2 = checked.product.name == "A2"
+        ordinals = call["expert_ids"].numel() if fields.handle_of_a2 else 0
+        self._tables = (slots_of(world, call["ep_rank_id"]), ordinals)
         fields.token_nums_type = call["expert_token_nums_type"]
         fields.max_rows = self.specs.expand_x.shape[0]
         self._sizes = Sizes(world, fields.max_bs, fields.topk, fields.row_bytes)
@@ -241,10 +249,9 @@ class Dispatch(FastCall):
             setattr(fields, name, offset)
 
     def run(self, call: Mapping[str, Any]) -> tuple[Tensor, ...] | None:
-        """The outputs; None when the call is illegal after all."""
         tensors = [_plain(call[name]) for name in _DISPATCH_INPUTS]
         ids, mask, *others = (0 if one is None else one.data_ptr() for one in tensors)
-        outputs, kept = warm.take(self.specs, other_handle=self._on_a2)
+        outputs, kept = warm.take(self.specs, filled_in_full=self._tables)
         before, kept.rows = kept.rows, self.fields.max_rows
         hot = self._hot
         _TWO.pack_into(hot, _IDS_AT, ids, mask)
@@ -292,7 +299,6 @@ class Combine(FastCall):
         self.fields.rows_at, self.fields.lists_at, self.needed = layout
 
     def run(self, call: Mapping[str, Any]) -> Tensor | None:
-        """The output; None when the call is illegal after all."""
         tensors = [_plain(call[name]) for name in _COMBINE_INPUTS]
         if not self._weighted:
             tensors[5] = None
@@ -332,10 +338,14 @@ class Combine(FastCall):
         fields, found = self.fields, []
         rank, slots = self.windows.rank, self._sizes.slots
         if fields.doubled_count:
-            found.append(doubled_row(rank, *divmod(fields.doubled, slots), fields.doubled_count))
+            found.append(doubled_row(rank, *_place(fields.doubled, slots), fields.doubled_count))
         if fields.missing_count:
-            found.append(missing_row(rank, *divmod(fields.missing, slots), fields.missing_count))
+            found.append(missing_row(rank, *_place(fields.missing, slots), fields.missing_count))
         return found
+
+
+def _place(index: int, slots: int) -> tuple[int, int]:
+    return index // slots, index % slots
 
 
 def _plain(tensor: Tensor | None) -> Tensor | None:

@@ -270,6 +270,7 @@ class DispatchSteps(Steps):
         views.pairs[self.own, : len(pairs), 0] = token
         views.pairs[self.own, : len(pairs), 1] = slot
         first = self.own * self.rows_per_rank
+        row_scales: Tensor | None
         if fields.smooth:
             per_lane = np.repeat(np.arange(self.lanes), counts)
             row = np.where(
