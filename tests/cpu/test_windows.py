@@ -1,4 +1,4 @@
-"""Shared memory: who decides that it is used, what happens when it cannot be had, and that outputs are nobody else's."""
+"""Shared memory: who decides that it is used, what happens without it, and that outputs are nobody else's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -285,22 +285,25 @@ def test_a_late_rank_learns_that_the_others_left():
 # --- outputs ------------------------------------------------------------------------------------------------------
 
 
+KEEPING: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda outputs: None,
+    "a tensor": lambda outputs: outputs[0],
+    "a view": lambda outputs: outputs[0][1:],
+    "numpy": lambda outputs: outputs[3].numpy(),
+    "another output": lambda outputs: outputs[4],
+    "its storage": lambda outputs: outputs[0].untyped_storage(),
+    "dlpack": lambda outputs: torch.utils.dlpack.to_dlpack(outputs[0]),
+    "a graph": lambda outputs: outputs[0] * torch.ones(1024).bfloat16().requires_grad_(),
+}
+
+
 def _keeps(rank: int, how: str, calls: Any) -> bool:
     """Whether the next outputs have the memory of outputs of which this rank still keeps something."""
     worlds.dispatch(rank, calls)  # through torch.distributed
     warm.forget()
     outputs = worlds.dispatch(rank, calls)
     first, wanted = outputs[0].data_ptr(), outputs[0].clone()
-    kept: Any = {
-        "nothing": lambda: None,
-        "a tensor": lambda: outputs[0],
-        "a view": lambda: outputs[0][1:],
-        "numpy": lambda: outputs[3].numpy(),
-        "another output": lambda: outputs[4],
-        "its storage": lambda: outputs[0].untyped_storage(),
-        "dlpack": lambda: torch.utils.dlpack.to_dlpack(outputs[0]),
-        "a graph": lambda: outputs[0] * torch.ones(1024).bfloat16().requires_grad_(),
-    }[how]()
+    kept: Any = KEEPING[how](outputs)
     del outputs
     again = worlds.dispatch(rank, [calls[0] | {"x": call["x"] + 1} | _own(call) for call in calls])
     same = again[0].data_ptr() == first
@@ -314,19 +317,7 @@ def _own(call: dict[str, Any]) -> dict[str, Any]:
     return {name: call[name] for name in ("expert_ids", "ep_rank_id")}
 
 
-@pytest.mark.parametrize(
-    "how",
-    [
-        "nothing",
-        "a tensor",
-        "a view",
-        "numpy",
-        "another output",
-        "its storage",
-        "dlpack",
-        "a graph",
-    ],
-)
+@pytest.mark.parametrize("how", KEEPING)
 def test_memory_is_used_again_when_nobody_sees_it(world: worlds.World, how: str):
     assert world.run(_keeps, how, make_calls()) == [how == "nothing"] * RANKS
 

@@ -1,5 +1,5 @@
-// Ranks as threads, for the sanitizers: random dispatches and combines through the native steps, every
-// result checked. Usage: threads RANKS CALLS SEED
+// Ranks as threads, for the sanitizers: random dispatches and combines through the native steps,
+// every result checked. Usage: threads RANKS CALLS SEED
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -24,11 +24,11 @@ struct World {
     // Zeroed, aligned as a mapping is.
     struct Memory {
         explicit Memory(size_t bytes)
-            : at(static_cast<char *>(aligned_alloc(64, (bytes + 63) / 64 * 64))) {
+            : at(static_cast<char*>(aligned_alloc(64, (bytes + 63) / 64 * 64))) {
             memset(at, 0, (bytes + 63) / 64 * 64);
         }
         ~Memory() { free(at); }
-        char *at;
+        char* at;
     } control, dispatch_area, combine_area;
 };
 
@@ -44,7 +44,7 @@ struct Area {
     }
 };
 
-[[noreturn]] void fail(const char *what, int64_t rank, int64_t call) {
+[[noreturn]] void fail(const char* what, int64_t rank, int64_t call) {
     fprintf(stderr, "rank %ld, call %ld: %s\n", static_cast<long>(rank), static_cast<long>(call),
             what);
     exit(1);
@@ -56,7 +56,7 @@ uint16_t value(int64_t call, int64_t rank, int64_t token, int64_t column) {
 }
 
 template <typename Op>
-void run(Op &op, Area &area, int64_t &barrier, bool halves) {
+void run(Op& op, Area& area, int64_t& barrier, bool halves) {
     op.phase = moe::kStart;
     op.barrier = barrier + 1;
     op.early = area.is_free(op.barrier);
@@ -72,7 +72,7 @@ void run(Op &op, Area &area, int64_t &barrier, bool halves) {
     area.was_read(barrier, halves);
 }
 
-void fill(moe::Call &call, const moe::Group &group) {
+void fill(moe::Call& call, const moe::Group& group) {
     call.group = reinterpret_cast<int64_t>(&group);
     call.topk = kTopk;
     call.max_bs = kMaxBs;
@@ -88,7 +88,7 @@ void fill(moe::Call &call, const moe::Group &group) {
     call.cache_bytes = 1 << 30;
 }
 
-void serve(World &world, int64_t rank, int64_t calls, unsigned seed) {
+void serve(World& world, int64_t rank, int64_t calls, unsigned seed) {
     const moe::Group group = {reinterpret_cast<int64_t>(world.control.at), world.ranks, rank};
     std::mt19937 together(seed), alone(seed * 977 + static_cast<unsigned>(rank));
     const int64_t half = world.ranks * kShare;
@@ -175,7 +175,7 @@ void serve(World &world, int64_t rank, int64_t calls, unsigned seed) {
 
 }  // namespace
 
-int main(int count, char **words) {
+int main(int count, char** words) {
     if (count != 4) return 2;
     World world(atol(words[1]));
     std::vector<std::thread> threads;
@@ -183,6 +183,6 @@ int main(int count, char **words) {
         threads.emplace_back(serve, std::ref(world), rank, atol(words[2]),
                              static_cast<unsigned>(atol(words[3])));
     }
-    for (auto &thread : threads) thread.join();
+    for (auto& thread : threads) thread.join();
     puts("ok");
 }

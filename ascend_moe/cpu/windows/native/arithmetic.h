@@ -52,8 +52,7 @@ struct Fp16 {
         const uint32_t shifted = static_cast<uint32_t>(value & 0x7fff) << 13;
         // 2^112 moves the exponent's bias; it is exact, subnormals included.
         const float finite = as_float(shifted) * as_float(0x77800000);
-        const uint32_t magnitude =
-            shifted >= 0x0f800000 ? (shifted | 0x7f800000) : as_bits(finite);
+        const uint32_t magnitude = shifted >= 0x0f800000 ? (shifted | 0x7f800000) : as_bits(finite);
         return as_float(sign | magnitude);
     }
     static inline uint16_t from_float(float value) {
@@ -71,7 +70,7 @@ struct Fp16 {
 
 // One addend of a token: a row, or with `wide` a row of fp32.
 struct Addend {
-    const void *row;
+    const void* row;
     float weight;
     bool wide;
 };
@@ -79,7 +78,7 @@ struct Addend {
 constexpr int64_t kColumns = 512;  // summed at a time; the fp32 sums stay in the first cache
 
 template <typename Format>
-static inline __attribute__((always_inline)) void add_up(uint16_t *out, const Addend *addends,
+static inline __attribute__((always_inline)) void add_up(uint16_t* out, const Addend* addends,
                                                          int64_t count, int64_t hidden) {
     float sum[kColumns];
     for (int64_t begin = 0; begin < hidden; begin += kColumns) {
@@ -87,14 +86,14 @@ static inline __attribute__((always_inline)) void add_up(uint16_t *out, const Ad
         for (int64_t i = 0; i < width; ++i) sum[i] = 0.0f;
         int64_t at = 0;
         while (at < count) {
-            const Addend *now = addends + at;
+            const Addend* now = addends + at;
             if (now[0].wide) {
-                const float *row = static_cast<const float *>(now[0].row) + begin;
+                const float* row = static_cast<const float*>(now[0].row) + begin;
                 for (int64_t i = 0; i < width; ++i) sum[i] += row[i] * now[0].weight;
                 at += 1;
                 continue;
             }
-            const auto *a = static_cast<const uint16_t *>(now[0].row) + begin;
+            const auto* a = static_cast<const uint16_t*>(now[0].row) + begin;
             const float wa = now[0].weight;
             const bool four = at + 4 <= count && !now[1].wide && !now[2].wide && !now[3].wide;
             if (!four) {
@@ -102,9 +101,9 @@ static inline __attribute__((always_inline)) void add_up(uint16_t *out, const Ad
                 at += 1;
                 continue;
             }
-            const auto *b = static_cast<const uint16_t *>(now[1].row) + begin;
-            const auto *c = static_cast<const uint16_t *>(now[2].row) + begin;
-            const auto *d = static_cast<const uint16_t *>(now[3].row) + begin;
+            const auto* b = static_cast<const uint16_t*>(now[1].row) + begin;
+            const auto* c = static_cast<const uint16_t*>(now[2].row) + begin;
+            const auto* d = static_cast<const uint16_t*>(now[3].row) + begin;
             const float wb = now[1].weight, wc = now[2].weight, wd = now[3].weight;
             for (int64_t i = 0; i < width; ++i) {
                 float total = sum[i] + Format::to_float(a[i]) * wa;
@@ -119,20 +118,20 @@ static inline __attribute__((always_inline)) void add_up(uint16_t *out, const Ad
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline void add_up_bf16(uint16_t *out, const Addend *addends, int64_t count, int64_t hidden) {
+inline void add_up_bf16(uint16_t* out, const Addend* addends, int64_t count, int64_t hidden) {
     add_up<Bf16>(out, addends, count, hidden);
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline void add_up_fp16(uint16_t *out, const Addend *addends, int64_t count, int64_t hidden) {
+inline void add_up_fp16(uint16_t* out, const Addend* addends, int64_t count, int64_t hidden) {
     add_up<Fp16>(out, addends, count, hidden);
 }
 
 // `quant_mode` 2: factor 127 / max, half to even, stored scale 1 / factor: two divisions. What the
 // vector unit makes of NaN is 0. As integers, magnitudes compare like floats and NaN is largest.
 template <typename Format, bool kSmooth>
-static inline __attribute__((always_inline)) float quantise(int8_t *out, const uint16_t *row,
-                                                            const float *smooth, float *scratch,
+static inline __attribute__((always_inline)) float quantise(int8_t* out, const uint16_t* row,
+                                                            const float* smooth, float* scratch,
                                                             int64_t hidden) {
     uint32_t largest = 0;
     for (int64_t i = 0; i < hidden; ++i) {
@@ -155,24 +154,24 @@ static inline __attribute__((always_inline)) float quantise(int8_t *out, const u
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline float quantise_bf16(int8_t *out, const uint16_t *row, float *scratch, int64_t hidden) {
+inline float quantise_bf16(int8_t* out, const uint16_t* row, float* scratch, int64_t hidden) {
     return quantise<Bf16, false>(out, row, nullptr, scratch, hidden);
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline float quantise_fp16(int8_t *out, const uint16_t *row, float *scratch, int64_t hidden) {
+inline float quantise_fp16(int8_t* out, const uint16_t* row, float* scratch, int64_t hidden) {
     return quantise<Fp16, false>(out, row, nullptr, scratch, hidden);
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline float quantise_smooth_bf16(int8_t *out, const uint16_t *row, const float *smooth,
-                                  float *scratch, int64_t hidden) {
+inline float quantise_smooth_bf16(int8_t* out, const uint16_t* row, const float* smooth,
+                                  float* scratch, int64_t hidden) {
     return quantise<Bf16, true>(out, row, smooth, scratch, hidden);
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline float quantise_smooth_fp16(int8_t *out, const uint16_t *row, const float *smooth,
-                                  float *scratch, int64_t hidden) {
+inline float quantise_smooth_fp16(int8_t* out, const uint16_t* row, const float* smooth,
+                                  float* scratch, int64_t hidden) {
     return quantise<Fp16, true>(out, row, smooth, scratch, hidden);
 }
 

@@ -43,22 +43,22 @@ struct Call {
     int64_t numbers[kNumbers];
     int64_t comparison[kNumbers];
 
-    const Group &ranks() const { return *reinterpret_cast<const Group *>(group); }
+    const Group& ranks() const { return *reinterpret_cast<const Group*>(group); }
     int64_t slots() const { return topk + shared_experts; }
     template <typename T>
-    T *at(int64_t offset) const {
-        return reinterpret_cast<T *>(base + offset);
+    T* at(int64_t offset) const {
+        return reinterpret_cast<T*>(base + offset);
     }
 };
 
 template <typename T>
-inline T *pointer(int64_t address) {
-    return reinterpret_cast<T *>(address);
+inline T* pointer(int64_t address) {
+    return reinterpret_cast<T*>(address);
 }
 
 // Which (token, k) take part. A 1-D mask is counted, as the kernels do.
 struct Active {
-    explicit Active(const Call &call)
+    explicit Active(const Call& call)
         : mask(pointer<const uint8_t>(call.mask)), dims(call.mask_dims), topk(call.topk) {
         tokens = call.bs;
         if (dims == 1) {
@@ -76,14 +76,14 @@ struct Active {
         }
         return false;
     }
-    const uint8_t *mask;
+    const uint8_t* mask;
     int64_t dims, topk, tokens;
 };
 
 // Rules at the price of reading the ids once. Sets whether a token is masked.
-inline bool choices_are_legal(Call &call) {
+inline bool choices_are_legal(Call& call) {
     const Active active(call);
-    const auto *ids = pointer<const int32_t>(call.ids);
+    const auto* ids = pointer<const int32_t>(call.ids);
     bool masks = false, gap = false;
     for (int64_t token = 0; call.mask_dims && token < call.bs; ++token) {
         const bool here = call.mask_dims == 1 ? active.mask[token] != 0 : active.any(token);
@@ -97,7 +97,7 @@ inline bool choices_are_legal(Call &call) {
     call.numbers[call.mask_number] = masks;
 
     for (int64_t token = 0; token < call.bs; ++token) {
-        const int32_t *chosen = ids + token * call.topk;
+        const int32_t* chosen = ids + token * call.topk;
         for (int64_t k = 0; k < call.topk; ++k) {
             if (!active(token, k)) continue;
             if (chosen[k] < 0 || chosen[k] >= call.all_experts) return false;
@@ -109,8 +109,8 @@ inline bool choices_are_legal(Call &call) {
     return true;
 }
 
-inline void post(const Call &call) {
-    Statement &own = call.ranks().own(static_cast<int32_t>(call.barrier));
+inline void post(const Call& call) {
+    Statement& own = call.ranks().own(static_cast<int32_t>(call.barrier));
     own.refused = 0;
     own.way = call.way;
     own.early = call.early;
@@ -119,14 +119,15 @@ inline void post(const Call &call) {
 }
 
 // Whether nothing stands against the call; the details of what does are found in Python.
-inline bool agrees(const Call &call) {
-    const Group &group = call.ranks();
+inline bool agrees(const Call& call) {
+    const Group& group = call.ranks();
     bool uneven = false, masks = false;
     for (int64_t rank = 0; rank < group.ranks; ++rank) {
-        const Statement &one = group.block(rank).statement[call.barrier & 1];
+        const Statement& one = group.block(rank).statement[call.barrier & 1];
         const int32_t left = group.block(rank).left.load();
         if (one.refused || one.way != call.way || one.rows_per_token != call.rows_per_token ||
-            one.early != call.early || (left && reached(static_cast<int32_t>(call.barrier), left))) {
+            one.early != call.early ||
+            (left && reached(static_cast<int32_t>(call.barrier), left))) {
             return false;
         }
         for (int64_t i = 0; i < kNumbers; ++i) {
@@ -141,8 +142,8 @@ inline bool agrees(const Call &call) {
 
 // Runs a call until it is done or Python has to look. `Op` has valid(), publish() and receive().
 template <typename Op>
-int64_t step(Op &op) {
-    const Group &group = op.ranks();
+int64_t step(Op& op) {
+    const Group& group = op.ranks();
     switch (op.phase) {
         case kStart:
             if (!op.valid()) return kInvalid;
@@ -170,7 +171,7 @@ int64_t step(Op &op) {
 }
 
 // Past the caches: for rows that are larger in all than what the cores share.
-inline void copy_around_caches(char *to, const char *from, int64_t bytes) {
+inline void copy_around_caches(char* to, const char* from, int64_t bytes) {
 #ifdef __SSE2__
     const int64_t head = -reinterpret_cast<int64_t>(to) & 15;
     if (bytes < 256) {
@@ -180,8 +181,8 @@ inline void copy_around_caches(char *to, const char *from, int64_t bytes) {
     memcpy(to, from, head);
     int64_t at = head;
     for (; at + 64 <= bytes; at += 64) {
-        const auto *source = reinterpret_cast<const __m128i *>(from + at);
-        auto *target = reinterpret_cast<__m128i *>(to + at);
+        const auto* source = reinterpret_cast<const __m128i*>(from + at);
+        auto* target = reinterpret_cast<__m128i*>(to + at);
         const __m128i a = _mm_loadu_si128(source), b = _mm_loadu_si128(source + 1);
         const __m128i c = _mm_loadu_si128(source + 2), d = _mm_loadu_si128(source + 3);
         _mm_stream_si128(target, a);
@@ -202,7 +203,7 @@ inline void finish_streaming() {
 #endif
 }
 
-inline void copy_row(char *to, const char *from, int64_t bytes, bool around_caches) {
+inline void copy_row(char* to, const char* from, int64_t bytes, bool around_caches) {
     if (around_caches) {
         copy_around_caches(to, from, bytes);
     } else {

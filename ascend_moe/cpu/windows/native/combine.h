@@ -27,10 +27,8 @@ struct Combine : Call {
     int64_t missing, missing_count, doubled, doubled_count;
 
     // rows, then three numbers per row
-    int32_t *list(int64_t rank) const {
-        return at<int32_t>(lists_at) + rank * (2 + 3 * max_rows);
-    }
-    char *place(int64_t owner, int64_t index) const {
+    int32_t* list(int64_t rank) const { return at<int32_t>(lists_at) + rank * (2 + 3 * max_rows); }
+    char* place(int64_t owner, int64_t index) const {
         return at<char>(rows_at) + (owner * max_bs * slots() + index) * row_bytes;
     }
     int64_t rows_here() const { return pointer<const int32_t>(send_counts)[prefix_length - 1]; }
@@ -38,7 +36,7 @@ struct Combine : Call {
     bool valid() {
         const int64_t rows = rows_here();
         if (rows < 0 || rows > row_limit || rows > max_rows) return false;
-        const auto *triple = pointer<const int32_t>(assist_info);
+        const auto* triple = pointer<const int32_t>(assist_info);
         const auto sources = static_cast<uint32_t>(ranks().ranks);
         const auto tokens = static_cast<uint32_t>(max_bs);
         const auto places = static_cast<uint32_t>(slots());
@@ -53,12 +51,12 @@ struct Combine : Call {
 
     void publish() {
         const int64_t own = ranks().rank, rows = rows_here();
-        const auto *triple = pointer<const int32_t>(assist_info);
-        int32_t *mine = list(own);
+        const auto* triple = pointer<const int32_t>(assist_info);
+        int32_t* mine = list(own);
         mine[0] = static_cast<int32_t>(rows);
         memcpy(mine + 2, triple, 3 * rows * sizeof(int32_t));
         const bool around_caches = rows * row_bytes * ranks().ranks > cache_bytes;
-        const char *from = pointer<const char>(expand_x);
+        const char* from = pointer<const char>(expand_x);
         for (int64_t row = 0; row < rows; ++row, triple += 3, from += row_bytes) {
             if (triple[0] == own) continue;
             copy_row(place(triple[0], triple[1] * slots() + triple[2]), from, row_bytes,
@@ -68,7 +66,7 @@ struct Combine : Call {
     }
 
     int64_t receive() {
-        thread_local std::vector<const char *> row_of;
+        thread_local std::vector<const char*> row_of;
         row_of.assign(bs * slots(), nullptr);
         doubled_count = missing_count = 0;
         const int64_t bad = find_rows(row_of);
@@ -84,15 +82,15 @@ struct Combine : Call {
     }
 
     // Where the row of each (token, slot) is. Returns a rank whose list cannot be, or -1.
-    int64_t find_rows(std::vector<const char *> &row_of) {
+    int64_t find_rows(std::vector<const char*>& row_of) {
         thread_local std::vector<uint8_t> claims;
         claims.assign(row_of.size(), 0);
         const int64_t own = ranks().rank;
         for (int64_t sender = 0; sender < ranks().ranks; ++sender) {
-            const int32_t *theirs = list(sender);
+            const int32_t* theirs = list(sender);
             const int64_t rows = theirs[0];
             if (rows < 0 || rows > max_rows) return sender;
-            const int32_t *triple = theirs + 2;
+            const int32_t* triple = theirs + 2;
             for (int64_t row = 0; row < rows; ++row, triple += 3) {
                 if (triple[0] != own) continue;
                 const int64_t token = triple[1], slot = triple[2];
@@ -112,8 +110,8 @@ struct Combine : Call {
         return -1;
     }
 
-    void require_rows(const Active &active, const std::vector<const char *> &row_of) {
-        const auto *id = pointer<const int32_t>(ids);
+    void require_rows(const Active& active, const std::vector<const char*>& row_of) {
+        const auto* id = pointer<const int32_t>(ids);
         for (int64_t token = bs - 1; token >= 0; --token) {
             const bool shared = shared_experts && active.any(token);
             for (int64_t slot = slots() - 1; slot >= 0; --slot) {
@@ -127,11 +125,11 @@ struct Combine : Call {
         }
     }
 
-    void sum(int64_t token, const Active &active, const std::vector<const char *> &row_of) const {
+    void sum(int64_t token, const Active& active, const std::vector<const char*>& row_of) const {
         thread_local std::vector<Addend> addends;
         addends.clear();
-        const auto *id = pointer<const int32_t>(ids) + token * topk;
-        const auto *weight = pointer<const float>(weights);
+        const auto* id = pointer<const int32_t>(ids) + token * topk;
+        const auto* weight = pointer<const float>(weights);
         const int64_t copies = moe_experts + zero_experts, constants = copies + copy_experts;
         for (int64_t k = 0; k < topk; ++k) {
             if (!active(token, k)) continue;
@@ -150,11 +148,11 @@ struct Combine : Call {
                 addends.push_back({row_of[token * slots() + slot], 1.0f, false});
             }
             if (shared_expert_x) {
-                const char *row = pointer<const char>(shared_expert_x) + token * row_bytes;
+                const char* row = pointer<const char>(shared_expert_x) + token * row_bytes;
                 addends.push_back({row, 1.0f, false});
             }
         }
-        auto *to = pointer<uint16_t>(output) + token * hidden;
+        auto* to = pointer<uint16_t>(output) + token * hidden;
         const auto count = static_cast<int64_t>(addends.size());
         if (element == static_cast<int64_t>(Element::kBf16)) {
             add_up_bf16(to, addends.data(), count, hidden);

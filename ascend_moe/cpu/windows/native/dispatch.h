@@ -27,21 +27,23 @@ struct Dispatch : Call {
     int64_t lanes() const { return moe_experts + shared_experts; }
     int64_t rows_per_rank() const { return max_bs * layout_rows_per_token; }
     // has weights, rows by pair, then where each lane begins
-    int32_t *table(int64_t rank) const { return at<int32_t>(table_at) + rank * (lanes() + 3); }
-    int32_t *begin(int64_t rank) const { return table(rank) + 2; }
-    int32_t *pairs(int64_t rank) const { return at<int32_t>(pairs_at) + 2 * rank * max_bs * slots(); }
-    char *row(int64_t rank, int64_t index) const {
+    int32_t* table(int64_t rank) const { return at<int32_t>(table_at) + rank * (lanes() + 3); }
+    int32_t* begin(int64_t rank) const { return table(rank) + 2; }
+    int32_t* pairs(int64_t rank) const {
+        return at<int32_t>(pairs_at) + 2 * rank * max_bs * slots();
+    }
+    char* row(int64_t rank, int64_t index) const {
         return at<char>(rows_at) + (rank * rows_per_rank() + index) * row_bytes;
     }
-    float *scale(int64_t rank) const { return at<float>(scales_at) + rank * rows_per_rank(); }
-    float *weight(int64_t rank) const { return at<float>(weights_at) + rank * max_bs * topk; }
+    float* scale(int64_t rank) const { return at<float>(scales_at) + rank * rows_per_rank(); }
+    float* weight(int64_t rank) const { return at<float>(weights_at) + rank * max_bs * topk; }
 
     bool valid() { return choices_are_legal(*this); }
 
     void publish() {
         const int64_t own = ranks().rank;
         const Active active(*this);
-        const auto *id = pointer<const int32_t>(ids);
+        const auto* id = pointer<const int32_t>(ids);
         table(own)[0] = expert_scales != 0;
         table(own)[1] = smooth != 0;
         sort_pairs(active, id);
@@ -59,7 +61,7 @@ struct Dispatch : Call {
     }
 
     // Counting sort of (token, slot) by lane.
-    void sort_pairs(const Active &active, const int32_t *id) const {
+    void sort_pairs(const Active& active, const int32_t* id) const {
         thread_local std::vector<int32_t> next;
         next.assign(lanes() + 1, 0);
         for (int64_t token = 0; token < bs; ++token) {
@@ -73,9 +75,9 @@ struct Dispatch : Call {
         }
         for (int64_t lane = 0; lane < lanes(); ++lane) next[lane + 1] += next[lane];
         memcpy(begin(ranks().rank), next.data(), (lanes() + 1) * sizeof(int32_t));
-        int32_t *to = pairs(ranks().rank);
+        int32_t* to = pairs(ranks().rank);
         const auto put = [&](int64_t lane, int64_t token, int64_t slot) {
-            int32_t *pair = to + 2 * next[lane]++;
+            int32_t* pair = to + 2 * next[lane]++;
             pair[0] = static_cast<int32_t>(token);
             pair[1] = static_cast<int32_t>(slot);
         };
@@ -90,16 +92,16 @@ struct Dispatch : Call {
         }
     }
 
-    void quantise_tokens(const Active &active) const {
+    void quantise_tokens(const Active& active) const {
         const int64_t own = ranks().rank;
         thread_local std::vector<float> scratch;
         scratch.resize(hidden);
-        const auto *from = pointer<const uint16_t>(x);
+        const auto* from = pointer<const uint16_t>(x);
         const bool bf16 = element == static_cast<int64_t>(Element::kBf16);
         for (int64_t token = 0; token < bs; ++token) {
             if (!active.any(token)) continue;
-            auto *to = reinterpret_cast<int8_t *>(row(own, token));
-            const uint16_t *source = from + token * hidden;
+            auto* to = reinterpret_cast<int8_t*>(row(own, token));
+            const uint16_t* source = from + token * hidden;
             scale(own)[token] = bf16 ? quantise_bf16(to, source, scratch.data(), hidden)
                                      : quantise_fp16(to, source, scratch.data(), hidden);
         }
@@ -110,16 +112,16 @@ struct Dispatch : Call {
         const int64_t own = ranks().rank;
         thread_local std::vector<float> scratch;
         scratch.resize(hidden);
-        const auto *from = pointer<const uint16_t>(x);
-        const auto *factors = pointer<const float>(scales);
+        const auto* from = pointer<const uint16_t>(x);
+        const auto* factors = pointer<const float>(scales);
         const bool bf16 = element == static_cast<int64_t>(Element::kBf16);
         for (int64_t lane = 0; lane < lanes(); ++lane) {
             // shared experts come first in `scales`
             const int64_t at = lane < moe_experts ? shared_experts + lane : lane - moe_experts;
-            const float *smoothing = factors + at * hidden;
+            const float* smoothing = factors + at * hidden;
             for (int32_t pair = begin(own)[lane]; pair < begin(own)[lane + 1]; ++pair) {
-                auto *to = reinterpret_cast<int8_t *>(row(own, pair));
-                const uint16_t *source = from + pairs(own)[2 * pair] * hidden;
+                auto* to = reinterpret_cast<int8_t*>(row(own, pair));
+                const uint16_t* source = from + pairs(own)[2 * pair] * hidden;
                 scale(own)[pair] =
                     bf16 ? quantise_smooth_bf16(to, source, smoothing, scratch.data(), hidden)
                          : quantise_smooth_fp16(to, source, smoothing, scratch.data(), hidden);
@@ -138,8 +140,8 @@ struct Dispatch : Call {
     int64_t receive() {
         const int64_t own = ranks().rank, sources = ranks().ranks;
         const int64_t experts = own < shared_ranks ? 1 : local_experts;
-        auto *prefix = pointer<int32_t>(counts);
-        auto *nums = pointer<int64_t>(token_nums);
+        auto* prefix = pointer<int32_t>(counts);
+        auto* nums = pointer<int64_t>(token_nums);
         const int64_t most_pairs = max_bs * slots();
         int64_t received = 0;
         for (int64_t expert = 0; expert < experts; ++expert) {
@@ -190,7 +192,7 @@ struct Dispatch : Call {
                 weighted ? weight(source)[token * topk + slot] : 0.0f;
         }
         if (!handle_of_a2) {
-            int32_t *triple = pointer<int32_t>(assist_info) + 3 * at;
+            int32_t* triple = pointer<int32_t>(assist_info) + 3 * at;
             triple[0] = static_cast<int32_t>(source);
             triple[1] = token;
             triple[2] = slot;
@@ -200,12 +202,12 @@ struct Dispatch : Call {
 
     // A2: for each pair, how many earlier pairs this rank sends to the same expert.
     void write_ordinals() const {
-        auto *ordinals = pointer<int32_t>(assist_info);
+        auto* ordinals = pointer<int32_t>(assist_info);
         memset(ordinals, 0, bs * topk * sizeof(int32_t));
         const int64_t own = ranks().rank;
         for (int64_t lane = 0; lane < moe_experts; ++lane) {
             for (int32_t pair = begin(own)[lane]; pair < begin(own)[lane + 1]; ++pair) {
-                const int32_t *which = pairs(own) + 2 * pair;
+                const int32_t* which = pairs(own) + 2 * pair;
                 ordinals[which[0] * topk + which[1]] = pair - begin(own)[lane];
             }
         }

@@ -48,11 +48,11 @@ struct Group {
     int64_t ranks;
     int64_t rank;
 
-    Control &shared() const { return *reinterpret_cast<Control *>(control); }
-    Block &block(int64_t of) const {
-        return reinterpret_cast<Block *>(control + static_cast<int64_t>(sizeof(Control)))[of];
+    Control& shared() const { return *reinterpret_cast<Control*>(control); }
+    Block& block(int64_t of) const {
+        return reinterpret_cast<Block*>(control + static_cast<int64_t>(sizeof(Control)))[of];
     }
-    Statement &own(int32_t barrier) const { return block(rank).statement[barrier & 1]; }
+    Statement& own(int32_t barrier) const { return block(rank).statement[barrier & 1]; }
 };
 
 inline int64_t now_ns() {
@@ -61,8 +61,8 @@ inline int64_t now_ns() {
     return t.tv_sec * 1000000000LL + t.tv_nsec;
 }
 
-inline long futex(std::atomic<int32_t> &word, int operation, int32_t value, const timespec *limit) {
-    return syscall(SYS_futex, reinterpret_cast<int32_t *>(&word), operation, value, limit, nullptr,
+inline long futex(std::atomic<int32_t>& word, int operation, int32_t value, const timespec* limit) {
+    return syscall(SYS_futex, reinterpret_cast<int32_t*>(&word), operation, value, limit, nullptr,
                    0);
 }
 
@@ -70,7 +70,7 @@ inline long futex(std::atomic<int32_t> &word, int operation, int32_t value, cons
 inline bool reached(int32_t number, int32_t barrier) { return number - barrier >= 0; }
 
 // If all have arrived, completes the barrier; every rank may do so, and whoever sees it does.
-inline bool complete_if_all_arrived(const Group &group, int32_t barrier) {
+inline bool complete_if_all_arrived(const Group& group, int32_t barrier) {
     for (int64_t rank = 0; rank < group.ranks; ++rank) {
         if (!reached(group.block(rank).flag.load(), barrier)) return false;
     }
@@ -80,7 +80,7 @@ inline bool complete_if_all_arrived(const Group &group, int32_t barrier) {
 }
 
 // Sequentially consistent stores and loads: of two ranks that arrive last, at least one sees both.
-inline void arrive(const Group &group, int32_t barrier) {
+inline void arrive(const Group& group, int32_t barrier) {
     group.own(barrier).arrived_ns = now_ns();
     group.block(group.rank).flag.store(barrier);
     complete_if_all_arrived(group, barrier);
@@ -88,8 +88,8 @@ inline void arrive(const Group &group, int32_t barrier) {
 
 // True when the barrier is complete, false when the time is over. A rank that died just before it
 // would have woken the others costs them one time slice.
-inline bool wait(const Group &group, int32_t barrier, int64_t microseconds) {
-    std::atomic<int32_t> &generation = group.shared().generation;
+inline bool wait(const Group& group, int32_t barrier, int64_t microseconds) {
+    std::atomic<int32_t>& generation = group.shared().generation;
     for (int attempt = 0; attempt < 3; ++attempt) {
         if (reached(generation.load(), barrier)) return true;
         sched_yield();
