@@ -62,7 +62,7 @@ def require_legal(op: str, args: Mapping[str, object], *, window_mb: int | None 
         args: every keyword of the operator.
         window_mb: the group's own HCCL buffer size, where it has one.
     """
-    key = (window_mb, kind_of_call(op, args))
+    key = _key(op, args, window_mb)
     try:
         judged = _legal.get(key)
     except TypeError:  # symbolic sizes have no hash
@@ -86,14 +86,8 @@ def forget() -> None:
     _legal.clear()
 
 
-def kind_of_call(
-    op: str, args: Mapping[str, object], more_variables: Sequence[bytes] = ()
-) -> tuple[object, ...]:
-    """All that rules read except tensor contents: calls of one kind are legal together.
-
-    more_variables: environment variables that also make a kind
-    """
-    parts: list[object] = [op, _attributes[op](args)]
+def _key(op: str, args: Mapping[str, object], window_mb: int | None) -> tuple[object, ...]:
+    parts: list[object] = [op, window_mb, _attributes[op](args)]
     for name in TENSOR_NAMES[op]:
         tensor: Any = args[name]
         if tensor is None:
@@ -103,12 +97,12 @@ def kind_of_call(
     scales: Any = args.get("scales")
     if scales is not None:
         parts.append(scales.is_contiguous())
-    parts += _values_of(_RULE_VARIABLES_ENCODED)
-    parts += _values_of(more_variables)
+    parts += values_of(_RULE_VARIABLES_ENCODED)
     return tuple(parts)
 
 
-def _values_of(variables: Sequence[bytes]) -> Iterable[object]:
+def values_of(variables: Sequence[bytes]) -> Iterable[object]:
+    """What the environment says about them, None where nothing, in a form to compare."""
     # os.environ.get takes 0.9 us for an unset variable, its dictionary 0.04 us.
     raw = getattr(os.environ, "_data", None)
     if isinstance(raw, dict):
@@ -128,7 +122,7 @@ class _Judgement(NamedTuple):
     def of(cls, args: Mapping[str, object], op: str) -> _Judgement:
         env = {
             name: os.environ[name]
-            for name, value in zip(RULE_VARIABLES, _values_of(_RULE_VARIABLES_ENCODED), strict=True)
+            for name, value in zip(RULE_VARIABLES, values_of(_RULE_VARIABLES_ENCODED), strict=True)
             if value is not None
         }
         level = env.get(CHECK_VARIABLE) or ("full" if on_cpu(args) else "fast")

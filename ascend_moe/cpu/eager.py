@@ -7,7 +7,7 @@ tracer) must still see the call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any, Final
 
 import torch
@@ -33,18 +33,28 @@ _known: Final = None not in (_keys, _modes, _function_modes, _tracing, _profilin
 _PLAIN: Final = _plain_keys() if _known and hasattr(_keys(torch.empty(0)), "raw_repr") else None
 
 
-def only_the_cpu_looks(arguments: Mapping[str, Any]) -> bool:
-    """Whether all tensors are plain CPU tensors and no mode, tracer or profiler is active."""
-    if _PLAIN is None or _modes() or _function_modes() or _profiling() or _tracing() is not None:
-        return False
-    for value in arguments.values():
+def nobody_listens() -> bool:
+    """Whether no mode, tracer or profiler is active that must see the call in the dispatcher."""
+    return not (
+        _PLAIN is None or _modes() or _function_modes() or _profiling() or _tracing() is not None
+    )
+
+
+def are_plain(values: Iterable[Any]) -> bool:
+    """Whether all tensors among the arguments are nothing but memory on the CPU."""
+    for value in values:
         kind = type(value)
         if kind is Tensor:
-            if _keys(value).raw_repr() not in _PLAIN:
+            if _PLAIN is None or keys_of(value) not in _PLAIN:
                 return False
         elif kind not in _NO_TENSORS:
             return False
     return True
+
+
+def keys_of(tensor: Tensor) -> int | None:
+    """What the dispatcher sees in a tensor; None where this torch does not tell."""
+    return None if _keys is None else _keys(tensor).raw_repr()
 
 
 _NO_TENSORS: Final = frozenset({int, str, bool, type(None)})

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,15 +18,10 @@ from ascend_moe.contract.signature import with_defaults
 from ascend_moe.cpu import combine as combining
 from ascend_moe.cpu import dispatch as dispatching
 from ascend_moe.cpu import hierarchy
-from ascend_moe.cpu.group import resolve
-from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.remembered import again, remember
 from ascend_moe.cpu.session import Session
 from ascend_moe.cpu.windows.group import NoWindow
 from ascend_moe.cpu.wire import unpack
-from ascend_moe.gate import REMEMBERED_MAX, kind_of_call
-from ascend_moe.patience import TIMEOUT_VARIABLE
-
-_ALSO_DECIDE: Final = (TIMEOUT_VARIABLE.encode(),)
 
 
 def dispatch(**arguments: Any) -> tuple[Tensor, ...]:
@@ -42,33 +37,19 @@ def combine(**arguments: Any) -> Tensor:
 
 
 def run(op: str, call: Mapping[str, Any]) -> Any:
-    """A call with every keyword.
-
-    The first of its kind (shapes, dtypes, attributes, variables) is checked by the rule table; when it takes its own
-    steps in shared memory it is remembered, and those steps check the values of the next ones.
-    """
-    group = resolve(call["group_ep"])
-    state = None if group is None else state_of(group)
-    kind = None
-    if state is not None and state.windows is not None:
-        kind = kind_of_call(op, call, _ALSO_DECIDE)
-        known = state.calls.get(kind)
-        if known is not None:
-            with suppress(NoWindow):
-                outputs = known.run(call)
-                if outputs is not None:
-                    return outputs
+    """A call with every keyword."""
+    outputs = again(op, call)
+    if outputs is not None:
+        return outputs
     session = Session(op, call)
-    fast = session.fast_call()
+    fast = session.fast_call(call)
     if fast is not None:
         with suppress(NoWindow):
             outputs = fast.run(call)
             if outputs is None:
                 raise RuntimeError(f"the rules accept this {op}, its own checks do not: {call}")
-            if state is not None and kind is not None and session.may_be_remembered:
-                if len(state.calls) >= REMEMBERED_MAX:
-                    state.calls.clear()
-                state.calls[kind] = fast
+            if session.may_be_remembered:
+                remember(op, call, fast)
             return outputs
         session = Session(op, call)  # over torch.distributed from now on
     return _dispatch(session) if op == "dispatch" else _combine(session)

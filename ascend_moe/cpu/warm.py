@@ -9,11 +9,11 @@ numpy or dlpack alias left. Nothing is ever reused by age; who keeps outputs get
 from __future__ import annotations
 
 import mmap
-import sys
 import threading
+from array import array
 from collections import OrderedDict
-from dataclasses import dataclass
-from struct import Struct
+from dataclasses import dataclass, field
+from sys import getrefcount
 from typing import Any, Final
 
 import numpy as np
@@ -35,11 +35,11 @@ class Outputs:
     """The memory of one call's outputs."""
 
     arrays: tuple[NDArray[Any], ...]
-    views: tuple[torch.dtype | None, ...]
-    """What numpy has no name for is an integer array there."""
+    views: tuple[tuple[int, torch.dtype], ...]
+    """What numpy has no name for is an integer array there: which output, and what it is."""
     idle: list[int]
-    addresses: bytes
-    """Of all outputs, as the native half takes them."""
+    addresses: memoryview
+    """int64, of all outputs."""
     rows: int = 0
     """Rows that are not zero."""
 
@@ -58,57 +58,69 @@ class Outputs:
             plain = torch.int16 if dtype == torch.bfloat16 else dtype
             numpy_dtype = torch.empty(0, dtype=plain).numpy().dtype
             arrays.append(np.ndarray(shape, numpy_dtype, memory, start))
-            views.append(None if plain is dtype else dtype)
+            if plain is not dtype:
+                views.append((len(arrays) - 1, dtype))
         kept = tuple(arrays)
         del arrays  # `idle` counts the references of `found` alone
         addresses = [array.ctypes.data if array.size else 0 for array in kept]
-        found = cls(kept, tuple(views), [], Struct(f"{len(kept)}q").pack(*addresses))
-        found.idle = found.references()
+        found = cls(kept, tuple(views), [], memoryview(array("q", addresses)))
+        found.idle = list(map(getrefcount, found.arrays))
         return found
-
-    def references(self) -> list[int]:
-        return list(map(sys.getrefcount, self.arrays))
 
     def tensors(self) -> list[Tensor]:
         """Each with a storage of its own, which keeps its array."""
-        return [
-            torch.from_numpy(array) if view is None else torch.from_numpy(array).view(view)
-            for array, view in zip(self.arrays, self.views, strict=True)
-        ]
+        made = list(map(torch.from_numpy, self.arrays))
+        for index, dtype in self.views:
+            made[index] = made[index].view(dtype)
+        return made
 
 
-_kept: OrderedDict[tuple[tuple[TensorSpec, ...], object], list[Outputs]] = OrderedDict()
+_Kind = tuple[tuple[TensorSpec, ...], object]
+
+
+@dataclass
+class Sets:
+    """The memory that is kept for outputs of one kind."""
+
+    kind: _Kind
+    outputs: list[Outputs] = field(default_factory=list)
+
+
+_kept: OrderedDict[_Kind, Sets] = OrderedDict()
 _lock = threading.Lock()
 
 
-def take(
-    specs: tuple[TensorSpec, ...], *, filled_in_full: object = None
-) -> tuple[list[Tensor], Outputs]:
-    """Tensors of these shapes that nobody else can see, and the memory behind them.
+def sets_of(specs: tuple[TensorSpec, ...], filled_in_full: object) -> Sets:
+    """Where outputs of these shapes come from.
+
+    filled_in_full: identifies what every call of this kind writes besides rows, always as much of it
+    """
+    with _lock:
+        return _kept.setdefault((specs, filled_in_full), Sets((specs, filled_in_full)))
+
+
+def take(sets: Sets) -> tuple[list[Tensor], Outputs]:
+    """Tensors that nobody else can see, and the memory behind them.
 
     Only the first `Outputs.rows` rows hold anything; the caller writes how many it leaves.
-
-    filled_in_full: identifies what else every call of this kind writes, always as much of it
     """
-    kind = specs, filled_in_full
     with _lock:
-        sets = _kept.get(kind)
-        if sets is None:
-            sets = _kept[kind] = []
-            if len(_kept) > KINDS_KEPT:
-                _kept.popitem(last=False)
-        else:
-            _kept.move_to_end(kind)
-        for found in sets:
-            if found.references() == found.idle:
+        for found in sets.outputs:
+            if list(map(getrefcount, found.arrays)) == found.idle:
                 return found.tensors(), found
-        found = Outputs.new(specs)
-        if len(sets) < SETS_PER_KIND:
-            sets.append(found)
+        found = Outputs.new(sets.kind[0])
+        if len(sets.outputs) < SETS_PER_KIND:
+            sets.outputs.append(found)
+        _kept[sets.kind] = sets
+        _kept.move_to_end(sets.kind)
+        while len(_kept) > KINDS_KEPT:
+            _, oldest = _kept.popitem(last=False)
+            oldest.outputs.clear()
         return found.tensors(), found
 
 
 def forget() -> None:
     """Gives all kept memory back."""
     with _lock:
-        _kept.clear()
+        for sets in _kept.values():
+            sets.outputs.clear()

@@ -93,10 +93,10 @@ class Windows:
         self.address = ctypes.addressof(self.fields)
         self.native = native()
         self.barrier = 0
-        """The last barrier that this rank passed, or posted for (`_owed`)."""
+        """The last barrier that this rank passed, or posted for (`owed`)."""
         self.areas = {name: Area() for name in ("dispatch", "combine", "exchange")}
         self.cache_bytes = _shared_cache()
-        self._owed: list[tuple[list[int], str]] = []
+        self.owed: list[tuple[list[int], str]] = []
         """Refused calls whose barrier is not complete; the first one is posted."""
         self._posted = False
         self._watched: dict[int, int] = {}
@@ -113,11 +113,6 @@ class Windows:
         if hasattr(self, "_posted"):
             self.control.left[self.rank] = _int32(self.barrier) or 1
 
-    @property
-    def owes(self) -> bool:
-        """Whether `settle` has something to do."""
-        return bool(self._owed)
-
     # --- statements -----------------------------------------------------------------------------------------------
 
     def meet(self, numbers: Sequence[int], sending: Sequence[int]) -> list[Statement]:
@@ -130,19 +125,19 @@ class Windows:
 
     def refuse(self, numbers: Sequence[int], reason: str) -> list[Statement] | None:
         """Tells the peers that this rank does not take part; their statements, if they come within `REFUSAL_S`."""
-        self._owed.append((list(numbers), reason))
+        self.owed.append((list(numbers), reason))
         deadline = time.monotonic() + min(REFUSAL_S, timeout_seconds())
         return self.statements(self.barrier) if self._settle(deadline) else None
 
     def settle(self, deadline: float) -> None:
         """Completes the barriers of calls that this rank refused before its peers came."""
-        if self._owed and not self._settle(deadline):
+        if self.owed and not self._settle(deadline):
             self.fail(self._missing(self.barrier), [])
 
     def _settle(self, deadline: float) -> bool:
-        while self._owed:
+        while self.owed:
             if not self._posted:
-                self._post(*self._owed[0], [0] * self.ranks)
+                self._post(*self.owed[0], [0] * self.ranks)
                 self._posted = True
             while not self._wait_slice(self.barrier):
                 gone = self._gone(self.barrier)
@@ -150,7 +145,7 @@ class Windows:
                     self.fail([], gone)
                 if time.monotonic() > deadline:
                     return False
-            self._owed.pop(0)
+            self.owed.pop(0)
             self._posted = False
         return True
 

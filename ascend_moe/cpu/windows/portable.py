@@ -154,8 +154,8 @@ class Steps:
 
     def choices_are_legal(self) -> bool:
         """Rules X-34, X-36 and X-37; says which pairs take part, None: all."""
-        fields, (ids_tensor, mask_tensor) = self.fields, self.call.tensors[:2]
-        self.ids = ids = ids_tensor.numpy()
+        fields, mask_tensor = self.fields, self.call.inputs.get("x_active_mask")
+        self.ids = ids = self.call.inputs["expert_ids"].numpy()
         self.active: NDArray[np.bool_] | None = None
         masks = False
         if mask_tensor is not None:
@@ -257,7 +257,8 @@ class DispatchSteps(Steps):
 
     def publish(self) -> None:
         fields, views = self.fields, self.views()
-        _, _, x, scales, expert_scales = self.call.tensors
+        x = self.call.inputs["x"]
+        scales, expert_scales = (self.call.inputs.get(n) for n in ("scales", "expert_scales"))
         lane = self._lanes()
         order = np.argsort(lane, kind="stable")
         counts = np.bincount(lane, minlength=self.lanes + 1)[: self.lanes]
@@ -398,12 +399,14 @@ class CombineSteps(Steps):
 
     def valid(self) -> bool:
         fields = self.fields
-        expand_x, assist_info, send_counts = self.call.tensors[2:5]
-        rows = int(send_counts[fields.prefix_length - 1])
+        inputs = self.call.inputs
+        rows = int(inputs["ep_send_counts"][fields.prefix_length - 1])
         if not 0 <= rows <= min(fields.row_limit, fields.max_rows):
             return False
-        self.rows = expand_x[:rows]
-        self.triples = triples = assist_info[: 3 * rows].numpy().reshape(rows, 3)
+        self.rows = inputs["expand_x"][:rows]
+        self.triples = triples = (
+            inputs["assist_info_for_combine"][: 3 * rows].numpy().reshape(rows, 3)
+        )
         limits = np.array([self.ranks, fields.max_bs, self.slots], dtype=np.uint32)
         legal = (triples.view(np.uint32) < limits).all()
         return bool(legal) and self.choices_are_legal()
@@ -446,7 +449,7 @@ class CombineSteps(Steps):
 
     def _sum(self, rows: Tensor, travelled: NDArray[np.bool_]) -> None:
         call, fields, (output,) = self.call.arguments, self.fields, self.call.outputs
-        weights = self.call.tensors[5]
+        weights = self.call.inputs.get("expert_scales")
         only_rows = fields.all_experts == fields.moe_experts and call["shared_expert_x"] is None
         if not only_rows or not travelled.all() or weights is None:
             places = torch.arange(travelled.size).view(travelled.shape)
