@@ -16,6 +16,7 @@ import pytest
 import torch
 import worlds
 
+import ascend_moe
 from ascend_moe import ConstraintError
 from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu import warm
@@ -334,3 +335,61 @@ def test_rows_of_an_earlier_call_do_not_show(world: worlds.World):
     wanted = dispatch_world(few)
     for output, oracle in zip(world.run(_fewer_rows, many, few), wanted, strict=True):
         assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
+
+
+# --- expert outputs that are read in place ------------------------------------------------------------------------
+
+
+def _in_place(rank: int, in_place: bool, calls: Any, back: Any) -> Any:
+    """Combines ever other rows, written over as soon as combine returns; one rank is slow to read them."""
+    worlds.dispatch(rank, calls)
+    name = ascend_moe.hccl_comm_name(worlds.GROUPS["ep"], rank)
+    call = back[rank]
+    rows, results = call["expand_x"].clone(), []
+    if in_place:
+        rows = ascend_moe.empty_expert_outputs(*rows.shape, dtype=rows.dtype, group_ep=name)
+    for factor in range(1, 9):
+        rows.copy_(call["expand_x"] * factor)
+        results.append(worlds.combine(rank, [call | {"expand_x": rows}] * RANKS).clone())
+        rows.fill_(7)
+    assert (not in_place) or len(_windows().own_rows) == 1
+    del rows
+    assert len(_windows().own_rows) == 0
+    return results
+
+
+@pytest.mark.parametrize(
+    "environments", [[{}], [worlds.PORTABLE], [{}, worlds.PORTABLE, {}]], ids=str
+)
+@pytest.mark.parametrize("who", ["all", "rank 1"])
+def test_rows_in_shared_memory_are_read_where_they_are(
+    environments: list[dict[str, str]], who: str
+):
+    calls = make_calls(bs=64)
+    back = homeward(calls, dispatch_world(calls))
+    wanted = [
+        combine_world([call | {"expand_x": call["expand_x"] * factor} for call in back])
+        for factor in range(1, 9)
+    ]
+    with worlds.world(RANKS, environments=environments) as world:
+        results = world.run(_on_some_ranks, who, calls, back)
+        works(world)
+    for rank, outputs in enumerate(results):
+        for output, oracle in zip(outputs, wanted, strict=True):
+            assert output.equal(oracle[rank])
+
+
+def _on_some_ranks(rank: int, who: str, calls: Any, back: Any) -> Any:
+    return _in_place(rank, who == "all" or rank == 1, calls, [dict(call) for call in back])
+
+
+def test_without_shared_memory_expert_outputs_are_ordinary():
+    with worlds.world(RANKS, environments=[worlds.DISTRIBUTED]) as world:
+        assert world.run(_ordinary) == [(6, 4)] * RANKS
+
+
+def _ordinary(rank: int) -> Any:
+    with pytest.raises(ValueError, match="names no torch"):
+        ascend_moe.empty_expert_outputs(6, 4, group_ep="nobody")
+    name = ascend_moe.hccl_comm_name(worlds.GROUPS["ep"], rank)
+    return tuple(ascend_moe.empty_expert_outputs(6, 4, group_ep=name).shape)

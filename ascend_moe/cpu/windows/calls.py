@@ -43,7 +43,7 @@ from ascend_moe.cpu.windows.fields import (
     Phase,
 )
 from ascend_moe.cpu.windows.group import FAST, SLICE_US, NoWindow, Windows
-from ascend_moe.cpu.windows.layout import CombineLayout, DispatchLayout, Sizes
+from ascend_moe.cpu.windows.layout import SENT_WORDS, CombineLayout, DispatchLayout, Sizes
 from ascend_moe.patience import timeout_seconds
 from ascend_moe.reference.combine import const_expert_rows
 from ascend_moe.reference.quant import rows_carry_scales
@@ -113,6 +113,7 @@ class FastCall:
         }
         self._tensors_of = itemgetter(*given)
         self._names, self._fields_of_inputs = tuple(given), tuple(given.values())
+        self._expand_x = self._names.index("expand_x") if self.op == "combine" else -1
         self._strided = any(not call[name].is_contiguous() for name in given)
         self._words = memoryview(fields).cast("B").cast("q")
         self._sets = warm.sets_of(self.specs, self._filled_in_full)
@@ -122,8 +123,8 @@ class FastCall:
         """Of the call that is being made, for `portable`."""
         native = windows.native
         if native is None:
-            steps = portable.STEPS[self.op](self)
-            self._step, self._argument = steps.step, 0
+            self._portable = portable.STEPS[self.op](self)
+            self._step, self._argument = self._portable.step, 0
         else:
             self._step = getattr(native, self.op)
             self._argument = ctypes.addressof(fields)
@@ -184,7 +185,9 @@ class FastCall:
             windows.leave(windows.state.broken or f"{type(error).__name__} in {self.what}")
             raise
         finally:
-            self.inputs, self.outputs, self.arguments = {}, (), {}
+            if windows.native is None:
+                self.inputs, self.outputs, self.arguments = {}, (), {}
+                self._portable.forget()
         info = call["performance_info"]
         if info is not None:
             self._add_waiting(info)
@@ -196,7 +199,7 @@ class FastCall:
         deadline = time.monotonic() + timeout_seconds()
         self._waited_before = []
         windows.what, windows.barrier = self.what, fields.barrier
-        while code not in (Code.DONE, Code.BAD_ROWS):
+        while code not in (Code.DONE, Code.BAD_ROWS, Code.IN_PLACE):
             if code == Code.WAITING:
                 windows.look_after_peers(fields.barrier, deadline)
             elif code == Code.LOOK:
@@ -208,6 +211,8 @@ class FastCall:
                     windows.make_room(area, self.needed, deadline)
                 fields.base, fields.barrier = area.base, windows.barrier
                 fields.phase = Phase.PUBLISH
+            elif code == Code.UNMAPPED:
+                self._map(fields.detail)
             else:
                 rank = fields.detail
                 windows.leave(f"rank {rank} published rows that cannot be")
@@ -216,8 +221,11 @@ class FastCall:
             windows.barrier = fields.barrier
         area.was_read(windows.barrier)
         self._set_layout(fields.rows_per_token)  # after `_judge` asked for another
-        if code == Code.BAD_ROWS:
-            self._raise(call, self._bad_rows())
+        if code == Code.IN_PLACE:
+            windows.next_barrier(deadline)
+        bad = self._bad_rows()
+        if bad:
+            self._raise(call, bad)
 
     def _judge(self, call: Mapping[str, Any]) -> None:
         """Statements that are not simply equal: raises what they say against the call."""
@@ -242,6 +250,9 @@ class FastCall:
 
     def _bad_rows(self) -> list[Violation]:
         return []
+
+    def _map(self, rank: int) -> None:
+        raise NotImplementedError
 
     def _add_waiting(self, info: Tensor) -> None:
         """How long this rank waited for each rank, in place (see `session.Session.finish`)."""
@@ -330,11 +341,14 @@ class Combine(FastCall):
         fields.copy_experts = call["copy_expert_num"]
         self._sizes = Sizes(world, fields.max_bs, fields.topk, fields.row_bytes)
         fields.max_rows = self._sizes.rows_received_at_most
+        self._known = (ctypes.c_int64 * (2 * self.windows.ranks))()
+        fields.known = ctypes.addressof(self._known)
         self._set_layout(1)
 
     def _set_layout(self, rows_per_token: int) -> None:
         layout = CombineLayout.of(self._sizes)
-        self.fields.rows_at, self.fields.lists_at, self.needed = layout
+        fields = self.fields
+        fields.rows_at, fields.sent_at, fields.lists_at, self.needed = layout
 
     def _inputs(self, call: Mapping[str, Any]) -> dict[str, int]:
         if call["expert_scales"].shape == call["expert_ids"].shape:
@@ -346,9 +360,24 @@ class Combine(FastCall):
         if call["const_expert_num"]:
             blends, blend_of = self._blends(call)
             self.fields.blends, self.fields.blend_of = blends.data_ptr(), blend_of.data_ptr()
+        windows, fields = self.windows, self.fields
+        fields.memory = 0
+        if windows.own_rows:
+            found = windows.shared_rows(
+                tensors[self._expand_x].data_ptr(), fields.row_bytes * fields.row_limit
+            )
+            (fields.memory, fields.descriptor, fields.memory_offset, fields.memory_size) = found
+        fields.missing_count = fields.doubled_count = 0
         outputs, kept = warm.take(self._sets)
         self._words[_OUTPUT] = kept.addresses[0]
         return outputs[0] if self._go(call, tensors, outputs) else None
+
+    def _map(self, rank: int) -> None:
+        """Makes rows that a peer has in shared memory of its own readable here."""
+        sent = self.area.base + self.fields.sent_at + rank * SENT_WORDS * 8
+        _, number, descriptor, _, size = (ctypes.c_int64 * SENT_WORDS).from_address(sent)
+        self._known[2 * rank] = number
+        self._known[2 * rank + 1] = self.windows.map_rows(rank, number, descriptor, size)
 
     def _blends(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """What const experts give: fp32 rows, and int32 (BS, K) which of them belongs to a pair."""

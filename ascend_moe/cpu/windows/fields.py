@@ -12,7 +12,7 @@ from ascend_moe.cpu.windows.control import NUMBERS
 class Code(IntEnum):
     """Why a step returns."""
 
-    DONE, WAITING, LOOK, NOT_PUBLISHED, INVALID, CORRUPT, BAD_ROWS = range(7)
+    DONE, WAITING, LOOK, NOT_PUBLISHED, INVALID, CORRUPT, BAD_ROWS, UNMAPPED, IN_PLACE = range(9)
 
 
 class Phase(IntEnum):
@@ -63,7 +63,8 @@ class CombineFields(CallFields):
         *_words("expand_x assist_info send_counts weights"),
         *_words("shared_expert_x ori_x blends blend_of output"),
         *_words("hidden element row_bytes row_limit max_rows prefix_length"),
-        *_words("zero_experts copy_experts rows_at lists_at"),
+        *_words("zero_experts copy_experts"),
+        *_words("memory descriptor memory_offset memory_size known rows_at sent_at lists_at"),
         *_words("missing missing_count doubled doubled_count"),
     ]
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import logging
+import mmap
 import os
 import select
 import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import numpy as np
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ascend_moe.contract.agreement import FIELDS
 from ascend_moe.contract.errors import PeerError
@@ -43,6 +47,22 @@ FAST: Final = 1
 
 class NoWindow(Exception):
     """An area cannot grow; all ranks of the group learn so at the same moment."""
+
+
+class OwnRows(NamedTuple):
+    """Shared memory of this rank."""
+
+    address: int
+    descriptor: int
+    size: int
+
+
+_numbers = itertools.count(1)
+_FOREIGN_PER_RANK: Final = 8
+
+
+def _drop(rows: dict[int, OwnRows], number: int) -> None:
+    os.close(rows.pop(number).descriptor)
 
 
 @dataclass
@@ -99,6 +119,11 @@ class Windows:
         self.owed: list[tuple[list[int], str]] = []
         """Refused calls whose barrier is not complete; the first one is posted."""
         self._posted = False
+        self.own_rows: dict[int, OwnRows] = {}
+        """Memory for expert outputs that peers can read in place, by number."""
+        self.foreign: dict[tuple[int, int], memory.Shared] = {}
+        """The same of the peers, by rank and number, as far as it is mapped here."""
+        self._pids = list(pids)
         self._watched: dict[int, int] = {}
         self._poll = select.poll()
         for rank, pid in enumerate(pids):
@@ -239,6 +264,36 @@ class Windows:
         missing = self._missing(barrier)
         return [rank for rank in missing if rank in dead or self.control.left[rank]]
 
+    # --- expert outputs in shared memory ---------------------------------------------------------------------------
+
+    def rows_in_place(self, size: int) -> Tensor:
+        """New shared memory, uint8, that combine reads where it is. Raises OSError when it cannot be had."""
+        descriptor = memory.create(max(size, 1))
+        mapping = mmap.mmap(descriptor, max(size, 1))
+        found = torch.frombuffer(mapping, dtype=torch.uint8)
+        number = next(_numbers)
+        self.own_rows[number] = OwnRows(found.data_ptr(), descriptor, max(size, 1))
+        weakref.finalize(mapping, _drop, self.own_rows, number).atexit = False
+        return found[:size]
+
+    def shared_rows(self, address: int, size: int) -> tuple[int, int, int, int]:
+        """Number, descriptor, offset and size of the memory that holds these bytes; zeros: it is not shared."""
+        for number, own in self.own_rows.items():
+            if own.address <= address and address + size <= own.address + own.size:
+                return number, own.descriptor, address - own.address, own.size
+        return 0, 0, 0, 0
+
+    def map_rows(self, rank: int, number: int, descriptor: int, size: int) -> int:
+        """The address here of a peer's memory; older ones of that rank are given back when there are many."""
+        found = self.foreign.get((rank, number))
+        if found is None:
+            older = [key for key in self.foreign if key[0] == rank]
+            if len(older) >= _FOREIGN_PER_RANK:
+                del self.foreign[older[0]]
+            found = memory.map_of_process(self._pids[rank], descriptor, size)
+            self.foreign[rank, number] = found
+        return found.address
+
     # --- areas ----------------------------------------------------------------------------------------------------
 
     def make_room(self, area: Area, needed: int, deadline: float) -> None:
@@ -257,7 +312,7 @@ class Windows:
                 offer[3] = error.errno or -1
             self.control.head[0]["offer"][:4] = offer
         try:
-            self._next_barrier(deadline)
+            self.next_barrier(deadline)
             pid, offered, size, error_number = self.control.head[0]["offer"][:4].tolist()
             mapped, reason = None, os.strerror(error_number)
             if not error_number:
@@ -266,7 +321,7 @@ class Windows:
                 except OSError as error:
                     reason = str(error)
             self.control.mapped[self.rank] = 1 if mapped else 2
-            self._next_barrier(deadline)
+            self.next_barrier(deadline)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -285,7 +340,8 @@ class Windows:
         group = self._group()
         return repr(group.group_name) if group is not None else "?"
 
-    def _next_barrier(self, deadline: float) -> None:
+    def next_barrier(self, deadline: float) -> None:
+        """One barrier that says nothing but that all ranks are here."""
         self.barrier += 1
         self.arrive(self.barrier)
         self.wait(self.barrier, deadline)

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from ascend_moe.contract.shapes import World
 
+SENT_WORDS = 5
+"""Rows; and where they lie in shared memory of the sender: number, descriptor, offset, size, or zeros."""
+
 
 class Sizes(NamedTuple):
     """What the layouts depend on; equal on all ranks of a call."""
@@ -66,9 +69,10 @@ class DispatchLayout(NamedTuple):
 
 
 class CombineLayout(NamedTuple):
-    """Offsets of the rows' places and of the lists of what each rank sends; and the end."""
+    """Offsets of the rows' places, of what each rank sends and of the lists of it; and the end."""
 
     rows_at: int
+    sent_at: int
     lists_at: int
     end: int
 
@@ -76,8 +80,8 @@ class CombineLayout(NamedTuple):
     def of(cls, sizes: Sizes) -> CombineLayout:
         ranks = sizes.world.ep_world_size
         places = ranks * sizes.max_bs * sizes.slots
-        words = 2 + 3 * sizes.rows_received_at_most
-        return cls(*_offsets(places * sizes.row_bytes, ranks * words * 4))
+        words = 3 * sizes.rows_received_at_most
+        return cls(*_offsets(places * sizes.row_bytes, ranks * SENT_WORDS * 8, ranks * words * 4))
 
 
 def _offsets(*lengths: int) -> list[int]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from ascend_moe.cpu.combine import Home, weighted_sum
 from ascend_moe.cpu.windows.control import Control
 from ascend_moe.cpu.windows.fields import ANY, IS_RANK, Code, Phase
+from ascend_moe.cpu.windows.layout import SENT_WORDS
 from ascend_moe.reference.quant import quantise_rows
 from ascend_moe.reference.routing import ordinals_at_sender
 
@@ -111,6 +112,11 @@ class Steps:
         wanted[:, compared.index(IS_RANK)] = np.arange(self.ranks)
         self._wanted = wanted[:, self._equal]
         self._views: dict[tuple[int, int], Any] = {}
+
+    def forget(self) -> None:
+        """Lets go of the tensors of the call that was made."""
+        for name in ("ids", "active", "rows", "triples"):
+            self.__dict__.pop(name, None)
 
     def step(self, _: int) -> int:
         """Runs until the call is done or somebody has to look."""
@@ -382,8 +388,10 @@ class _CombineViews(NamedTuple):
     """(ranks, max BS, slots, H)."""
     words: NDArray[Any]
     """The same rows, flat, in the widest integers that they are a multiple of."""
+    sent: NDArray[np.int64]
+    """(ranks, 5): see `layout.SENT_WORDS`."""
     lists: NDArray[np.int32]
-    """(ranks, 2 + 3 * rows)."""
+    """(ranks, 3 * rows)."""
 
 
 class CombineSteps(Steps):
@@ -393,9 +401,10 @@ class CombineSteps(Steps):
         fields = self.fields
         places = self.ranks * fields.max_bs * self.slots
         rows = _array(half, fields.rows_at, self.call.outputs[0].dtype, (places, fields.hidden))
-        lists = _array(half, fields.lists_at, torch.int32, (self.ranks, 2 + 3 * fields.max_rows))
+        sent = _array(half, fields.sent_at, torch.int64, (self.ranks, SENT_WORDS))
+        lists = _array(half, fields.lists_at, torch.int32, (self.ranks, 3 * fields.max_rows))
         shaped = rows.view(self.ranks, fields.max_bs, self.slots, fields.hidden)
-        return _CombineViews(shaped, _in_words(rows), lists.numpy())
+        return _CombineViews(shaped, _in_words(rows), sent.numpy(), lists.numpy())
 
     def valid(self) -> bool:
         fields = self.fields
@@ -413,20 +422,23 @@ class CombineSteps(Steps):
 
     def publish(self) -> None:
         fields, views, triples = self.fields, self.views(), self.triples
-        own = views.lists[self.own]
-        own[0] = len(triples)
-        own[2 : 2 + triples.size] = triples.reshape(-1)
+        views.sent[self.own] = len(triples), 0, 0, 0, 0
+        views.lists[self.own, : triples.size] = triples.reshape(-1)
         source, token, slot = triples.T.astype(np.int64)
         place = (source * fields.max_bs + token) * self.slots + slot
         views.words[place] = _in_words(self.rows)
 
     def receive(self) -> int:
         fields, views = self.fields, self.views()
-        counts = views.lists[:, 0]
+        counts = views.sent[:, 0]
         if ((counts < 0) | (counts > fields.max_rows)).any():
             fields.detail = int(((counts < 0) | (counts > fields.max_rows)).argmax())
             return Code.CORRUPT
-        lists = [row[2 : 2 + 3 * count] for row, count in zip(views.lists, counts, strict=True)]
+        lists = [row[: 3 * count] for row, count in zip(views.lists, counts, strict=True)]
+        for sender in np.flatnonzero(views.sent[:, 1]).tolist():
+            code = self._bring(sender, lists[sender].reshape(-1, 3))
+            if code:
+                return code
         triples = np.concatenate(lists).reshape(-1, 3)
         mine = triples[(triples[:, 0] == self.own) & (triples[:, 1] < fields.bs)]
         claims = np.bincount(
@@ -443,8 +455,28 @@ class CombineSteps(Steps):
         if len(doubled) or len(missing):
             fields.doubled = int(doubled[0]) if len(doubled) else 0
             fields.missing = int(missing[0]) if len(missing) else 0
-            return Code.BAD_ROWS
-        self._sum(views.rows[self.own, : fields.bs], travelled)
+        else:
+            self._sum(views.rows[self.own, : fields.bs], travelled)
+        if views.sent[:, 1].any():
+            return Code.IN_PLACE
+        return Code.BAD_ROWS if len(doubled) or len(missing) else Code.DONE
+
+    def _bring(self, sender: int, triples: NDArray[np.int32]) -> int:
+        """Copies rows from shared memory of their sender to their places here."""
+        fields, views = self.fields, self.views()
+        _, number, _, offset, size = views.sent[sender].tolist()
+        known = self.call.windows.foreign.get((sender, number))
+        fields.detail = sender
+        if known is None:
+            return Code.UNMAPPED
+        end = offset + len(triples) * fields.row_bytes
+        if offset < 0 or end > size:
+            return Code.CORRUPT
+        rows = known.bytes[offset:end].view(self.call.outputs[0].dtype).view(-1, fields.hidden)
+        here = np.flatnonzero((triples[:, 0] == self.own) & (triples[:, 1] < fields.bs))
+        token, slot = triples[here, 1:].T.astype(np.int64)
+        place = (self.own * fields.max_bs + token) * self.slots + slot
+        views.words[place] = _in_words(rows)[here]
         return Code.DONE
 
     def _sum(self, rows: Tensor, travelled: NDArray[np.bool_]) -> None:

@@ -159,7 +159,8 @@ void serve(World& world, int64_t rank, int64_t calls, unsigned seed) {
             op.row_bytes = 2 * kHidden;
             op.row_limit = op.max_rows = most;
             op.prefix_length = world.ranks * kExpertsPerRank;
-            op.lists_at = world.ranks * kMaxBs * kTopk * op.row_bytes;
+            op.sent_at = world.ranks * kMaxBs * kTopk * op.row_bytes;
+            op.lists_at = op.sent_at + world.ranks * static_cast<int64_t>(sizeof(moe::Sent));
             run(op, areas[1], barrier, halves);
             for (int64_t token = 0; token < bs; ++token) {
                 for (int64_t i = 0; i < kHidden; i += 17) {

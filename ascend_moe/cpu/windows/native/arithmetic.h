@@ -127,24 +127,42 @@ inline void add_up_fp16(uint16_t* out, const Addend* addends, int64_t count, int
     add_up<Fp16>(out, addends, count, hidden);
 }
 
-// `quant_mode` 2: factor 127 / max, half to even, stored scale 1 / factor: two divisions. What the
-// vector unit makes of NaN is 0. As integers, magnitudes compare like floats and NaN is largest.
+// `quant_mode` 2: factor 127 / max, half to even, stored scale 1 / factor: two divisions. `scratch`
+// is for smoothed rows. As integers, magnitudes compare like floats, and NaN is largest.
 template <typename Format, bool kSmooth>
 static inline __attribute__((always_inline)) float quantise(int8_t* out, const uint16_t* row,
                                                             const float* smooth, float* scratch,
                                                             int64_t hidden) {
-    uint32_t largest = 0;
-    for (int64_t i = 0; i < hidden; ++i) {
-        float value = Format::to_float(row[i]);
-        if (kSmooth) value *= smooth[i];
-        scratch[i] = value;
-        const uint32_t magnitude = as_bits(value) & 0x7fffffff;
-        largest = magnitude > largest ? magnitude : largest;
+    float largest;
+    if (kSmooth) {
+        uint32_t most = 0;
+        for (int64_t i = 0; i < hidden; ++i) {
+            scratch[i] = Format::to_float(row[i]) * smooth[i];
+            const uint32_t magnitude = as_bits(scratch[i]) & 0x7fffffff;
+            most = magnitude > most ? magnitude : most;
+        }
+        largest = as_float(most);
+    } else {
+        uint16_t most = 0;
+        for (int64_t i = 0; i < hidden; ++i) {
+            const uint16_t magnitude = row[i] & 0x7fff;
+            most = magnitude > most ? magnitude : most;
+        }
+        largest = Format::to_float(most);
     }
-    const float factor = 127.0f / as_float(largest);
-    constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it leaves no place for fractions
+    const float factor = 127.0f / largest;
+    // 1.5 * 2^23: adding it leaves no place for fractions, and the integer in the lowest bits.
+    constexpr float kRound = 12582912.0f;
+    if (factor > 0.0f && factor <= 3e38f) {
+        for (int64_t i = 0; i < hidden; ++i) {
+            const float value = kSmooth ? scratch[i] : Format::to_float(row[i]);
+            out[i] = static_cast<int8_t>(as_bits(value * factor + kRound) & 0xff);
+        }
+        return 1.0f / factor;
+    }
+    // All zero, infinite or not a number: what the vector unit makes of NaN is 0.
     for (int64_t i = 0; i < hidden; ++i) {
-        float scaled = scratch[i] * factor;
+        float scaled = (kSmooth ? scratch[i] : Format::to_float(row[i])) * factor;
         scaled = scaled > 127.0f ? 127.0f : scaled;
         scaled = scaled < -127.0f ? -127.0f : scaled;
         const float rounded = (scaled + kRound) - kRound;
@@ -154,13 +172,13 @@ static inline __attribute__((always_inline)) float quantise(int8_t* out, const u
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline float quantise_bf16(int8_t* out, const uint16_t* row, float* scratch, int64_t hidden) {
-    return quantise<Bf16, false>(out, row, nullptr, scratch, hidden);
+inline float quantise_bf16(int8_t* out, const uint16_t* row, int64_t hidden) {
+    return quantise<Bf16, false>(out, row, nullptr, nullptr, hidden);
 }
 
 FOR_EACH_VECTOR_WIDTH
-inline float quantise_fp16(int8_t* out, const uint16_t* row, float* scratch, int64_t hidden) {
-    return quantise<Fp16, false>(out, row, nullptr, scratch, hidden);
+inline float quantise_fp16(int8_t* out, const uint16_t* row, int64_t hidden) {
+    return quantise<Fp16, false>(out, row, nullptr, nullptr, hidden);
 }
 
 FOR_EACH_VECTOR_WIDTH

@@ -22,7 +22,9 @@ enum Code : int64_t {
     kNotPublished,  // the area was not free: make room, then step again
     kInvalid,       // this rank's own tensors; nothing was said or written
     kCorrupt,       // what a peer wrote cannot be: `detail` says who
-    kBadRows,       // rows are missing or come twice: `detail` and the fields of Combine
+    kBadRows,       // rows are missing or come twice: see Combine
+    kUnmapped,      // memory of the rank `detail` is not mapped here: map it, then step again
+    kReadInPlace,   // done but for one barrier more; rows may be bad as well
 };
 
 enum Phase : int64_t { kStart, kFirstBarrier, kJudged, kPublish, kSecondBarrier };

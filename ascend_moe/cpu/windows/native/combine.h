@@ -3,7 +3,8 @@
 // The place of a row is (owner, token, slot): three numbers that dispatch wrote into the handle.
 // Each rank also publishes the list of its rows' places, in the order of the rows. From the lists
 // an owner knows which rows came, from whom, and whether one is missing or came twice. Rows that
-// the owner holds itself stay where they are.
+// the owner holds itself stay where they are, and so do those of a sender that has them in shared
+// memory of its own: they are read there, and all ranks meet once more before it may change them.
 #pragma once
 
 #include <vector>
@@ -13,6 +14,16 @@
 
 namespace moe {
 
+// What a rank sends home. If `memory` is not 0, its rows are not pushed but lie there.
+struct Sent {
+    int64_t rows, memory, descriptor, offset, size;
+};
+
+// Memory of a peer that is mapped here.
+struct Known {
+    int64_t memory, address;
+};
+
 struct Combine : Call {
     // for each call
     int64_t expand_x, assist_info, send_counts, weights;
@@ -21,13 +32,15 @@ struct Combine : Call {
     // of this kind of call
     int64_t hidden, element, row_bytes, row_limit, max_rows, prefix_length;
     int64_t zero_experts, copy_experts;
+    int64_t memory, descriptor, memory_offset, memory_size;  // of expand_x, where it is shared
+    int64_t known;                                           // address of Known[ranks]
     // offsets in the area; each is an array with an equal share per rank
-    int64_t rows_at, lists_at;
+    int64_t rows_at, sent_at, lists_at;
     // set by receive() with kBadRows: first (token * slots + slot) and number of such places
     int64_t missing, missing_count, doubled, doubled_count;
 
-    // rows, then three numbers per row
-    int32_t* list(int64_t rank) const { return at<int32_t>(lists_at) + rank * (2 + 3 * max_rows); }
+    Sent& sent(int64_t rank) const { return at<Sent>(sent_at)[rank]; }
+    int32_t* list(int64_t rank) const { return at<int32_t>(lists_at) + rank * 3 * max_rows; }
     char* place(int64_t owner, int64_t index) const {
         return at<char>(rows_at) + (owner * max_bs * slots() + index) * row_bytes;
     }
@@ -52,9 +65,9 @@ struct Combine : Call {
     void publish() {
         const int64_t own = ranks().rank, rows = rows_here();
         const auto* triple = pointer<const int32_t>(assist_info);
-        int32_t* mine = list(own);
-        mine[0] = static_cast<int32_t>(rows);
-        memcpy(mine + 2, triple, 3 * rows * sizeof(int32_t));
+        sent(own) = {rows, memory, descriptor, memory_offset, memory_size};
+        memcpy(list(own), triple, 3 * rows * sizeof(int32_t));
+        if (memory) return;
         const bool around_caches = rows * row_bytes * ranks().ranks > cache_bytes;
         const char* from = pointer<const char>(expand_x);
         for (int64_t row = 0; row < rows; ++row, triple += 3, from += row_bytes) {
@@ -69,45 +82,57 @@ struct Combine : Call {
         thread_local std::vector<const char*> row_of;
         row_of.assign(bs * slots(), nullptr);
         doubled_count = missing_count = 0;
-        const int64_t bad = find_rows(row_of);
-        if (bad >= 0) {
-            detail = bad;
-            return kCorrupt;
+        bool in_place = false;
+        for (int64_t sender = 0; sender < ranks().ranks; ++sender) {
+            detail = sender;
+            const Sent& one = sent(sender);
+            in_place = in_place || one.memory;
+            if (one.rows < 0 || one.rows > max_rows) return kCorrupt;
+            if (one.memory && sender != ranks().rank) {
+                if (pointer<const Known>(known)[sender].memory != one.memory) return kUnmapped;
+                const int64_t end = one.offset + one.rows * row_bytes;
+                if (one.offset < 0 || end > one.size) return kCorrupt;
+            }
+            if (!find_rows(sender, row_of)) return kCorrupt;
         }
         const Active active(*this);
         require_rows(active, row_of);
-        if (doubled_count || missing_count) return kBadRows;
-        for (int64_t token = 0; token < bs; ++token) sum(token, active, row_of);
-        return kDone;
+        const bool complete = !doubled_count && !missing_count;
+        for (int64_t token = 0; complete && token < bs; ++token) sum(token, active, row_of);
+        if (in_place) return kReadInPlace;
+        return complete ? kDone : kBadRows;
     }
 
-    // Where the row of each (token, slot) is. Returns a rank whose list cannot be, or -1.
-    int64_t find_rows(std::vector<const char*>& row_of) {
-        thread_local std::vector<uint8_t> claims;
-        claims.assign(row_of.size(), 0);
-        const int64_t own = ranks().rank;
-        for (int64_t sender = 0; sender < ranks().ranks; ++sender) {
-            const int32_t* theirs = list(sender);
-            const int64_t rows = theirs[0];
-            if (rows < 0 || rows > max_rows) return sender;
-            const int32_t* triple = theirs + 2;
-            for (int64_t row = 0; row < rows; ++row, triple += 3) {
-                if (triple[0] != own) continue;
-                const int64_t token = triple[1], slot = triple[2];
-                if (token < 0 || slot < 0 || slot >= slots()) return sender;
-                if (token >= bs) continue;  // a token that this rank does not have is never read
-                const int64_t index = token * slots() + slot;
-                row_of[index] = sender == own ? pointer<const char>(expand_x) + row * row_bytes
-                                              : place(own, index);
-                if (claims[index] < 2) ++claims[index];
-            }
+    // Where the rows are that come from `sender`. False: its list cannot be.
+    bool find_rows(int64_t sender, std::vector<const char*>& row_of) {
+        const int64_t own = ranks().rank, rows = sent(sender).rows;
+        const char* there = sender == own ? pointer<const char>(expand_x) : nullptr;
+        if (!there && sent(sender).memory) {
+            there = pointer<const char>(pointer<const Known>(known)[sender].address) +
+                    sent(sender).offset;
         }
-        for (int64_t index = static_cast<int64_t>(claims.size()) - 1; index >= 0; --index) {
-            if (claims[index] < 2) continue;
-            doubled = index;
-            ++doubled_count;
+        const int32_t* triple = list(sender);
+        for (int64_t row = 0; row < rows; ++row, triple += 3) {
+            if (triple[0] != own) continue;
+            const int64_t token = triple[1], slot = triple[2];
+            if (token < 0 || slot < 0 || slot >= slots()) return false;
+            if (token >= bs) continue;  // a token that this rank does not have is never read
+            const int64_t index = token * slots() + slot;
+            if (row_of[index]) note_doubled(index);
+            row_of[index] = there ? there + row * row_bytes : place(own, index);
         }
-        return -1;
+        return true;
+    }
+
+    void note_doubled(int64_t index) {
+        thread_local std::vector<int64_t> noted;
+        if (!doubled_count) noted.clear();
+        for (const int64_t known_one : noted) {
+            if (known_one == index) return;
+        }
+        noted.push_back(index);
+        doubled = doubled_count && doubled < index ? doubled : index;
+        ++doubled_count;
     }
 
     void require_rows(const Active& active, const std::vector<const char*>& row_of) {

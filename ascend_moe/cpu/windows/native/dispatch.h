@@ -94,16 +94,14 @@ struct Dispatch : Call {
 
     void quantise_tokens(const Active& active) const {
         const int64_t own = ranks().rank;
-        thread_local std::vector<float> scratch;
-        scratch.resize(hidden);
         const auto* from = pointer<const uint16_t>(x);
         const bool bf16 = element == static_cast<int64_t>(Element::kBf16);
         for (int64_t token = 0; token < bs; ++token) {
             if (!active.any(token)) continue;
             auto* to = reinterpret_cast<int8_t*>(row(own, token));
             const uint16_t* source = from + token * hidden;
-            scale(own)[token] = bf16 ? quantise_bf16(to, source, scratch.data(), hidden)
-                                     : quantise_fp16(to, source, scratch.data(), hidden);
+            scale(own)[token] =
+                bf16 ? quantise_bf16(to, source, hidden) : quantise_fp16(to, source, hidden);
         }
     }
 
