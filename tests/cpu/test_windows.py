@@ -283,6 +283,83 @@ def test_a_late_rank_learns_that_the_others_left():
         assert "gave up on this call" in str(outcomes[1])
 
 
+# --- contents of calls whose kind is remembered -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["native", "portable"])
+def steps(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
+    environment = worlds.NATIVE if request.param == "native" else worlds.PORTABLE
+    with worlds.world(RANKS, environments=[environment]) as opened:
+        yield opened
+
+
+def _kinds_remembered(rank: int) -> int:
+    return len(state_of(worlds.GROUPS["ep"]).calls)
+
+
+ALL = torch.ones(4, dtype=torch.bool)
+PAIRS = torch.ones(4, 2, dtype=torch.bool)
+GAP = torch.tensor([True, False, True, True])
+MASKED_PAIR = torch.tensor([[True, True], [True, False], [True, True], [False, False]])
+
+
+@pytest.mark.parametrize(
+    ("legal", "changes", "rule"),
+    [
+        ({}, {"expert_ids": torch.tensor([[0, 1], [2, 6], [0, 1], [0, 1]]).int()}, "X-36"),
+        ({}, {"expert_ids": torch.tensor([[0, 1], [2, 3], [0, -1], [0, 1]]).int()}, "X-36"),
+        ({}, {"expert_ids": torch.tensor([[0, 1], [2, 3], [4, 4], [0, 1]]).int()}, "X-37"),
+        ({"x_active_mask": ALL}, {"x_active_mask": GAP}, "X-34"),
+        ({"x_active_mask": PAIRS}, {"x_active_mask": GAP[:, None].repeat(1, 2)}, "X-34"),
+        (
+            {"x_active_mask": MASKED_PAIR},
+            {"expert_ids": torch.tensor([[0, 1], [2, 2], [6, 1], [9, 9]]).int()},
+            "X-36",
+        ),
+    ],
+)
+def test_contents_are_checked_every_time(
+    steps: worlds.World, legal: dict[str, Any], changes: dict[str, Any], rule: str
+):
+    calls = make_calls(**legal)
+    for _ in range(4):
+        steps.run(worlds.dispatch, calls)
+    assert min(steps.run(_kinds_remembered)) > 0
+    calls[1] |= changes
+    for rank, outcome in enumerate(steps.outcomes(worlds.dispatch, calls)):
+        assert isinstance(outcome, ConstraintError)
+        assert [violation.rule for violation in outcome.violations] == [rule]
+        assert ("rank 1 refuses the call" in str(outcome)) == (rank != 1)
+    works(steps)
+
+
+def test_inactive_pairs_may_hold_anything(steps: worlds.World):
+    ids = torch.tensor([[0, 1], [2, 2], [5, 1], [9, -9]]).int()
+    calls = make_calls(x_active_mask=MASKED_PAIR, expert_ids=ids)
+    wanted = dispatch_world(calls)
+    for _ in range(3):
+        for output, oracle in zip(steps.run(worlds.dispatch, calls), wanted, strict=True):
+            assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
+
+
+def test_a_row_that_comes_twice_is_named(steps: worlds.World):
+    """Rank 2's first row claims the place of its second one: both are places of the same owner."""
+    ids = torch.tensor([[4, 0], [4, 1], [4, 2], [4, 3]]).int()
+    calls = make_calls(expert_ids=ids)
+    back = homeward(calls, steps.run(worlds.dispatch, calls))
+    for _ in range(3):
+        steps.run(worlds.combine, back)
+    handle = back[2]["assist_info_for_combine"].clone()
+    assert handle[:6].tolist() == [0, 0, 0, 0, 1, 0]
+    handle[1] = 1
+    back[2]["assist_info_for_combine"] = handle
+    outcomes = steps.outcomes(worlds.combine, back)
+    assert "two rows claim token 1, k 0 of rank 0 (1 such rows)" in str(outcomes[0])
+    assert "no rank sent a row for token 0, k 0 of rank 0 (1 such pairs)" in str(outcomes[0])
+    assert all(isinstance(outcome, torch.Tensor) for outcome in outcomes[1:])
+    works(steps)
+
+
 # --- outputs ------------------------------------------------------------------------------------------------------
 
 
