@@ -20,6 +20,7 @@ setup(
     package_dir=kernels,
     package_data={
         "": ["py.typed", *SOURCES],
+        "ascend_moe.cpu.windows": ["native/*"],  # C++, built on first use
         "ascend_moe.vnpu": ["child/*.py"],  # a folder for PYTHONPATH, not a package
     },
 )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ascend_moe.contract.buffsize import BuffSize, required_hccl_buffsize
     from ascend_moe.contract.check import check_combine, check_dispatch
     from ascend_moe.contract.errors import ConstraintError, Violation
+    from ascend_moe.cpu.expert_outputs import empty_expert_outputs
     from ascend_moe.cpu.group import hccl_comm_name
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ _NEEDS_TORCH = {
     "install": "ascend_moe.api",
     "uninstall": "ascend_moe.api",
     "register": "ascend_moe.api",
+    "empty_expert_outputs": "ascend_moe.cpu.expert_outputs",
     "hccl_comm_name": "ascend_moe.cpu.group",
     "reference": "ascend_moe.reference",
 }
@@ -49,6 +51,7 @@ __all__ = [
     "Violation",
     "check_combine",
     "check_dispatch",
+    "empty_expert_outputs",
     "hccl_comm_name",
     "install",
     "npu_moe_distribute_combine_v2",

@@ -20,6 +20,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+NATIVE: dict[str, str] = {}
+PORTABLE = {"CXX": "none"}
+DISTRIBUTED = {"ASCEND_MOE_CPU_TRANSPORT": "distributed"}
+"""Environments: how the rows of a world travel, and whether its steps are compiled."""
+
 
 class RankDied(Exception):
     """The process of a rank ended without an answer."""
@@ -28,7 +33,10 @@ class RankDied(Exception):
 class World:
     """``size`` forked processes with an initialised gloo group each."""
 
-    def __init__(self, size: int, *, tp: int = 1) -> None:
+    def __init__(
+        self, size: int, *, tp: int = 1, environments: Sequence[dict[str, str]] = ({},)
+    ) -> None:
+        """environments: variables of the ranks, taken in turn."""
         self.size, self.tp = size, tp
         self._folder = tempfile.TemporaryDirectory(prefix="ascend-moe-test-")
         context = mp.get_context("fork")
@@ -38,7 +46,9 @@ class World:
             ours, theirs = context.Pipe()
             store = str(Path(self._folder.name) / "store")
             process = context.Process(
-                target=_serve, args=(rank, size, tp, store, theirs), daemon=True
+                target=_serve,
+                args=(rank, size, tp, store, theirs, environments[rank % len(environments)]),
+                daemon=True,
             )
             process.start()
             theirs.close()
@@ -95,7 +105,10 @@ class World:
         self._folder.cleanup()
 
 
-def _serve(rank: int, size: int, tp: int, store: str, pipe: Connection) -> None:
+def _serve(
+    rank: int, size: int, tp: int, store: str, pipe: Connection, environment: dict[str, str]
+) -> None:
+    os.environ.update(environment)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
     # TP pairs are neighbours, EP groups take every tp-th rank (the layout of the documents' examples).
@@ -124,8 +137,10 @@ def _own_group(layout: list[list[int]], rank: int) -> dist.ProcessGroup:
 
 
 @contextlib.contextmanager
-def world(size: int, *, tp: int = 1) -> Iterator[World]:
-    opened = World(size, tp=tp)
+def world(
+    size: int, *, tp: int = 1, environments: Sequence[dict[str, str]] = ({},)
+) -> Iterator[World]:
+    opened = World(size, tp=tp, environments=environments)
     try:
         yield opened
     finally:

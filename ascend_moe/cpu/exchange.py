@@ -16,9 +16,8 @@ What can go wrong, and who learns it:
 from __future__ import annotations
 
 import time
-import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, NoReturn
 
@@ -27,8 +26,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.whereabouts import elsewhere
-from ascend_moe.patience import TIMEOUT_VARIABLE, timeout_seconds
+from ascend_moe.cpu.peers import failure, state_of
+from ascend_moe.patience import timeout_seconds
 
 FAREWELL_S: Final = 5.0
 """How long a failing rank helps its healthy peers to receive its statement, so that they name the culprit, not it."""
@@ -48,6 +47,8 @@ class Statement:
     numbers: list[int]
     rows: int
     refusal: str
+    way: int = 0
+    """Which steps follow (`windows.group`); always the same over torch.distributed."""
 
 
 @dataclass(frozen=True)
@@ -58,18 +59,6 @@ class _Message:
     work: dist.Work | None
     """None when it could not even be started: the connection is gone."""
     content: Tensor
-
-
-@dataclass
-class _State:
-    """What a group remembers between calls."""
-
-    broken: str = ""
-    owed: list[_Message] = field(default_factory=list)
-    """Messages of refused calls that are still on their way."""
-
-
-_states: weakref.WeakKeyDictionary[dist.ProcessGroup, _State] = weakref.WeakKeyDictionary()
 
 
 class Exchange:
@@ -88,7 +77,7 @@ class Exchange:
         self._deadline = time.monotonic() + self._seconds
         self._sends: list[_Message] = []
         self._failures: dict[int, RuntimeError] = {}
-        self._state = _states.setdefault(group, _State())
+        self._state = state_of(group)
         if self._state.broken:
             raise PeerError(f"{what}: the group cannot be used any more: {self._state.broken}", ())
 
@@ -214,17 +203,7 @@ class Exchange:
         for message in self._sends:
             if message.peer not in failures:
                 self._wait_for(message, farewell)
-        parts = []
-        if late:
-            parts.append(
-                f"{_named(late)} did not arrive within {self._seconds:g} s ({TIMEOUT_VARIABLE})"
-                + elsewhere(self._group, late, self._seconds)
-            )
-        if gone:
-            parts.append(
-                f"{_named(gone)} closed the connection: the process died or gave up on this call"
-            )
-        self._state.broken = "; ".join(parts)
+        self._state.broken = failure(self._group, late, gone, self._seconds)
         raise PeerError(f"{self._what}: {self._state.broken}", sorted(failures))
 
 
@@ -232,10 +211,6 @@ def _timed_out(error: RuntimeError) -> bool:
     """Gloo says "Timed out" for the first late peer, and "Application timeout" for the others that are late too."""
     text = str(error).lower()
     return "timed out" in text or "timeout" in text
-
-
-def _named(ranks: Sequence[int]) -> str:
-    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, sorted(ranks)))}"
 
 
 def _written(numbers: Sequence[int], rows: int, reason: str) -> Tensor:

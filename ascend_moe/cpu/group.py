@@ -10,6 +10,8 @@ import torch.distributed.distributed_c10d as c10d
 
 from ascend_moe.contract.errors import Violation
 
+_lookup: Any = c10d
+
 
 def hccl_comm_name(group: dist.ProcessGroup | None, rank: int) -> str:
     """The string to pass as ``group_ep`` (or ``group_tp``) for a torch.distributed group.
@@ -39,11 +41,8 @@ def hccl_comm_name(group: dist.ProcessGroup | None, rank: int) -> str:
 
 def resolve(name: str) -> dist.ProcessGroup | None:
     """The process group of that name, or None when this process has none."""
-    if not dist.is_available() or not dist.is_initialized():
-        return None
-    lookup: Any = c10d
     try:
-        found: dist.ProcessGroup = lookup._resolve_process_group(name)
+        found: dist.ProcessGroup = _lookup._resolve_process_group(name)
     except (LookupError, RuntimeError, ValueError):
         return None
     return found

@@ -6,22 +6,56 @@ The dispatcher calls these for CPU tensors whatever the caller went through (``a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ascend_moe.contract.servers import Servers
+from ascend_moe.contract.signature import with_defaults
 from ascend_moe.cpu import combine as combining
 from ascend_moe.cpu import dispatch as dispatching
 from ascend_moe.cpu import hierarchy
+from ascend_moe.cpu.remembered import again, remember
 from ascend_moe.cpu.session import Session
+from ascend_moe.cpu.windows.group import NoWindow
 from ascend_moe.cpu.wire import unpack
 
 
 def dispatch(**arguments: Any) -> tuple[Tensor, ...]:
     """``npu_moe_distribute_dispatch_v2`` on CPU tensors: the operator's keywords, its seven results."""
-    session = Session("dispatch", arguments)
+    outputs: tuple[Tensor, ...] = run("dispatch", with_defaults("dispatch", arguments))
+    return outputs
+
+
+def combine(**arguments: Any) -> Tensor:
+    """``npu_moe_distribute_combine_v2`` on CPU tensors: the operator's keywords, its one result."""
+    output: Tensor = run("combine", with_defaults("combine", arguments))
+    return output
+
+
+def run(op: str, call: Mapping[str, Any]) -> Any:
+    """A call with every keyword."""
+    outputs = again(op, call)
+    if outputs is not None:
+        return outputs
+    session = Session(op, call)
+    fast = session.fast_call(call)
+    if fast is not None:
+        with suppress(NoWindow):
+            outputs = fast.run(call)
+            if outputs is None:
+                raise RuntimeError(f"the rules accept this {op}, its own checks do not: {call}")
+            if session.may_be_remembered:
+                remember(op, call, fast)
+            return outputs
+        session = Session(op, call)  # over torch.distributed from now on
+    return _dispatch(session) if op == "dispatch" else _combine(session)
+
+
+def _dispatch(session: Session) -> tuple[Tensor, ...]:
     with session.failures_reach_the_tp_peer():
         world, call, servers = session.world, session.call, session.servers
         if servers is not None:
@@ -41,9 +75,7 @@ def dispatch(**arguments: Any) -> tuple[Tensor, ...]:
     return outputs
 
 
-def combine(**arguments: Any) -> Tensor:
-    """``npu_moe_distribute_combine_v2`` on CPU tensors: the operator's keywords, its one result."""
-    session = Session("combine", arguments)
+def _combine(session: Session) -> Tensor:
     world, call = session.world, session.call
     rows = combining.own_rows(world, call)
     if session.servers is not None:

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ascend_moe.contract.agreement import FIELDS, disagreements, refusal_of, statement
+from ascend_moe.contract.agreement import statement
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import (
     ConstraintError,
@@ -25,13 +25,20 @@ from ascend_moe.contract.errors import (
 from ascend_moe.contract.executable import check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
 from ascend_moe.contract.layers import SEEN
+from ascend_moe.contract.limits import BETWEEN
 from ascend_moe.contract.path import path_of
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
 from ascend_moe.contract.servers import servers_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
-from ascend_moe.cpu.exchange import Exchange, Statement
+from ascend_moe.cpu import transport
+from ascend_moe.cpu.exchange import Exchange
 from ascend_moe.cpu.group import membership_violations, resolve
+from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.statements import found_in
+from ascend_moe.cpu.windows.calls import Checked, Combine, Dispatch, FastCall
+from ascend_moe.cpu.windows.exchange import WindowExchange
+from ascend_moe.patience import timeout_seconds
 
 
 class Session:
@@ -54,12 +61,14 @@ class Session:
         self._numbers = list(statement(op, self.call, path=self._path).values())
 
         with_tp = self.call["tp_world_size"] == 2
+        timeout_seconds(), transport.preference()  # before anything is said to the peers
         groups = {"ep": resolve(self.call["group_ep"])}
         if with_tp:
             groups["tp"] = resolve(self.call["group_tp"])
+        self._groups = groups
         found = self._local_violations(groups)
         lines = {
-            name: Exchange(group, what=self._what(group))
+            name: transport.line(group, what=self._what(group))
             for name, group in groups.items()
             if group is not None
         }
@@ -76,17 +85,51 @@ class Session:
         Raises ConstraintError on every rank when one of them refuses or when they disagree.
         """
         statements = self.ep.statements(self._numbers, leaving)
-        self.require(_found_in(statements, "ep_rank_id"))
+        self.require(found_in(statements, "ep_rank_id"))
+        self._choose_transport("ep")
         return [one.rows for one in statements]
 
     def agree_with_tp_peer(self, rows: int) -> int:
         """The same for the two ranks of a TP pair; returns how many own rows the peer has."""
         assert self.tp is not None
         statements = self.tp.statements(self._numbers, [rows, rows])
-        self.require(_found_in(statements, "tp_rank_id"))
+        self.require(found_in(statements, "tp_rank_id"))
+        self._choose_transport("tp")
         peer_rows = statements[1 - int(self.call["tp_rank_id"])].rows
         self.require(self._tp_count_violations(peer_rows))
         return peer_rows
+
+    def _choose_transport(self, name: str) -> None:
+        """When the statements of the group's first call have shown that all ranks take part."""
+        group = self._groups[name]
+        assert group is not None
+        transport.choose(group, what=self._what(group))
+
+    def fast_call(self, given: Mapping[str, Any]) -> FastCall | None:
+        """This kind of call with its own steps in shared memory; None: it takes the steps that all modes share."""
+        group, call = self._groups["ep"], given
+        assert group is not None
+        windows = state_of(group).windows
+        if windows is None or self.tp is not None or self.servers is not None:
+            return None
+        kind: type[FastCall] = Dispatch
+        if self._op == "combine":
+            if self.product == "A2" or call["comm_quant_mode"]:
+                return None
+            kind = Combine
+        known = Checked(
+            call, self.world, self._product, self._contract, self._numbers, self._what(group)
+        )
+        return kind(windows, known)
+
+    @property
+    def may_be_remembered(self) -> bool:
+        """Whether its own steps check all that can be wrong with the values of such a call.
+
+        Between the contracts the order of a 2-D mask is a warning, which only the rule table knows.
+        """
+        mask = self.call["x_active_mask"]
+        return self._contract.name != BETWEEN or mask is None or mask.dim() == 1
 
     def to_tp_peer(self, outgoing: Tensor, leaving: int, arriving: int) -> Tensor:
         """Swaps rows with the TP peer."""
@@ -147,7 +190,9 @@ class Session:
             )
         return found
 
-    def _refuse(self, found: list[Violation], lines: Mapping[str, Exchange]) -> None:
+    def _refuse(
+        self, found: list[Violation], lines: Mapping[str, Exchange | WindowExchange]
+    ) -> None:
         """Tells the peers why, and raises; what the peers say meanwhile completes the error."""
         reason = str(next(violation for violation in found if violation.level == "error"))
         for name, line in lines.items():
@@ -158,7 +203,7 @@ class Session:
                 known = {(violation.rule, violation.param) for violation in found}
                 found += [
                     violation
-                    for violation in _found_in(statements, "ep_rank_id", refusals=False)
+                    for violation in found_in(statements, "ep_rank_id", refusals=False)
                     if (violation.rule, violation.param) not in known
                 ]
         raise self._error(found)
@@ -196,18 +241,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, ConstraintError):
         return str(error.violations[0])
     return f"E-08 error group_ep: {error}"
-
-
-def _found_in(
-    statements: Sequence[Statement], rank_param: str, *, refusals: bool = True
-) -> list[Violation]:
-    """What the statements of a group say against the call: disagreements, and ranks that refuse it."""
-    found = disagreements(
-        [dict(zip(FIELDS, one.numbers, strict=True)) for one in statements], rank_param=rank_param
-    )
-    who = "rank" if rank_param == "ep_rank_id" else "tp rank"
-    if refusals:
-        found += [
-            refusal_of(who, rank, one.refusal) for rank, one in enumerate(statements) if one.refusal
-        ]
-    return found

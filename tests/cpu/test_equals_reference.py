@@ -13,18 +13,26 @@ from random_calls import Plan, combine_calls, dispatch_calls, plans
 
 from ascend_moe.reference import combine_world, dispatch_world
 
-SHAPES = [(2, 1), (3, 1), (4, 1), (4, 2)]
+SHAPES = {
+    "2ranks": (2, 1, [worlds.NATIVE]),
+    "4ranks": (4, 1, [worlds.NATIVE]),
+    "4ranks-tp2": (4, 2, [worlds.NATIVE]),
+    "3ranks-portable": (3, 1, [worlds.PORTABLE]),
+    "3ranks-mixed": (3, 1, [worlds.NATIVE, worlds.PORTABLE]),
+    "3ranks-distributed": (3, 1, [worlds.DISTRIBUTED]),
+}
+"""Ranks, TP, and the environments of the ranks in turn. With mixed ones native and portable steps read each other."""
 
 
-@pytest.fixture(scope="module", params=SHAPES, ids=lambda shape: f"{shape[0]}ranks-tp{shape[1]}")
+@pytest.fixture(scope="module", params=SHAPES.values(), ids=SHAPES)
 def world(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
-    ranks, tp = request.param
-    with worlds.world(ranks, tp=tp) as opened:
+    ranks, tp, environments = request.param
+    with worlds.world(ranks, tp=tp, environments=environments) as opened:
         yield opened
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
 def test_equals_reference(world: worlds.World, data: st.DataObject):
@@ -48,6 +56,7 @@ def _round_trip(rank: int, plan: Plan):
     """Ranks make their own tensors from the plan: nothing but the plan goes through the pipe."""
     os.environ.update(plan.environment())
     calls = dispatch_calls(plan)
+    worlds.dispatch(rank, calls)  # the first of its kind is checked, the next one remembered
     output = worlds.dispatch(rank, calls)
     handles = dispatch_world(calls, product=plan.product, contract=plan.contract)
     handles[rank] = output  # combine gets what this executor dispatched

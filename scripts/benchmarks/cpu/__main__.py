@@ -23,13 +23,14 @@ import_torch()
 import torch  # noqa: E402
 
 import ascend_moe  # noqa: E402
+from ascend_moe.cpu.transport import CHOICES  # noqa: E402
+from ascend_moe.cpu.transport import VARIABLE as TRANSPORT  # noqa: E402
 from scripts.benchmarks.cpu.cases import CASES, OPS, ROUTINGS, Case, Routing  # noqa: E402
 from scripts.benchmarks.cpu.floor import Floor  # noqa: E402
 from scripts.benchmarks.cpu.ranks import VARIANTS, RankFailed, Ranks  # noqa: E402
 from scripts.benchmarks.cpu.report import Cell, as_json, chart, table  # noqa: E402
 
 WORLDS = (2, 4, 8, 16)
-TRANSPORT = "ASCEND_MOE_CPU_TRANSPORT"
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -46,7 +47,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         default=14.0,
         help="no more samples of a case and world after this time, but at least one per routing (default 14)",
     )
-    parser.add_argument("--transport", help=f"of the project: sets {TRANSPORT}")
+    parser.add_argument("--transport", choices=CHOICES, help=f"of the project: sets {TRANSPORT}")
     parser.add_argument(
         "--no-compiler",
         action="store_true",

@@ -1,0 +1,63 @@
+"""What a group remembers between calls, and how a failure of its ranks is told."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch.distributed as dist
+
+from ascend_moe.cpu.whereabouts import elsewhere
+from ascend_moe.patience import TIMEOUT_VARIABLE
+
+
+@dataclass
+class GroupState:
+    """Memory of one process group of this process."""
+
+    broken: str = ""
+    """Why the group cannot be used any more."""
+    owed: list[Any] = field(default_factory=list)
+    """Messages of refused calls that are still on their way (`exchange`)."""
+    transport_chosen: bool = False
+    windows: Any = None
+    """The group's shared memory (`windows.group.Windows`); None: rows travel over torch.distributed."""
+    calls: dict[tuple[object, ...], Any] = field(default_factory=dict)
+    """Kinds of calls that were found legal (`windows.calls`)."""
+
+
+_states: weakref.WeakKeyDictionary[dist.ProcessGroup, GroupState] = weakref.WeakKeyDictionary()
+
+
+def state_of(group: dist.ProcessGroup) -> GroupState:
+    """The memory of a group; it goes with the group."""
+    state = _states.get(group)
+    if state is None:
+        state = _states[group] = GroupState()
+    return state
+
+
+def failure(
+    group: dist.ProcessGroup | None, late: Sequence[int], gone: Sequence[int], seconds: float
+) -> str:
+    """Who is the reason that a group cannot go on.
+
+    late: ranks that did not arrive in time; gone: ranks that died, or gave up on the call themselves
+    """
+    parts = []
+    if late:
+        parts.append(
+            f"{_named(late)} did not arrive within {seconds:g} s ({TIMEOUT_VARIABLE})"
+            + (elsewhere(group, late, seconds) if group is not None else "")
+        )
+    if gone:
+        parts.append(
+            f"{_named(gone)} closed the connection: the process died or gave up on this call"
+        )
+    return "; ".join(parts)
+
+
+def _named(ranks: Sequence[int]) -> str:
+    return f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {', '.join(map(str, sorted(ranks)))}"

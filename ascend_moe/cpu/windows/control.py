@@ -1,0 +1,68 @@
+"""The control memory of a group: flags, statements, an offered area. ``native/protocol.h`` has the same."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ascend_moe.cpu.windows.memory import Shared
+
+NUMBERS: Final = 24
+REASON_BYTES: Final = 256
+
+STATEMENT: Final = np.dtype(
+    [
+        ("arrived_ns", "i8"),
+        ("refused", "i8"),
+        ("way", "i8"),
+        ("early", "i8"),
+        ("rows_per_token", "i8"),
+        ("numbers", "i8", (NUMBERS,)),
+        ("reason", "u1", (REASON_BYTES,)),
+    ]
+)
+BLOCK: Final = np.dtype(
+    {
+        "names": ["flag", "left", "mapped", "statement"],
+        "formats": ["i4", "i4", "i4", (STATEMENT, (2,))],
+        "offsets": [0, 4, 8, 64],
+        "itemsize": -(-(64 + 2 * STATEMENT.itemsize) // 64) * 64,
+    }
+)
+HEAD: Final = np.dtype(
+    {
+        "names": ["generation", "offer"],
+        "formats": ["i4", ("i8", (8,))],
+        "offsets": [0, 64],
+        "itemsize": 128,
+    }
+)
+
+
+def control_bytes(ranks: int) -> int:
+    """Head, a block per rank, and two tables (by parity) of the rows that each rank sends to each rank."""
+    return HEAD.itemsize + ranks * BLOCK.itemsize + 2 * ranks * ranks * 8
+
+
+class Control:
+    """The fields of a control memory, without a copy."""
+
+    def __init__(self, memory: Shared, ranks: int) -> None:
+        self.memory = memory
+        raw: NDArray[Any] = memory.bytes.numpy()
+        blocks_end = HEAD.itemsize + ranks * BLOCK.itemsize
+        self.head: NDArray[Any] = raw[: HEAD.itemsize].view(HEAD)
+        self.blocks: NDArray[Any] = raw[HEAD.itemsize : blocks_end].view(BLOCK)
+        self.flags: NDArray[np.int32] = self.blocks["flag"]
+        self.left: NDArray[np.int32] = self.blocks["left"]
+        self.mapped: NDArray[np.int32] = self.blocks["mapped"]
+        self.statements: NDArray[Any] = self.blocks["statement"]
+        """(ranks, 2): by rank and by parity of the barrier."""
+        self.generation: NDArray[np.int32] = self.head["generation"]
+        self.generation_address = memory.address
+        self.arrived_ns: NDArray[np.int64] = self.statements["arrived_ns"]
+        tables = raw[blocks_end : control_bytes(ranks)].view(np.int64)
+        self.sending: NDArray[np.int64] = tables.reshape(2, ranks, ranks)
+        """By parity, sender, receiver."""

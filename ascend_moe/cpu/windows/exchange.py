@@ -1,0 +1,101 @@
+"""Blocks of rows through shared memory: what `cpu.exchange.Exchange` does with messages, for all modes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch.distributed as dist
+from torch import Tensor
+
+from ascend_moe.contract.errors import PeerError
+from ascend_moe.cpu.exchange import Exchange, Statement
+from ascend_moe.cpu.windows.group import NoWindow, Windows
+from ascend_moe.patience import timeout_seconds
+
+_CACHE_LINE = 64
+
+
+class WindowExchange:
+    """One call's exchange with the peers of a group. The interface is that of `Exchange`."""
+
+    def __init__(self, group: dist.ProcessGroup, windows: Windows, *, what: str) -> None:
+        """what: names the call in errors, for example ``npu_moe_distribute_dispatch_v2 on rank 3``."""
+        self._group, self._windows, self._what = group, windows, what
+        windows.what = what
+        if windows.state.broken:
+            text = f"{what}: the group cannot be used any more: {windows.state.broken}"
+            raise PeerError(text, ())
+        self.waited = [0.0] * windows.ranks
+        """Seconds for which this rank did nothing but wait for each rank."""
+        self._deadline = time.monotonic() + timeout_seconds()
+        self._most_rows = 0
+
+    def statements(self, numbers: Sequence[int], rows: Sequence[int]) -> list[Statement]:
+        """Posts this rank's statement and returns everybody's, by rank.
+
+        rows: how many rows this rank will send to each rank.
+        """
+        windows = self._windows
+        found = windows.meet(numbers, rows)
+        self._note_waiting()
+        gave_up = windows.gave_up(windows.barrier)
+        if gave_up:
+            windows.fail([], gave_up)
+        self._most_rows = int(windows.control.sending[windows.barrier & 1].sum(axis=1).max())
+        return found
+
+    def refuse(self, numbers: Sequence[int], reason: str) -> list[Statement] | None:
+        """Tells every peer that this rank does not take part; their statements if they come soon."""
+        return self._windows.refuse(numbers, reason)
+
+    def rows(
+        self, outgoing: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int]
+    ) -> Tensor:
+        """Moves rows: ``outgoing`` (n, pitch) uint8 grouped by destination, returns (m, pitch) grouped by source.
+
+        A rank's share of the area is a table of where each receiver's rows begin, then the rows. The shares are as
+        large as the largest, by the statements.
+        """
+        windows, area = self._windows, self._windows.areas["exchange"]
+        own, ranks, pitch = windows.rank, windows.ranks, outgoing.shape[1]
+        head = -(-(ranks + 1) * 8 // _CACHE_LINE) * _CACHE_LINE
+        share = head + -(-self._most_rows * pitch // _CACHE_LINE) * _CACHE_LINE
+        if not area.is_free(ranks * share, windows.barrier + 1):
+            try:
+                windows.make_room(area, ranks * share, self._deadline)
+            except NoWindow:  # this call's statements hold; only its rows take the other way
+                line = Exchange(self._group, what=self._what)
+                incoming = line.rows(outgoing, send_counts, receive_counts)
+                line.finish()
+                return incoming
+        assert area.memory is not None
+        start = area.base - area.memory.address
+        shares = area.memory.bytes[start : start + ranks * share].view(ranks, share)
+        begins = shares[own, :head].numpy().view(np.int64)
+        begins[0], begins[1 : ranks + 1] = 0, np.cumsum(send_counts)
+        shares[own, head : head + outgoing.numel()].copy_(outgoing.reshape(-1))
+        windows.barrier += 1
+        windows.arrive(windows.barrier)
+        windows.wait(windows.barrier, self._deadline)
+        self._note_waiting()
+        incoming = outgoing.new_empty(sum(receive_counts), pitch)
+        done = 0
+        for source, count in enumerate(receive_counts):
+            begin = int(shares[source, :head].numpy().view(np.int64)[own])
+            if begin < 0 or head + (begin + count) * pitch > share:
+                windows.leave(f"rank {source} published rows that cannot be")
+                raise PeerError(f"{self._what}: {windows.state.broken}", [source])
+            rows = shares[source, head + begin * pitch : head + (begin + count) * pitch]
+            incoming[done : done + count].copy_(rows.view(count, pitch))
+            done += count
+        area.was_read(windows.barrier)
+        return incoming
+
+    def finish(self) -> None:
+        """Nothing is on its way."""
+
+    def _note_waiting(self) -> None:
+        more = self._windows.microseconds_waited(self._windows.barrier)
+        self.waited = [total + one / 1e6 for total, one in zip(self.waited, more, strict=True)]

@@ -1,0 +1,75 @@
+"""How Python and ``native/`` talk to each other: the same structures and numbers as there."""
+
+from __future__ import annotations
+
+import ctypes
+from enum import IntEnum
+from typing import Any
+
+from ascend_moe.cpu.windows.control import NUMBERS
+
+
+class Code(IntEnum):
+    """Why a step returns."""
+
+    DONE, WAITING, LOOK, NOT_PUBLISHED, INVALID, CORRUPT, BAD_ROWS, UNMAPPED, IN_PLACE = range(9)
+
+
+class Phase(IntEnum):
+    """Where a call stands when it steps again."""
+
+    START, FIRST_BARRIER, JUDGED, PUBLISH, SECOND_BARRIER = range(5)
+
+
+ANY, EQUAL, IS_RANK = range(3)
+"""What a number of a statement must be on the other ranks."""
+
+
+def _words(text: str) -> list[tuple[str, Any]]:
+    return [(name, ctypes.c_int64) for name in text.split()]
+
+
+class CallFields(ctypes.Structure):
+    """``Call`` of ``native/call.h``."""
+
+    _fields_ = [
+        *_words("phase barrier early base ids mask"),
+        *_words("group bs topk max_bs mask_dims ordered_mask"),
+        *_words("moe_experts all_experts local_experts shared_experts shared_ranks replicas"),
+        *_words("way rows_per_token mask_number bs_number has_global_bs"),
+        *_words("slice_us cache_bytes detail"),
+        ("numbers", ctypes.c_int64 * NUMBERS),
+        ("comparison", ctypes.c_int64 * NUMBERS),
+    ]
+
+
+class DispatchFields(CallFields):
+    """``Dispatch`` of ``native/dispatch.h``."""
+
+    _fields_ = [
+        *_words("x scales expert_scales"),
+        *_words("expand_x dynamic_scales assist_info token_nums counts tp_counts expand_scales"),
+        *_words("rows_before rows_received"),
+        *_words("hidden element row_bytes quantised smooth carries_scales handle_of_a2"),
+        *_words("token_nums_type max_rows layout_rows_per_token"),
+        *_words("rows_at scales_at weights_at table_at pairs_at"),
+    ]
+
+
+class CombineFields(CallFields):
+    """``Combine`` of ``native/combine.h``."""
+
+    _fields_ = [
+        *_words("expand_x assist_info send_counts weights"),
+        *_words("shared_expert_x ori_x blends blend_of output"),
+        *_words("hidden element row_bytes row_limit max_rows prefix_length"),
+        *_words("zero_experts copy_experts"),
+        *_words("memory descriptor memory_offset memory_size known rows_at sent_at lists_at"),
+        *_words("missing missing_count doubled doubled_count"),
+    ]
+
+
+class GroupFields(ctypes.Structure):
+    """``Group`` of ``native/protocol.h``."""
+
+    _fields_ = _words("control ranks rank")

@@ -1,0 +1,472 @@
+"""Shared memory: who decides that it is used, what happens without it, and that outputs are nobody else's."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+import worlds
+
+import ascend_moe
+from ascend_moe import ConstraintError
+from ascend_moe.contract.errors import PeerError
+from ascend_moe.cpu import warm
+from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.windows import memory, portable
+from ascend_moe.reference import combine_world, dispatch_world
+
+RANKS = 3
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[worlds.World]:
+    with worlds.world(RANKS) as opened:
+        yield opened
+
+
+def make_calls(bs: int = 4, **changes: Any) -> list[dict[str, Any]]:
+    generator = torch.Generator().manual_seed(bs)
+    return [
+        {
+            "x": torch.randn(bs, 1024, generator=generator).bfloat16(),
+            "expert_ids": torch.rand(bs, 6, generator=generator).argsort(dim=1)[:, :2].int(),
+            "ep_world_size": RANKS,
+            "ep_rank_id": rank,
+            "moe_expert_num": 6,
+        }
+        | changes
+        for rank in range(RANKS)
+    ]
+
+
+def homeward(calls: list[dict[str, Any]], dispatched: list[Any]) -> list[dict[str, Any]]:
+    kept = ("expert_ids", "ep_world_size", "ep_rank_id", "moe_expert_num")
+    return [
+        {name: call[name] for name in kept}
+        | {
+            "expand_x": output[0],
+            "assist_info_for_combine": output[2],
+            "ep_send_counts": output[4],
+            "expert_scales": torch.full(call["expert_ids"].shape, 0.5),
+        }
+        for call, output in zip(calls, dispatched, strict=True)
+    ]
+
+
+def works(world: worlds.World, bs: int = 4) -> None:
+    calls = make_calls(bs)
+    wanted = dispatch_world(calls)
+    dispatched = world.run(worlds.dispatch, calls)
+    for output, oracle in zip(dispatched, wanted, strict=True):
+        assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
+    back = homeward(calls, wanted)
+    for output, oracle in zip(world.run(worlds.combine, back), combine_world(back), strict=True):
+        assert output.equal(oracle)
+
+
+def _windows() -> Any:
+    return state_of(worlds.GROUPS["ep"]).windows
+
+
+def _uses_windows(rank: int) -> bool:
+    return _windows() is not None
+
+
+def _has_native_steps(rank: int) -> bool:
+    return _windows().native is not None
+
+
+# --- the choice ---------------------------------------------------------------------------------------------------
+
+
+def test_ranks_of_one_host_share_memory(world: worlds.World):
+    works(world)
+    assert world.run(_uses_windows) == [True] * RANKS
+
+
+def test_one_rank_decides_for_all():
+    with worlds.world(RANKS, environments=[{}, worlds.DISTRIBUTED, {}]) as world:
+        works(world)
+        assert world.run(_uses_windows) == [False] * RANKS
+        works(world)
+
+
+def test_asked_for_by_name_and_impossible():
+    asked = [{"ASCEND_MOE_CPU_TRANSPORT": "windows"}, worlds.DISTRIBUTED, {}]
+    with worlds.world(RANKS, environments=asked) as world:
+        for outcome in world.outcomes(worlds.dispatch, make_calls()):
+            assert isinstance(outcome, RuntimeError)
+            assert "rank 0 has ASCEND_MOE_CPU_TRANSPORT=windows" in str(outcome)
+            assert "rank 1 has ASCEND_MOE_CPU_TRANSPORT=distributed" in str(outcome)
+
+
+def test_an_unknown_transport_is_refused(monkeypatch: pytest.MonkeyPatch):
+    with worlds.world(2, environments=[{"ASCEND_MOE_CPU_TRANSPORT": "pigeons"}]) as world:
+        calls = [call | {"ep_world_size": 2} for call in make_calls()[:2]]
+        for outcome in world.outcomes(worlds.dispatch, calls):
+            assert isinstance(outcome, ValueError)
+            assert "'pigeons', allowed: auto, windows, distributed" in str(outcome)
+
+
+def _logged(rank: int, calls: Any) -> list[str]:
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = records.append  # type: ignore[method-assign]
+    log = logging.getLogger("ascend_moe")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    for _ in range(3):
+        worlds.dispatch(rank, calls)
+    return [record.getMessage() for record in records]
+
+
+@pytest.mark.parametrize(
+    ("environments", "told"),
+    [
+        ([{}], "rows travel through shared memory"),
+        ([worlds.DISTRIBUTED], "rank 0 has ASCEND_MOE_CPU_TRANSPORT=distributed"),
+    ],
+)
+def test_the_choice_is_logged_once(environments: list[dict[str, str]], told: str):
+    with worlds.world(RANKS, environments=environments) as world:
+        for messages in world.run(_logged, make_calls()):
+            assert [told in message for message in messages] == [True]
+
+
+def test_with_and_without_a_compiler_in_one_group():
+    with worlds.world(RANKS, environments=[{}, worlds.PORTABLE, {}]) as world:
+        works(world)
+        assert world.run(_has_native_steps) == [True, False, True]
+        works(world)
+        works(world, bs=7)
+
+
+# --- memory that cannot be had ------------------------------------------------------------------------------------
+
+
+def _without_memory(rank: int, victim: int, from_bytes: int, calls: Any, back: Any) -> Any:
+    """On the victim memory of that size and more is refused, as a full or small file system would."""
+    real_create, real_map = memory.create, memory.map_of_process
+
+    def create(size: int) -> int:
+        if size >= from_bytes:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real_create(size)
+
+    def map_of_process(pid: int, descriptor: int, size: int) -> Any:
+        if size >= from_bytes:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        return real_map(pid, descriptor, size)
+
+    if rank == victim:
+        memory.create, memory.map_of_process = create, map_of_process
+    outputs = [worlds.dispatch(rank, calls) for _ in range(3)]
+    return outputs, worlds.combine(rank, back), _windows() is None
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+@pytest.mark.parametrize("from_bytes", [0, 20_000])
+def test_without_memory_the_group_goes_over_to_torch_distributed(victim: int, from_bytes: int):
+    """From the beginning, or when the first area is made; on the rank that makes it, or on one that opens it."""
+    calls = make_calls()
+    wanted = dispatch_world(calls)
+    back = homeward(calls, wanted)
+    home = combine_world(back)
+    with worlds.world(RANKS) as world:
+        results = world.run(_without_memory, victim, from_bytes, calls, back)
+    for rank, (outputs, combined, went_over) in enumerate(results):
+        assert went_over
+        assert combined.equal(home[rank])
+        for output in outputs:
+            assert all(one.equal(other) for one, other in zip(output, wanted[rank], strict=True))
+
+
+def test_pages_are_reserved_when_memory_is_made():
+    """Otherwise a full file system would end the process with SIGBUS at some later write."""
+    descriptor = memory.create(1 << 20)
+    try:
+        assert os.fstat(descriptor).st_blocks * 512 >= 1 << 20
+    finally:
+        os.close(descriptor)
+
+
+def _die(rank: int) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_nothing_is_left_behind_by_kill():
+    before = set(Path("/dev/shm").iterdir())
+    with worlds.world(RANKS) as world:
+        works(world)
+        assert set(Path("/dev/shm").iterdir()) - before <= _of_torch(Path("/dev/shm"))
+        world.outcomes(_die)
+    assert not [path for path in set(Path("/dev/shm").iterdir()) - before if "moe" in path.name]
+
+
+def _of_torch(folder: Path) -> set[Path]:
+    """Tensors on their way through the test's own pipes."""
+    return set(folder.glob("torch_*"))
+
+
+# --- ranks that do not fit together -------------------------------------------------------------------------------
+
+
+def _product(rank: int, calls: Any) -> Any:
+    with mock.patch.dict(os.environ, {"ASCEND_MOE_PRODUCT": "A2" if rank == 1 else "A3"}):
+        return worlds.combine(rank, calls)
+
+
+def test_a_rank_with_another_product_is_named(world: worlds.World):
+    calls = make_calls(ep_world_size=RANKS)
+    back = homeward(calls, dispatch_world(calls))
+    works(world)
+    with mock.patch.dict(os.environ, {"ASCEND_MOE_CHECK": "off"}):
+        outcomes = world.outcomes(_unchecked, _product, back)
+    for outcome in outcomes:
+        assert isinstance(outcome, ConstraintError)
+        assert "ranks disagree" in str(outcome) or "refuses" in str(outcome)
+    works(world)
+
+
+def _unchecked(rank: int, function: Any, calls: Any) -> Any:
+    with mock.patch.dict(os.environ, {"ASCEND_MOE_CHECK": "off"}):
+        return function(rank, calls)
+
+
+def _publishes_nonsense(rank: int, calls: Any) -> Any:
+    """The last rank says that its rows for each lane begin where no row can be."""
+    if rank == RANKS - 1:
+        real = portable.DispatchSteps.publish
+
+        def publish(steps: portable.DispatchSteps) -> None:
+            real(steps)
+            steps.views().table[steps.own, 3:] += 1_000_000
+
+        with mock.patch.object(portable.DispatchSteps, "publish", publish):
+            return worlds.dispatch(rank, calls)
+    return worlds.dispatch(rank, calls)
+
+
+@pytest.mark.parametrize("others", [worlds.NATIVE, worlds.PORTABLE])
+def test_sizes_from_shared_memory_are_checked_before_use(others: dict[str, str]):
+    with worlds.world(RANKS, environments=[others, others, worlds.PORTABLE]) as world:
+        works(world)
+        for outcome in world.outcomes(_publishes_nonsense, make_calls()):
+            assert isinstance(outcome, PeerError)
+            assert f"rank {RANKS - 1} published rows that cannot be" in str(outcome)
+        for outcome in world.outcomes(worlds.dispatch, make_calls()):
+            assert "cannot be used any more" in str(outcome)
+
+
+def _comes_after_the_others_left(rank: int, calls: Any) -> Any:
+    os.environ["ASCEND_MOE_TIMEOUT_S"] = "1"
+    if rank == 1:
+        time.sleep(3)
+    return worlds.dispatch(rank, calls)
+
+
+def test_a_late_rank_learns_that_the_others_left():
+    with worlds.world(RANKS) as world:
+        works(world)
+        works(world)
+        outcomes = world.outcomes(_comes_after_the_others_left, make_calls())
+        assert [outcome.ranks for outcome in outcomes] == [(1,), (0, 2), (1,)]
+        assert "gave up on this call" in str(outcomes[1])
+
+
+# --- contents of calls whose kind is remembered -------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["native", "portable"])
+def steps(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
+    environment = worlds.NATIVE if request.param == "native" else worlds.PORTABLE
+    with worlds.world(RANKS, environments=[environment]) as opened:
+        yield opened
+
+
+def _kinds_remembered(rank: int) -> int:
+    return len(state_of(worlds.GROUPS["ep"]).calls)
+
+
+ALL = torch.ones(4, dtype=torch.bool)
+PAIRS = torch.ones(4, 2, dtype=torch.bool)
+GAP = torch.tensor([True, False, True, True])
+MASKED_PAIR = torch.tensor([[True, True], [True, False], [True, True], [False, False]])
+
+
+@pytest.mark.parametrize(
+    ("legal", "changes", "rule"),
+    [
+        ({}, {"expert_ids": torch.tensor([[0, 1], [2, 6], [0, 1], [0, 1]]).int()}, "X-36"),
+        ({}, {"expert_ids": torch.tensor([[0, 1], [2, 3], [0, -1], [0, 1]]).int()}, "X-36"),
+        ({}, {"expert_ids": torch.tensor([[0, 1], [2, 3], [4, 4], [0, 1]]).int()}, "X-37"),
+        ({"x_active_mask": ALL}, {"x_active_mask": GAP}, "X-34"),
+        ({"x_active_mask": PAIRS}, {"x_active_mask": GAP[:, None].repeat(1, 2)}, "X-34"),
+        (
+            {"x_active_mask": MASKED_PAIR},
+            {"expert_ids": torch.tensor([[0, 1], [2, 2], [6, 1], [9, 9]]).int()},
+            "X-36",
+        ),
+    ],
+)
+def test_contents_are_checked_every_time(
+    steps: worlds.World, legal: dict[str, Any], changes: dict[str, Any], rule: str
+):
+    calls = make_calls(**legal)
+    for _ in range(4):
+        steps.run(worlds.dispatch, calls)
+    assert min(steps.run(_kinds_remembered)) > 0
+    calls[1] |= changes
+    for rank, outcome in enumerate(steps.outcomes(worlds.dispatch, calls)):
+        assert isinstance(outcome, ConstraintError)
+        assert [violation.rule for violation in outcome.violations] == [rule]
+        assert ("rank 1 refuses the call" in str(outcome)) == (rank != 1)
+    works(steps)
+
+
+def test_inactive_pairs_may_hold_anything(steps: worlds.World):
+    ids = torch.tensor([[0, 1], [2, 2], [5, 1], [9, -9]]).int()
+    calls = make_calls(x_active_mask=MASKED_PAIR, expert_ids=ids)
+    wanted = dispatch_world(calls)
+    for _ in range(3):
+        for output, oracle in zip(steps.run(worlds.dispatch, calls), wanted, strict=True):
+            assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
+
+
+def test_a_row_that_comes_twice_is_named(steps: worlds.World):
+    """Rank 2's first row claims the place of its second one: both are places of the same owner."""
+    ids = torch.tensor([[4, 0], [4, 1], [4, 2], [4, 3]]).int()
+    calls = make_calls(expert_ids=ids)
+    back = homeward(calls, steps.run(worlds.dispatch, calls))
+    for _ in range(3):
+        steps.run(worlds.combine, back)
+    handle = back[2]["assist_info_for_combine"].clone()
+    assert handle[:6].tolist() == [0, 0, 0, 0, 1, 0]
+    handle[1] = 1
+    back[2]["assist_info_for_combine"] = handle
+    outcomes = steps.outcomes(worlds.combine, back)
+    assert "two rows claim token 1, k 0 of rank 0 (1 such rows)" in str(outcomes[0])
+    assert "no rank sent a row for token 0, k 0 of rank 0 (1 such pairs)" in str(outcomes[0])
+    assert all(isinstance(outcome, torch.Tensor) for outcome in outcomes[1:])
+    works(steps)
+
+
+# --- outputs ------------------------------------------------------------------------------------------------------
+
+
+KEEPING: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda outputs: None,
+    "a tensor": lambda outputs: outputs[0],
+    "a view": lambda outputs: outputs[0][1:],
+    "numpy": lambda outputs: outputs[3].numpy(),
+    "another output": lambda outputs: outputs[4],
+    "its storage": lambda outputs: outputs[0].untyped_storage(),
+    "dlpack": lambda outputs: torch.utils.dlpack.to_dlpack(outputs[0]),
+    "a graph": lambda outputs: outputs[0] * torch.ones(1024).bfloat16().requires_grad_(),
+}
+
+
+def _keeps(rank: int, how: str, calls: Any) -> bool:
+    """Whether the next outputs have the memory of outputs of which this rank still keeps something."""
+    worlds.dispatch(rank, calls)  # through torch.distributed
+    warm.forget()
+    outputs = worlds.dispatch(rank, calls)
+    first, wanted = outputs[0].data_ptr(), outputs[0].clone()
+    kept: Any = KEEPING[how](outputs)
+    del outputs
+    again = worlds.dispatch(rank, [calls[0] | {"x": call["x"] + 1} | _own(call) for call in calls])
+    same = again[0].data_ptr() == first
+    if how == "a tensor":
+        assert kept.equal(wanted)
+    del kept
+    return same
+
+
+def _own(call: dict[str, Any]) -> dict[str, Any]:
+    return {name: call[name] for name in ("expert_ids", "ep_rank_id")}
+
+
+@pytest.mark.parametrize("how", KEEPING)
+def test_memory_is_used_again_when_nobody_sees_it(world: worlds.World, how: str):
+    assert world.run(_keeps, how, make_calls()) == [how == "nothing"] * RANKS
+
+
+def _fewer_rows(rank: int, many: Any, few: Any) -> Any:
+    worlds.dispatch(rank, many)
+    worlds.dispatch(rank, many)
+    return worlds.dispatch(rank, few)
+
+
+def test_rows_of_an_earlier_call_do_not_show(world: worlds.World):
+    many = make_calls()
+    few = make_calls(x_active_mask=torch.tensor([True, False, False, False]))
+    wanted = dispatch_world(few)
+    for output, oracle in zip(world.run(_fewer_rows, many, few), wanted, strict=True):
+        assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
+
+
+# --- expert outputs that are read in place ------------------------------------------------------------------------
+
+
+def _in_place(rank: int, in_place: bool, calls: Any, back: Any) -> Any:
+    """Combines ever other rows, written over as soon as combine returns; one rank is slow to read them."""
+    worlds.dispatch(rank, calls)
+    name = ascend_moe.hccl_comm_name(worlds.GROUPS["ep"], rank)
+    call = back[rank]
+    rows, results = call["expand_x"].clone(), []
+    if in_place:
+        rows = ascend_moe.empty_expert_outputs(*rows.shape, dtype=rows.dtype, group_ep=name)
+    for factor in range(1, 9):
+        rows.copy_(call["expand_x"] * factor)
+        results.append(worlds.combine(rank, [call | {"expand_x": rows}] * RANKS).clone())
+        rows.fill_(7)
+    assert (not in_place) or len(_windows().own_rows) == 1
+    del rows
+    assert len(_windows().own_rows) == 0
+    return results
+
+
+@pytest.mark.parametrize(
+    "environments", [[{}], [worlds.PORTABLE], [{}, worlds.PORTABLE, {}]], ids=str
+)
+@pytest.mark.parametrize("who", ["all", "rank 1"])
+def test_rows_in_shared_memory_are_read_where_they_are(
+    environments: list[dict[str, str]], who: str
+):
+    calls = make_calls(bs=64)
+    back = homeward(calls, dispatch_world(calls))
+    wanted = [
+        combine_world([call | {"expand_x": call["expand_x"] * factor} for call in back])
+        for factor in range(1, 9)
+    ]
+    with worlds.world(RANKS, environments=environments) as world:
+        results = world.run(_on_some_ranks, who, calls, back)
+        works(world)
+    for rank, outputs in enumerate(results):
+        for output, oracle in zip(outputs, wanted, strict=True):
+            assert output.equal(oracle[rank])
+
+
+def _on_some_ranks(rank: int, who: str, calls: Any, back: Any) -> Any:
+    return _in_place(rank, who == "all" or rank == 1, calls, [dict(call) for call in back])
+
+
+def test_without_shared_memory_expert_outputs_are_ordinary():
+    with worlds.world(RANKS, environments=[worlds.DISTRIBUTED]) as world:
+        assert world.run(_ordinary) == [(6, 4)] * RANKS
+
+
+def _ordinary(rank: int) -> Any:
+    with pytest.raises(ValueError, match="names no torch"):
+        ascend_moe.empty_expert_outputs(6, 4, group_ep="nobody")
+    name = ascend_moe.hccl_comm_name(worlds.GROUPS["ep"], rank)
+    return tuple(ascend_moe.empty_expert_outputs(6, 4, group_ep=name).shape)
