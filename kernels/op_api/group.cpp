@@ -2,6 +2,7 @@
 #include "group.h"
 
 #include <chrono>
+#include <cstdio>
 #include <cstring>
 #include <map>
 
@@ -117,9 +118,16 @@ int Group::Open(const char* op, const Attributes& attributes) {
                     "operator was not found in any library that torch_npu would search",
                     op, attributes.group_ep.c_str(), why.c_str());
     }
-    Log(ACL_INFO, "group_ep %s: CANN's own kernels of %s (%s)", attributes.group_ep.c_str(),
-        stock.c_str(), why.c_str());
+    Announce(attributes, "stock", why + "; " + stock);
     return ACL_SUCCESS;
+}
+
+// One line per group: in CANN's log on every rank, and where people look on rank 0.
+void Group::Announce(const Attributes& attributes, const char* whose, const std::string& more) {
+    const std::string line =
+        "group " + attributes.group_ep + ": kernels=" + whose + " (" + more + ")";
+    Log(ACL_INFO, "%s", line.c_str());
+    if (attributes.ep_rank_id == 0) fprintf(stderr, "ascend-moe: %s\n", line.c_str());
 }
 
 std::string Group::WhyNotOurs(const Attributes& attributes) {

@@ -59,6 +59,7 @@ class Group : public std::enable_shared_from_this<Group> {
  private:
     int OpenOnce(const char* op, const Attributes& attributes);
     int Open(const char* op, const Attributes& attributes);
+    static void Announce(const Attributes& attributes, const char* whose, const std::string& more);
     // What is the same on all ranks; empty: our kernels can serve the group where it has windows.
     static std::string WhyNotOurs(const Attributes& attributes);
     int FindAllWindows();

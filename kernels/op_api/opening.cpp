@@ -73,9 +73,10 @@ int Group::OpenOurs(const char* op, const Attributes& attributes) {
     status = RunAlone(Kernel::kOpen, Meeting{});
     if (status != ACL_SUCCESS) return status;
     ours_ = true;
-    Log(ACL_INFO, "group_ep %s: kernels of ascend_moe, rank %u of %u, windows of %lu MB through %s",
-        name.c_str(), ep_rank_, ep_.ranks, static_cast<unsigned long>(ep_.bytes >> 20),
-        ep_.provider.c_str());
+    Announce(attributes, "ours",
+             "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) +
+                 " ranks, windows of " + std::to_string(ep_.bytes >> 20) + " MB through " +
+                 ep_.provider);
     return ACL_SUCCESS;
 }
 

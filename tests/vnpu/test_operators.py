@@ -38,7 +38,7 @@ def test_vendor_kernels(run, ranks, tp, product, cases):
     [
         (4, 1, "A3", 25, OURS),
         (4, 2, "A3", 25, OURS),
-        (16, 1, "A3", 8, OURS),
+        (16, 1, "A3", 3, OURS),
         (4, 1, "A3", 12, STOCK),
         (4, 2, "A3", 12, STOCK),
         (3, 1, "A2", 25, {}),
