@@ -2,7 +2,8 @@
 
 All ranks draw the same sequence: dispatch or combine, on one of two groups, in a random mode, with other ids and often
 other sizes each time; several dispatches in a row, several combines on one handle. Ranks differ in speed, and with odd
-seeds all areas have one half. Outputs are kept for a while, and must not have changed when they are looked at again. Everything is compared with the oracle.
+seeds all areas have one half. Outputs are kept for a while, and must not have changed when they are looked at again.
+Everything is compared with the oracle.
 """
 
 from __future__ import annotations

@@ -17,8 +17,13 @@ from ascend_moe.reference import combine_world, dispatch_world
 
 @pytest.mark.parametrize(
     ("engine", "ranks", "seconds", "seed"),
-    [("native", 4, 8, 2), ("native", 4, 8, 3), ("native", 2, 5, 5), ("portable", 3, 7, 4)]
-    + [("mixed", 4, 8, 7)],
+    [
+        ("native", 4, 8, 2),
+        ("native", 4, 8, 3),
+        ("native", 2, 5, 5),
+        ("portable", 3, 7, 4),
+        ("mixed", 4, 8, 7),
+    ],
 )
 def test_random_orders(engine: str, ranks: int, seconds: float, seed: int):
     assert cpu_stress.run(engine, ranks, seconds, seed) >= 16
