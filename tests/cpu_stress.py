@@ -1,8 +1,9 @@
 """Random orders of calls, for as long as one likes: ``python -m tests.cpu_stress --seconds 300`` from the root.
 
 All ranks draw the same sequence: dispatch or combine, on one of two groups, in a random mode, with other ids and often
-other sizes each time; several dispatches in a row, several combines on one handle. Ranks differ in speed. Outputs are
-kept for a while, and must not have changed when they are looked at again. Everything is compared with the oracle.
+other sizes each time; several dispatches in a row, several combines on one handle. Ranks differ in speed, and with odd
+seeds all areas have one half. Outputs are kept for a while, and must not have changed when they are looked at again.
+Everything is compared with the oracle.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from random_calls import Plan, combine_calls, dispatch_calls
 
 import ascend_moe
 from ascend_moe.contract.errors import ConstraintWarning
+from ascend_moe.cpu.windows import group as windows
 from ascend_moe.reference import combine_world, dispatch_world
 
 KEPT = 3
@@ -60,6 +62,8 @@ class Group:
 def stress(rank: int, size: int, seconds: float, seed: int) -> int:
     """On every rank of a world. Returns the number of calls; raises AssertionError at the first wrong one."""
     warnings.simplefilter("ignore", ConstraintWarning)
+    if seed % 2:
+        windows.TWO_HALVES_UP_TO = 0  # all areas as large ones: one half, now and then two barriers
     draw = random.Random(seed)
     own_pace = random.Random(seed * 1000 + rank)
     members = [list(range(size)), list(range(min(size, 2)))]
@@ -77,7 +81,7 @@ def stress(rank: int, size: int, seconds: float, seed: int) -> int:
         dispatches = not group.handles or draw.random() < 0.5
         plan, which, seed_of_call = _plan(draw, len(group.ranks)), draw.random(), draw.random()
         if draw.random() < 0.6:  # a kind of call that is remembered, with other ids
-            plan = _usual(len(group.ranks), plan.seed)
+            plan = usual_plan(len(group.ranks), plan.seed)
         if own_pace.random() < 0.1:
             time.sleep(own_pace.random() * 0.01)
         if rank not in group.ranks:
@@ -128,7 +132,8 @@ def _plan(draw: random.Random, ranks: int) -> Plan:
     )
 
 
-def _usual(ranks: int, seed: int) -> Plan:
+def usual_plan(ranks: int, seed: int) -> Plan:
+    """One of two kinds, with ids of its own."""
     sizes = (8, 3)[seed % 3 == 0]
     kind = _plan(random.Random(ranks + sizes), ranks)
     return replace(kind, batch_sizes=(sizes,) * ranks, mask="none", comm_quant_mode=0, seed=seed)

@@ -90,10 +90,8 @@ inline void arrive(const Group& group, int32_t barrier) {
 // would have woken the others costs them one time slice.
 inline bool wait(const Group& group, int32_t barrier, int64_t microseconds) {
     std::atomic<int32_t>& generation = group.shared().generation;
-    for (int attempt = 0; attempt < 3; ++attempt) {
-        if (reached(generation.load(), barrier)) return true;
-        sched_yield();
-    }
+    if (reached(generation.load(), barrier)) return true;
+    sched_yield();
     const int64_t end = now_ns() + microseconds * 1000;
     for (;;) {
         const int32_t seen = generation.load();
