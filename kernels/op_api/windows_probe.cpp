@@ -12,7 +12,8 @@ extern "C" __attribute__((visibility("default"))) int ascend_moe_windows(
     uint64_t* base, uint32_t capacity, char* provider) {
     ascend_moe::Windows found;
     const int status = ascend_moe::FindWindows(group, stream, &found);
-    if (status != ACL_SUCCESS) return status;
+    if (status != ACL_SUCCESS)
+        return status == ascend_moe::kNoWindows ? ascend_moe::kInnerError : status;
     if (found.ranks > capacity)
         return ascend_moe::Fail(ascend_moe::kBadParameter, "%u ranks, there is room for %u",
                                 found.ranks, capacity);

@@ -77,6 +77,7 @@ void aclAppLog(aclLogLevel level, const char* func, const char* file, uint32_t l
     va_end(args);
     printf("[%s] (%d) %s:%u %s: %s\n", level == ACL_ERROR ? "ERROR" : "LOG", getpid(), file, line,
            func, text);
+    fflush(stdout);  // processes may end without
 }
 
 }  // extern "C"

@@ -8,6 +8,7 @@ a failing program does.
 
 import os
 import sys
+import threading
 import time
 
 import ranks
@@ -68,15 +69,12 @@ def dead_rank(rank: int) -> None:
 
 
 def dead_in_kernel(rank: int) -> None:
-    """Rank 1 dies while its kernel waits for rank 0."""
-    dispatch(rank)
-    torch.npu.synchronize()
+    """Rank 1 dies somewhere in a row of large calls, and so most likely while a kernel runs."""
     if rank == 1:
-        dispatch(rank)
-        time.sleep(0.5)
-        os._exit(0)
-    time.sleep(1)
-    dispatch(rank)
+        threading.Timer(1.5, os._exit, (0,)).start()
+    while True:
+        dispatch(rank, tokens=128, hidden=7168)
+        torch.npu.synchronize()
 
 
 def dead_rank_in_collective(rank: int) -> None:
