@@ -18,9 +18,9 @@ on their rank do not move. All other modes (TP, hierarchy, int8 on the way home,
 ``kernels`` over `WindowExchange`, which moves blocks of rows through the third area.
 
 **The barrier.** Barriers are numbered. Each rank has a flag with the number of the last one it arrived at; whoever
-finds all flags there writes the number to ``generation`` and wakes the sleepers (a futex; one yield before sleeping,
-no spinning). Waiting is cut in slices: in between Python looks whether a peer died (a pidfd, which also knows processes
-that nobody has reaped) or gave up, and whether time is over.
+finds all flags there writes the number to ``generation`` and wakes the sleepers. Waiting is a futex: no spinning, and
+no yield either, which costs a time slice where others want the core. It is cut in slices: in between Python looks
+whether a peer died (a pidfd, which also knows processes that nobody has reaped) or gave up, and whether time is over.
 
 **When is an area free?** Rows published for barrier n are read until their readers arrive at a later barrier. So a rank
 that has passed barrier n + 1 or a later one may write there. When dispatch and combine alternate this always holds, and

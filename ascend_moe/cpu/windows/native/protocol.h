@@ -5,7 +5,6 @@
 #pragma once
 
 #include <linux/futex.h>
-#include <sched.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -90,8 +89,6 @@ inline void arrive(const Group& group, int32_t barrier) {
 // would have woken the others costs them one time slice.
 inline bool wait(const Group& group, int32_t barrier, int64_t microseconds) {
     std::atomic<int32_t>& generation = group.shared().generation;
-    if (reached(generation.load(), barrier)) return true;
-    sched_yield();
     const int64_t end = now_ns() + microseconds * 1000;
     for (;;) {
         const int32_t seen = generation.load();
