@@ -44,8 +44,9 @@ def test_no_more_cores_than_granted(run, tmp_path):
 
 
 def test_one_line_says_whose_kernels_run(run):
-    """On rank 0, and in CANN's log, which the stand-in prints from level 1 on."""
-    said = case(run, "few_cores", 2, ASCEND_GLOBAL_LOG_LEVEL="1").stdout
+    """On rank 0, and in CANN's log on every rank."""
+    log = {"ASCEND_SLOG_PRINT_TO_STDOUT": "1", "ASCEND_GLOBAL_LOG_LEVEL": "1"}
+    said = case(run, "few_cores", 2, **log).stdout
     assert said.count("kernels=ours (ABI 2, 2 ranks, windows of 400 MB through kfc)") == 3
     stock = run("golden_cases.py", 2, 1, "A3", environment={"ASCEND_MOE_KERNELS": "off"}).stdout
     assert stock.count("kernels=stock (ASCEND_MOE_KERNELS=off; libopapi.so)") == 1
