@@ -94,7 +94,11 @@ def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version
     assert build.missing(os.environ) == []
     tree, installed = tmp_path / "tree", tmp_path / "installed"
     configure = ["cmake", "--preset", "npu-a3", "-B", tree, f"-DCMAKE_INSTALL_PREFIX={installed}"]
-    for command in (configure, ["cmake", "--build", tree], ["cmake", "--install", tree]):
+    for command in (
+        configure,
+        ["cmake", "--build", tree, "--parallel", "2"],
+        ["cmake", "--install", tree],
+    ):
         done = subprocess.run(
             command, cwd=KERNELS, capture_output=True, text=True, timeout=300, check=False
         )
