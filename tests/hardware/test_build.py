@@ -86,7 +86,7 @@ def test_an_environment_that_was_not_sourced(toolkit, monkeypatch):
 
 @needs_compiler
 @needs_headers
-@pytest.mark.parametrize("version", ["8.5.0", "9.0.0", "9.1.0"])
+@pytest.mark.parametrize("version", ["8.5.0", "9.1.0"])  # 9.0.0: the next test
 def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version):
     log = fake_cann.make(tmp_path / "cann", version=version)
     fake_cann.add_runtime(tmp_path / "cann")
