@@ -62,7 +62,11 @@ def test_mistakes_have_a_name(run, kernels, column):
 def test_dead_ranks_are_noticed(run):
     """At once, long before the time limit: the virtual NPU sees that the process has ended."""
     environment = {"ASCEND_MOE_KERNELS": "require"}
-    told = texts(run("failures.py", "dead_rank", "dead_in_kernel", environment=environment))
+    cases = ("dead_rank", "dead_in_kernel", "call_after_failure")
+    told = texts(run("failures.py", *cases, environment=environment))
+    after = told["call_after_failure", 0]
+    assert "call aclnnMoeDistributeDispatchV4 failed" in after
+    assert "rank 1 did not come" in after
     assert "rank 1 did not come (time limit 1836 s)" in told["dead_rank", 0]
     assert "rank 1 did not come (time limit 1836 s)" in told["dead_in_kernel", 0]
     # What doctor will say, too: hardware has no stream that fails.

@@ -6,6 +6,7 @@ Each case has processes of its own; each rank prints "CASE rank R: TEXT" and lea
 a failing program does.
 """
 
+import contextlib
 import os
 import sys
 import threading
@@ -66,6 +67,22 @@ def dead_rank(rank: int) -> None:
     if rank == 1:
         os._exit(0)
     dispatch(rank)
+
+
+def call_after_failure(rank: int) -> None:
+    """The error record in the window tells the next call, as it does on hardware."""
+    x = torch.ones(4, 1024, dtype=torch.bfloat16).npu()
+    ids = torch.arange(2).int().expand(4, 2).contiguous().npu()
+    call = (x, ids, ranks.GROUPS["ep"], 2, rank, 4)
+    torch_npu.npu_moe_distribute_dispatch_v2(*call)
+    torch.npu.synchronize()
+    if rank == 1:
+        os._exit(0)
+    with contextlib.suppress(RuntimeError):
+        torch_npu.npu_moe_distribute_dispatch_v2(*call)
+        torch.npu.synchronize()
+    time.sleep(1.1)  # records are looked at once a second
+    torch_npu.npu_moe_distribute_dispatch_v2(*call)
 
 
 def dead_in_kernel(rank: int) -> None:
