@@ -127,6 +127,15 @@ Parameters Common(const Attributes& a, const World& world, const Tensor& ids, co
     return p;
 }
 
+// What the operators have and the kernels do not.
+int CheckServed(const char* op, const Tensor& performance_info) {
+    if (!performance_info.present) return ACL_SUCCESS;
+    return Fail(kInnerError,
+                "%s: performance_info is not written by the kernels of ascend_moe; "
+                "ASCEND_MOE_KERNELS=off uses those of CANN",
+                op);
+}
+
 // What the kernels' buffers and the control area are made for.
 int CheckSizes(const char* op, const Parameters& p, const Attributes& a) {
     const struct {
@@ -222,19 +231,14 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     const char* op = DispatchCall::kOperator;
     const Attributes& a = call.attributes;
     const World world = World::Of(a);
-    if (call.performance_info.present) {
-        return Fail(kInnerError,
-                    "%s: performance_info is not written by the kernels of ascend_moe; "
-                    "ASCEND_MOE_KERNELS=off uses those of CANN",
-                    op);
-    }
     Parameters p = Common(a, world, call.expert_ids, call.x_active_mask, call.x, *group);
     p.quant = call.quant_mode == 2;
     p.smooth = call.scales.present;
     p.cumulative_counts = call.expert_token_nums_type == 0;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckSizes(op, p, a);
+    int status = CheckServed(op, call.performance_info);
+    if (status == ACL_SUCCESS) status = CheckSizes(op, p, a);
     const auto need = [&](const Parameters& sized) {
         return WindowBytes(DispatchBytes(sized, static_cast<uint32_t>(a.ep_world_size)), 0);
     };
@@ -279,18 +283,13 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     const char* op = CombineCall::kOperator;
     const Attributes& a = call.attributes;
     const World world = World::Of(a);
-    if (call.performance_info.present) {
-        return Fail(kInnerError,
-                    "%s: performance_info is not written by the kernels of ascend_moe; "
-                    "ASCEND_MOE_KERNELS=off uses those of CANN",
-                    op);
-    }
     Parameters p = Common(a, world, call.expert_ids, call.x_active_mask, call.expand_x, *group);
     p.comm_quant = call.comm_quant_mode == 2;
     p.shared_x = call.shared_expert_x.present;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckSizes(op, p, a);
+    int status = CheckServed(op, call.performance_info);
+    if (status == ACL_SUCCESS) status = CheckSizes(op, p, a);
     const auto need = [](const Parameters& sized) { return WindowBytes(0, CombineBytes(sized)); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
     const uint32_t blocks = Blocks(p, a);
