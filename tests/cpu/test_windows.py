@@ -14,6 +14,7 @@ from unittest import mock
 
 import pytest
 import torch
+import torch.distributed as dist
 import worlds
 
 import ascend_moe
@@ -405,6 +406,44 @@ def test_a_tensor_of_another_kind_is_not_taken_for_a_known_one(steps: worlds.Wor
     for rank, outcome in enumerate(steps.outcomes(_is_another, how, make_calls())):
         assert isinstance(outcome, ConstraintError)
         assert ("rank 1 refuses the call" in str(outcome)) == (rank != 1)
+    works(steps)
+
+
+def _one_after_the_other(rank: int, calls: Any) -> Any:
+    """Each three times; only tensors that may be absent differ."""
+    return [[worlds.dispatch(rank, one)[:] for _ in range(3)][-1] for one in (*calls, *calls[::-1])]
+
+
+def test_calls_that_differ_only_in_which_tensors_they_have(steps: worlds.World):
+    weights = torch.rand(4, 2)
+    changes: list[dict[str, Any]] = [
+        {},
+        {"expert_scales": weights},
+        {"x_active_mask": PAIRS},
+        {"expert_scales": weights, "x_active_mask": ALL},
+    ]
+    calls = [make_calls(**change) for change in changes]
+    wanted = [dispatch_world(one) for one in (*calls, *calls[::-1])]
+    for rank, results in enumerate(steps.run(_one_after_the_other, calls)):
+        for outputs, oracle in zip(results, wanted, strict=True):
+            assert all(map(torch.equal, outputs, oracle[rank]))
+
+
+def _in_a_group_that_is_destroyed(rank: int, calls: Any) -> bool:
+    """Whether the calls took their steps in shared memory; the group is still referred to when it is gone."""
+    group = dist.new_group(list(range(RANKS)))
+    call = calls[rank] | {"group_ep": ascend_moe.hccl_comm_name(group, rank)}
+    for _ in range(3):
+        ascend_moe.npu_moe_distribute_dispatch_v2(**call)
+    remembered = len(state_of(group).calls) > 0
+    dist.destroy_process_group(group)
+    with pytest.raises(ConstraintError, match="names no torch.distributed group"):
+        ascend_moe.npu_moe_distribute_dispatch_v2(**call)
+    return remembered
+
+
+def test_a_group_that_was_destroyed_is_not_used(steps: worlds.World):
+    assert all(steps.run(_in_a_group_that_is_destroyed, make_calls()))
     works(steps)
 
 
