@@ -437,7 +437,7 @@ def _in_a_group_that_is_destroyed(rank: int, calls: Any) -> bool:
         ascend_moe.npu_moe_distribute_dispatch_v2(**call)
     remembered = len(state_of(group).calls) > 0
     dist.destroy_process_group(group)
-    with pytest.raises(ConstraintError, match="names no torch.distributed group"):
+    with pytest.raises(ConstraintError, match="names no torch"):
         ascend_moe.npu_moe_distribute_dispatch_v2(**call)
     return remembered
 
