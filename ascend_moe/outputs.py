@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import mmap
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +24,9 @@ _MAP_FROM_BYTES: Final = 1 << 20
 
 _MAP: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
 """No reservation: a large world's padding exceeds the machine. Python names the flag from 3.11 on."""
+
+_INSTEAD: Final = {"bfloat16": "int16"}
+"""What numpy has no name for, and what its bits are called there."""
 
 
 class ZeroTable(NamedTuple):
@@ -47,26 +50,24 @@ def zero_table(specs: Sequence[TensorSpec]) -> ZeroTable:
     does nothing to the others. Only the memory of all lives as long as one of them.
     """
     dtype: torch.dtype = getattr(torch, specs[0].dtype)
-    counts = [math.prod(spec.shape) for spec in specs]
-    stride = _rounded_up(max(counts) * dtype.itemsize, 64)
-    if not stride:
-        return ZeroTable(
-            torch.empty(len(specs), 0, dtype=dtype),
-            [torch.empty(spec.shape, dtype=dtype) for spec in specs],
-        )
-    memory = _zeros(len(specs) * stride)
-    outputs = [
-        torch.frombuffer(memory, dtype=dtype, count=count, offset=start).view(spec.shape)
-        if count
-        else torch.empty(spec.shape, dtype=dtype)
-        for spec, count, start in zip(specs, counts, range(0, len(memory), stride), strict=True)
-    ]
-    return ZeroTable(torch.frombuffer(memory, dtype=dtype).view(len(specs), -1), outputs)
+    counts = {spec: math.prod(spec.shape) for spec in set(specs)}
+    table = _zeros(len(specs), _rounded_up(max(counts.values()) * dtype.itemsize, 64))
+    table = table.view(_INSTEAD.get(specs[0].dtype, specs[0].dtype))
+    shaped = {
+        spec: table[:, :count].reshape(len(specs), *spec.shape) for spec, count in counts.items()
+    }
+    outputs = [torch.from_numpy(shaped[spec][rank]) for rank, spec in enumerate(specs)]
+    if specs[0].dtype in _INSTEAD:
+        outputs = [output.view(dtype) for output in outputs]
+    return ZeroTable(torch.from_numpy(table).view(dtype), outputs)
 
 
-def _zeros(size: int) -> mmap.mmap | NDArray[np.uint8]:
+def _zeros(rows: int, row_bytes: int) -> NDArray[Any]:
     """Anonymous memory reads as zero without being touched; ``torch.zeros`` would write all of it."""
-    return np.zeros(size, np.uint8) if size < _MAP_FROM_BYTES else mmap.mmap(-1, size, flags=_MAP)
+    size = rows * row_bytes
+    if size < _MAP_FROM_BYTES:
+        return np.zeros((rows, row_bytes), np.uint8)
+    return np.frombuffer(mmap.mmap(-1, size, flags=_MAP), np.uint8).reshape(rows, row_bytes)
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

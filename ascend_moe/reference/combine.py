@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.errors import ConstraintError
-from ascend_moe.contract.handle import doubled_row, missing_row, rows_received, slots_of
+from ascend_moe.contract.handle import doubled_row, missing_row, slots_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.outputs import fresh
 from ascend_moe.reference import hierarchy
@@ -40,8 +40,8 @@ from ascend_moe.reference.quant import through_comm_quant
 
 HEADER = "npu_moe_distribute_combine_v2: the handles of the ranks do not fit the calls"
 
-_BLOCK_ELEMENTS = 1 << 20
-"""fp32 elements that are multiplied and added at a time: 4 MiB, which a cache holds."""
+_BLOCK_ELEMENTS = 1 << 17
+"""Elements that are multiplied and added at a time: 512 KiB of fp32, so that they stay in a core's cache."""
 
 
 def combine_world(
@@ -61,35 +61,45 @@ def combine_world(
     calls: an active (token, k) for which no rank, or more than one, has a row (rule E-08).
     """
     world_calls = normalise("combine", calls, product=product, contract=contract, check=check)
+    world, tp, calls = world_calls.world, world_calls.tp_world_size, world_calls.arguments
+    counts = _rows_received(world, calls)
     if world_calls.servers is not None:
-        calls = world_calls.arguments
-        rows = [call["expand_x"][: rows_received(world_calls.world, call)] for call in calls]
-        return hierarchy.combine_group(world_calls.world, world_calls.servers, calls, rows)
-    tp = world_calls.tp_world_size
+        rows = [call["expand_x"][:count] for call, count in zip(calls, counts, strict=True)]
+        return hierarchy.combine_group(world, world_calls.servers, calls, rows)
     outputs: list[Tensor] = [torch.empty(0)] * len(calls)
     for plane in range(tp):
-        group = world_calls.arguments[plane::tp]
-        peers = world_calls.arguments[1 - plane :: tp] if tp == 2 else [None] * len(group)
         rows = [
-            _own_rows(world_calls.world, call, peer)
-            for call, peer in zip(group, peers, strict=True)
+            _own_rows(calls, counts, index, peer=index + 1 - 2 * plane if tp == 2 else None)
+            for index in range(plane, len(calls), tp)
         ]
-        outputs[plane::tp] = _combine_group(world_calls.world, world_calls.product, group, rows)
+        outputs[plane::tp] = _combine_group(world, world_calls.product, calls[plane::tp], rows)
     return outputs
 
 
-def _own_rows(world: World, call: Mapping[str, Any], peer: Mapping[str, Any] | None) -> Tensor:
+def _rows_received(world: World, calls: Sequence[Mapping[str, Any]]) -> list[int]:
+    """How many rows of its ``expand_x`` are each rank's own: its last prefix sum."""
+    last = [
+        call["ep_send_counts"][slots_of(world, call["ep_rank_id"]) - 1] for call in calls
+    ]
+    received: list[int] = torch.stack(last).tolist()
+    return received
+
+
+def _own_rows(
+    calls: Sequence[Mapping[str, Any]], counts: Sequence[int], index: int, peer: int | None
+) -> Tensor:
     """The rows a rank sends home, as they arrive there.
 
     With TP both members of the pair hold both members' rows (own first): the two copies of a row are added in fp32
     and rounded to its dtype before anything else. ``comm_quant_mode`` 2 sends rows as int8.
+
+    index, peer: of the rank and of its TP peer, in ``calls`` and ``counts``
     """
-    count = rows_received(world, call)
-    rows: Tensor = call["expand_x"][:count]
+    rows: Tensor = calls[index]["expand_x"][: counts[index]]
     if peer is not None:
-        copy = peer["expand_x"][rows_received(world, peer) :][:count]
+        copy = calls[peer]["expand_x"][counts[peer] :][: counts[index]]
         rows = (rows.float() + copy.float()).to(rows.dtype)
-    return through_comm_quant(rows) if call["comm_quant_mode"] else rows
+    return through_comm_quant(rows) if calls[index]["comm_quant_mode"] else rows
 
 
 def _combine_group(
@@ -130,19 +140,16 @@ def _combine_group(
 def _sum(table: Tensor, row_of: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
     """Row * weight added up in fp32, one place after the other, for each token; (tokens, H) in ``dtype``.
 
-    row_of, weights: (tokens, places). The tokens are cut into blocks whose addends fit a cache.
+    row_of, weights: (tokens, places). The tokens are cut into blocks that fit a cache.
     """
-    (tokens, places), hidden = row_of.shape, table.shape[1]
+    tokens, hidden = len(row_of), table.shape[1]
     result = fresh((tokens, hidden), dtype)
-    step = max(_BLOCK_ELEMENTS // (places * hidden), 1)
+    step = max(_BLOCK_ELEMENTS // hidden, 1)
     for begin in range(0, tokens, step):
         block = slice(begin, begin + step)
-        addends = table.index_select(0, row_of[block].T.reshape(-1)).float()
-        addends = addends.view(places, -1, hidden)
-        addends *= weights[block].T[:, :, None]
-        total = torch.zeros(addends.shape[1:])
-        for addend in addends:
-            total += addend
+        total = torch.zeros(len(row_of[block]), hidden)
+        for row, weight in zip(row_of[block].unbind(1), weights[block].unbind(1), strict=True):
+            total += table.index_select(0, row).float().mul_(weight[:, None])
         result[block] = total
     return result
 

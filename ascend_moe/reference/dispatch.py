@@ -46,8 +46,8 @@ class Received(NamedTuple):
     """Where each row comes from and goes to."""
     at: Tensor
     """int64 (n,) position among the rows of its receiver."""
-    ordinal: Tensor
-    """int64 (n,) position among the rows that its source sends to the same expert."""
+    cell: Tensor
+    """int64 (n,) its place in the flat ``counts``."""
     row: Tensor
     """int64 (n,) which of the ``rows`` it is."""
     rows: Tensor
@@ -142,7 +142,7 @@ def _receive(world: World, calls: Sequence[Mapping[str, Any]]) -> Received:
     return Received(
         pairs=pairs,
         at=_position_in_group(pairs.destination, per_rank),
-        ordinal=_position_in_group(cell, counts),
+        cell=cell,
         row=row,
         rows=rows,
         scales=scales[row] if len(scales) else scales,
@@ -240,9 +240,10 @@ def _write_handles(
 ) -> None:
     """What combine finds its rows by on full mesh."""
     pairs, table = own.pairs, tables.assist_info_for_combine
-    if product == "A2":  # at the sender: each pair's ordinal
+    if product == "A2":  # at the sender: how many pairs of the sender to the same expert come before
         topk = calls[0]["expert_ids"].shape[1]
-        table[pairs.source, pairs.token * topk + pairs.slot] = own.ordinal.int()
+        ordinal = _position_in_group(own.cell, own.counts.view(-1))
+        table[pairs.source, pairs.token * topk + pairs.slot] = ordinal.int()
     else:  # at the receiver: each row's source
         triples = torch.stack([pairs.source, pairs.token, pairs.slot], dim=1).int()
         words = 3 * own.at[:, None] + torch.arange(3)
