@@ -40,8 +40,8 @@ from ascend_moe.reference.quant import through_comm_quant
 
 HEADER = "npu_moe_distribute_combine_v2: the handles of the ranks do not fit the calls"
 
-_BLOCK_ELEMENTS = 1 << 17
-"""Elements that are multiplied and added at a time: 512 KiB of fp32, so that they stay in a core's cache."""
+_BLOCK_ELEMENTS = 1 << 18
+"""Elements that are multiplied and added at a time: 1 MiB of fp32, which a core keeps in its cache."""
 
 
 def combine_world(
@@ -63,43 +63,41 @@ def combine_world(
     world_calls = normalise("combine", calls, product=product, contract=contract, check=check)
     world, tp, calls = world_calls.world, world_calls.tp_world_size, world_calls.arguments
     counts = _rows_received(world, calls)
+    rows = [call["expand_x"][:count] for call, count in zip(calls, counts, strict=True)]
     if world_calls.servers is not None:
-        rows = [call["expand_x"][:count] for call, count in zip(calls, counts, strict=True)]
         return hierarchy.combine_group(world, world_calls.servers, calls, rows)
+    if tp == 2:
+        rows = _with_copies_of_peers(calls, counts, rows)
+    if calls[0]["comm_quant_mode"]:
+        rows = [through_comm_quant(own) for own in rows]
     outputs: list[Tensor] = [torch.empty(0)] * len(calls)
     for plane in range(tp):
-        rows = [
-            _own_rows(calls, counts, index, peer=index + 1 - 2 * plane if tp == 2 else None)
-            for index in range(plane, len(calls), tp)
-        ]
-        outputs[plane::tp] = _combine_group(world, world_calls.product, calls[plane::tp], rows)
+        outputs[plane::tp] = _combine_group(
+            world, world_calls.product, calls[plane::tp], rows[plane::tp]
+        )
     return outputs
 
 
 def _rows_received(world: World, calls: Sequence[Mapping[str, Any]]) -> list[int]:
     """How many rows of its ``expand_x`` are each rank's own: its last prefix sum."""
-    last = [
-        call["ep_send_counts"][slots_of(world, call["ep_rank_id"]) - 1] for call in calls
-    ]
-    received: list[int] = torch.stack(last).tolist()
-    return received
+    last = [call["ep_send_counts"][slots_of(world, call["ep_rank_id"]) - 1] for call in calls]
+    counts: list[int] = torch.stack(last).tolist()
+    return counts
 
 
-def _own_rows(
-    calls: Sequence[Mapping[str, Any]], counts: Sequence[int], index: int, peer: int | None
-) -> Tensor:
-    """The rows a rank sends home, as they arrive there.
+def _with_copies_of_peers(
+    calls: Sequence[Mapping[str, Any]], counts: Sequence[int], rows: Sequence[Tensor]
+) -> list[Tensor]:
+    """TP: both members of a pair hold both members' rows, own first.
 
-    With TP both members of the pair hold both members' rows (own first): the two copies of a row are added in fp32
-    and rounded to its dtype before anything else. ``comm_quant_mode`` 2 sends rows as int8.
-
-    index, peer: of the rank and of its TP peer, in ``calls`` and ``counts``
+    The two copies of a row are added in fp32 and rounded to its dtype before anything else.
     """
-    rows: Tensor = calls[index]["expand_x"][: counts[index]]
-    if peer is not None:
+    added = []
+    for index, own in enumerate(rows):
+        peer = index ^ 1
         copy = calls[peer]["expand_x"][counts[peer] :][: counts[index]]
-        rows = (rows.float() + copy.float()).to(rows.dtype)
-    return through_comm_quant(rows) if calls[index]["comm_quant_mode"] else rows
+        added.append((own.float() + copy.float()).to(own.dtype))
+    return added
 
 
 def _combine_group(

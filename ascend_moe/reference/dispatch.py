@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.shapes import DispatchSpecs, World, dispatch_specs_of_call
-from ascend_moe.outputs import zero_table
+from ascend_moe.outputs import ZeroTable, zero_table
 from ascend_moe.reference import hierarchy
 from ascend_moe.reference.batch import Batch
 from ascend_moe.reference.calls import normalise
@@ -86,7 +86,7 @@ def dispatch_world(
         arguments = [world_calls.servers.in_order_of_sum(call) for call in arguments]
     received = [_receive(world, arguments[plane::tp]) for plane in range(tp)]
 
-    columns = [zero_table(specs) for specs in zip(*_specs(world, arguments), strict=True)]
+    columns = _zero_outputs(world, arguments, received)
     tables = DispatchOutput(*(column.table for column in columns))
     outputs = [
         DispatchOutput(*tensors)
@@ -112,8 +112,10 @@ def dispatch_world(
     return outputs
 
 
-def _specs(world: World, calls: Sequence[Mapping[str, Any]]) -> list[DispatchSpecs]:
-    """The shapes of every rank's outputs, worked out once per kind of rank."""
+def _zero_outputs(
+    world: World, calls: Sequence[Mapping[str, Any]], received: Sequence[Received]
+) -> list[ZeroTable]:
+    """The seven outputs of all ranks; rows of ``expand_x`` that will be written may hold anything."""
     known: dict[object, DispatchSpecs] = {}
     specs = []
     for call in calls:
@@ -125,7 +127,11 @@ def _specs(world: World, calls: Sequence[Mapping[str, Any]]) -> list[DispatchSpe
         if kind not in known:
             known[kind] = dispatch_specs_of_call(call)
         specs.append(known[kind])
-    return specs
+    expand_x, *others = zip(*specs, strict=True)
+    # Both ranks of a TP pair hold the rows of both.
+    elements = sum(plane.per_rank for plane in received) * expand_x[0].shape[1]
+    written = elements.repeat_interleave(len(received)).tolist()
+    return [zero_table(expand_x, written=written), *map(zero_table, others)]
 
 
 def _receive(world: World, calls: Sequence[Mapping[str, Any]]) -> Received:
@@ -231,7 +237,7 @@ def _write_rows(
     prefix = received.counts.flatten(1).cumsum(1)
     for ranks, slots in ((shared_ranks, ep), (moe_ranks, experts * ep)):
         half = slice(slots) if behind is None else slice(slots, 2 * slots)
-        tables.ep_recv_counts[ranks, half] = prefix[ranks, :slots].int()
+        tables.ep_recv_counts[ranks, half] = prefix[ranks, :slots]
     tables.expert_token_nums[:, :experts] += received.counts.sum(dim=2)
 
 
@@ -240,7 +246,7 @@ def _write_handles(
 ) -> None:
     """What combine finds its rows by on full mesh."""
     pairs, table = own.pairs, tables.assist_info_for_combine
-    if product == "A2":  # at the sender: how many pairs of the sender to the same expert come before
+    if product == "A2":  # at the sender: how many of its pairs to the same expert come before
         topk = calls[0]["expert_ids"].shape[1]
         ordinal = _position_in_group(own.cell, own.counts.view(-1))
         table[pairs.source, pairs.token * topk + pairs.slot] = ordinal.int()
