@@ -59,8 +59,9 @@ def zero_table(specs: Sequence[TensorSpec], *, written: Sequence[int] | None = N
     name = specs[0].dtype
     dtype: torch.dtype = getattr(torch, name)
     counts = {spec: math.prod(spec.shape) for spec in set(specs)}
-    row_bytes = max(counts.values()) * dtype.itemsize
-    row_bytes = _rounded_up(row_bytes, 64 if row_bytes < mmap.PAGESIZE else mmap.PAGESIZE)
+    row_bytes = _rounded_up(
+        max(counts.values()) * dtype.itemsize, 64 if written is None else mmap.PAGESIZE
+    )
     if len(specs) * row_bytes < _MAP_FROM_BYTES:
         memory = np.zeros(len(specs) * row_bytes, np.uint8)
     else:
@@ -102,7 +103,7 @@ _MOST_IDLE_BYTES: Final = 64 << 20
 def _mapped(row_bytes: int, fronts: Sequence[int], *, huge_pages: bool = False) -> NDArray[Any]:
     """Rows of memory that read as zero, except for the first ``fronts`` bytes of each, which may hold anything.
 
-    row_bytes: whole pages
+    row_bytes: whole pages, if there are fronts
     """
     kind = (len(fronts), row_bytes, huge_pages)
     starts = range(0, len(fronts) * row_bytes, row_bytes)
