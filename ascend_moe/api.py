@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ascend_moe.bootstrap import import_torch_npu
 from ascend_moe.contract.errors import ConstraintError
-from ascend_moe.contract.signature import CANN_8_2, PARAMETERS
+from ascend_moe.contract.signature import CANN_8_2, PARAMETERS, by_name
 from ascend_moe.cpu import kernels
 from ascend_moe.cpu.eager import are_plain, nobody_listens
 from ascend_moe.cpu.registration import register
@@ -119,33 +119,29 @@ def npu_moe_distribute_dispatch_v2(
     """
     outputs: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor] = _run(
         "dispatch",
-        x=x,
-        expert_ids=expert_ids,
-        group_ep=group_ep,
-        ep_world_size=ep_world_size,
-        ep_rank_id=ep_rank_id,
-        moe_expert_num=moe_expert_num,
-        scales=scales,
-        x_active_mask=x_active_mask,
-        expert_scales=expert_scales,
-        elastic_info=elastic_info,
-        performance_info=performance_info,
-        group_tp=group_tp,
-        tp_world_size=tp_world_size,
-        tp_rank_id=tp_rank_id,
-        expert_shard_type=expert_shard_type,
-        shared_expert_num=shared_expert_num,
-        shared_expert_rank_num=shared_expert_rank_num,
-        quant_mode=quant_mode,
-        global_bs=global_bs,
-        expert_token_nums_type=expert_token_nums_type,
-        comm_alg=comm_alg,
-        zero_expert_num=zero_expert_num,
-        copy_expert_num=copy_expert_num,
-        const_expert_num=const_expert_num,
-        y_dtype=y_dtype,
-        x_dtype=x_dtype,
-        scales_dtype=scales_dtype,
+        (x, expert_ids, scales, x_active_mask, expert_scales, elastic_info, performance_info),
+        (
+            group_ep,
+            ep_world_size,
+            ep_rank_id,
+            moe_expert_num,
+            group_tp,
+            tp_world_size,
+            tp_rank_id,
+            expert_shard_type,
+            shared_expert_num,
+            shared_expert_rank_num,
+            quant_mode,
+            global_bs,
+            expert_token_nums_type,
+            comm_alg,
+            zero_expert_num,
+            copy_expert_num,
+            const_expert_num,
+            y_dtype,
+            x_dtype,
+            scales_dtype,
+        ),
     )
     return outputs
 
@@ -235,37 +231,41 @@ def npu_moe_distribute_combine_v2(
     """
     output: Tensor = _run(
         "combine",
-        expand_x=expand_x,
-        expert_ids=expert_ids,
-        assist_info_for_combine=assist_info_for_combine,
-        ep_send_counts=ep_send_counts,
-        expert_scales=expert_scales,
-        group_ep=group_ep,
-        ep_world_size=ep_world_size,
-        ep_rank_id=ep_rank_id,
-        moe_expert_num=moe_expert_num,
-        tp_send_counts=tp_send_counts,
-        x_active_mask=x_active_mask,
-        expand_scales=expand_scales,
-        shared_expert_x=shared_expert_x,
-        elastic_info=elastic_info,
-        ori_x=ori_x,
-        const_expert_alpha_1=const_expert_alpha_1,
-        const_expert_alpha_2=const_expert_alpha_2,
-        const_expert_v=const_expert_v,
-        performance_info=performance_info,
-        group_tp=group_tp,
-        tp_world_size=tp_world_size,
-        tp_rank_id=tp_rank_id,
-        expert_shard_type=expert_shard_type,
-        shared_expert_num=shared_expert_num,
-        shared_expert_rank_num=shared_expert_rank_num,
-        global_bs=global_bs,
-        comm_quant_mode=comm_quant_mode,
-        comm_alg=comm_alg,
-        zero_expert_num=zero_expert_num,
-        copy_expert_num=copy_expert_num,
-        const_expert_num=const_expert_num,
+        (
+            expand_x,
+            expert_ids,
+            assist_info_for_combine,
+            ep_send_counts,
+            expert_scales,
+            tp_send_counts,
+            x_active_mask,
+            expand_scales,
+            shared_expert_x,
+            elastic_info,
+            ori_x,
+            const_expert_alpha_1,
+            const_expert_alpha_2,
+            const_expert_v,
+            performance_info,
+        ),
+        (
+            group_ep,
+            ep_world_size,
+            ep_rank_id,
+            moe_expert_num,
+            group_tp,
+            tp_world_size,
+            tp_rank_id,
+            expert_shard_type,
+            shared_expert_num,
+            shared_expert_rank_num,
+            global_bs,
+            comm_quant_mode,
+            comm_alg,
+            zero_expert_num,
+            copy_expert_num,
+            const_expert_num,
+        ),
     )
     return output
 
@@ -299,16 +299,18 @@ def uninstall() -> None:
         setattr(torch_npu, name, _stock.pop(name))
 
 
-def _run(op: str, **arguments: Any) -> Any:
+def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
     """Checks the call where the kernel behind the operator does not, and makes it."""
     if torch.compiler.is_compiling():
-        return _operator(op, arguments)
-    if nobody_listens():
-        outputs = again(op, arguments)
+        return _operator(op, by_name(op, tensors, attributes))
+    direct = nobody_listens()
+    if direct:
+        outputs = again(op, tensors, attributes)
         if outputs is not None:
             return outputs
-        if are_plain(arguments.values()):
-            return kernels.run(op, arguments)
+    arguments = by_name(op, tensors, attributes)
+    if direct and are_plain((*tensors, *attributes)):
+        return kernels.run(op, arguments)
     device = arguments["expert_ids"].device.type
     if device == "npu":
         _require_legal_on_all_ranks(op, arguments)

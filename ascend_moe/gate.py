@@ -12,12 +12,10 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ascend_moe.contract.buffsize import OWN, STOCK
-from ascend_moe.contract.call import TENSOR_NAMES
 from ascend_moe.contract.check import constraint_error, on_cpu, violations
 from ascend_moe.contract.description import describe_call
 from ascend_moe.contract.errors import ConstraintWarning, Violation
@@ -32,7 +30,7 @@ from ascend_moe.contract.resolve import (
     resolve_contract,
     resolve_product,
 )
-from ascend_moe.contract.signature import PARAMETERS
+from ascend_moe.contract.signature import TENSOR_NAMES, attributes_of
 from ascend_moe.contract.window import VARIABLE as WINDOW_VARIABLE
 from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE
 from ascend_moe.hardware.lookup import takes_ours
@@ -49,10 +47,6 @@ RULE_VARIABLES = (
 )
 _RULE_VARIABLES_ENCODED = tuple(name.encode() for name in RULE_VARIABLES)
 REMEMBERED_MAX = 4096
-
-_attributes = {
-    op: itemgetter(*(p.name for p in table if not p.is_tensor)) for op, table in PARAMETERS.items()
-}
 
 
 def require_legal(op: str, args: Mapping[str, object], *, window_mb: int | None = None) -> None:
@@ -92,7 +86,7 @@ def forget() -> None:
 
 
 def _key(op: str, args: Mapping[str, object], window_mb: int | None) -> tuple[object, ...]:
-    parts: list[object] = [op, window_mb, _attributes[op](args)]
+    parts: list[object] = [op, window_mb, attributes_of[op](args)]
     for name in TENSOR_NAMES[op]:
         tensor: Any = args[name]
         if tensor is None:

@@ -24,7 +24,7 @@ from ascend_moe.contract.buffsize import STOCK
 from ascend_moe.contract.limits import LIMITS, Limits, PathLimits, path_limits
 from ascend_moe.contract.path import select_path
 from ascend_moe.contract.shapes import World
-from ascend_moe.contract.signature import PARAMETERS, Parameter
+from ascend_moe.contract.signature import PARAMETERS, TENSOR_NAMES, Parameter
 
 
 class TensorLike(Protocol):
@@ -221,7 +221,6 @@ class Call:
 
 STOCK_NAME = {op: f"npu_moe_distribute_{op}_v2" for op in PARAMETERS}
 DEFAULTS = {op: {p.name: p.default for p in table} for op, table in PARAMETERS.items()}
-TENSOR_NAMES = {op: tuple(p.name for p in table if p.is_tensor) for op, table in PARAMETERS.items()}
 
 _KIND = {"T": "a tensor", "s": "a str", "i": "an int"}  # by the first letter of the schema type
 _PARAMETERS = {op: {p.name: p for p in table} for op, table in PARAMETERS.items()}

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from ascend_moe.contract.call import TENSOR_NAMES, DescribedTensor, dtype_name, require_types
-from ascend_moe.contract.signature import OPERATORS
+from ascend_moe.contract.call import DescribedTensor, dtype_name, require_types
+from ascend_moe.contract.signature import OPERATORS, TENSOR_NAMES
 
 SIZE_MAX = 2**63 - 1
 DTYPES = frozenset(

@@ -8,9 +8,10 @@ Source: op-plugin ``op_plugin/config/op_plugin_functions.yaml`` (2025-07-10 `240
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from operator import itemgetter
+from typing import Any, Final
 
 OPERATORS: Final = ("dispatch", "combine")
 
@@ -110,6 +111,18 @@ PARAMETERS: Final[Mapping[str, tuple[Parameter, ...]]] = {"dispatch": DISPATCH, 
 POSITIONAL: Final = {op: [p.name for p in table if p.required] for op, table in PARAMETERS.items()}
 """The names that may be given by position: exactly the required ones."""
 
+TENSOR_NAMES: Final = {
+    op: tuple(p.name for p in table if p.is_tensor) for op, table in PARAMETERS.items()
+}
+ATTRIBUTE_NAMES: Final = {
+    op: tuple(p.name for p in table if not p.is_tensor) for op, table in PARAMETERS.items()
+}
+"""What is not a tensor; ``group_ep`` is the first."""
+
+tensors_of: Final = {op: itemgetter(*names) for op, names in TENSOR_NAMES.items()}
+"""The tensors of a call with every keyword, None where it has none, as a tuple in the order of `TENSOR_NAMES`."""
+attributes_of: Final = {op: itemgetter(*names) for op, names in ATTRIBUTE_NAMES.items()}
+
 _DEFAULTS: Final = {op: {p.name: p.default for p in table} for op, table in PARAMETERS.items()}
 
 
@@ -139,3 +152,10 @@ def with_defaults(op: str, arguments: Mapping[str, object]) -> dict[str, object]
             f"npu_moe_distribute_{op}_v2() misses required arguments: {', '.join(missing)}"
         )
     return {**_DEFAULTS[op], **arguments}
+
+
+def by_name(op: str, tensors: Sequence[Any], attributes: Sequence[Any]) -> dict[str, Any]:
+    """The call that `tensors_of` and `attributes_of` take apart."""
+    call = dict(zip(TENSOR_NAMES[op], tensors, strict=True))
+    call.update(zip(ATTRIBUTE_NAMES[op], attributes, strict=True))
+    return call

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.servers import Servers
-from ascend_moe.contract.signature import with_defaults
+from ascend_moe.contract.signature import attributes_of, tensors_of, with_defaults
 from ascend_moe.cpu import combine as combining
 from ascend_moe.cpu import dispatch as dispatching
 from ascend_moe.cpu import hierarchy
@@ -38,18 +38,19 @@ def combine(**arguments: Any) -> Tensor:
 
 def run(op: str, call: Mapping[str, Any]) -> Any:
     """A call with every keyword."""
-    outputs = again(op, call)
+    tensors, attributes = tensors_of[op](call), attributes_of[op](call)
+    outputs = again(op, tensors, attributes)
     if outputs is not None:
         return outputs
     session = Session(op, call)
     fast = session.fast_call(call)
     if fast is not None:
         with suppress(NoWindow):
-            outputs = fast.run(call)
+            outputs = fast.first(tensors)
             if outputs is None:
                 raise RuntimeError(f"the rules accept this {op}, its own checks do not: {call}")
             if session.may_be_remembered:
-                remember(op, call, fast)
+                remember(op, tensors, attributes, fast)
             return outputs
         session = Session(op, call)  # over torch.distributed from now on
     return _dispatch(session) if op == "dispatch" else _combine(session)

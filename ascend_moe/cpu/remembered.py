@@ -2,75 +2,67 @@
 
 A decode step makes the same two calls for every layer. The first one of a kind is checked by the rule table; if it
 takes its own steps in shared memory, it is prepared (`windows.calls`) and remembered with its group, and those steps
-check the contents of the next ones. A repeated call costs one look-up.
+check the contents of the next ones. A repeated call costs one look-up and one look at its tensors. That is kept short:
+where many ranks share few cores, little of it is in a core's caches when a rank's turn comes, and it costs several
+times what it costs alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any, Final
 
-from ascend_moe.contract.call import TENSOR_NAMES
-from ascend_moe.contract.signature import PARAMETERS
-from ascend_moe.cpu.eager import are_plain, keys_of
+from ascend_moe.cpu.eager import are_plain
 from ascend_moe.cpu.group import resolve
 from ascend_moe.cpu.peers import state_of
 from ascend_moe.cpu.windows.calls import FastCall
 from ascend_moe.cpu.windows.group import NoWindow
+from ascend_moe.cpu.windows.tensors import Tensors
 from ascend_moe.gate import REMEMBERED_MAX, RULE_VARIABLES, values_of
 from ascend_moe.patience import TIMEOUT_VARIABLE
 
-_attributes: Final = {
-    op: itemgetter(*(p.name for p in table if not p.is_tensor)) for op, table in PARAMETERS.items()
-}
-_tensors: Final = {op: itemgetter(*names) for op, names in TENSOR_NAMES.items()}
 _VARIABLES: Final = tuple(name.encode() for name in (*RULE_VARIABLES, TIMEOUT_VARIABLE))
 
 
-def again(op: str, call: Mapping[str, Any]) -> Any:
-    """The results of a call of a kind that is remembered; None when it is not, or turns out to be illegal."""
-    group = resolve(call["group_ep"])
+def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
+    """The results of a call of a kind that is remembered; None when it is not, or turns out to be illegal.
+
+    tensors, attributes: all of the call, in the order of ``contract.signature``.
+    """
+    group = resolve(attributes[0])
     if group is None:
         return None
-    state = state_of(group)
-    if not state.calls:
-        return None
-    known: FastCall | None = state.calls.get(_kind(op, call))
-    if known is None:
+    calls = state_of(group).calls
+    if not calls:
         return None
     try:
-        return known.run(call)
-    except NoWindow:
+        known: list[FastCall] = calls.get(_key(op, tensors, attributes), [])
+    except (TypeError, AttributeError):  # something is not what it should be
         return None
+    for call in known:
+        try:
+            outputs = call.again(tensors)
+        except NoWindow:
+            return None
+        if outputs is not None:
+            return outputs
+    return None
 
 
-def remember(op: str, call: Mapping[str, Any], prepared: FastCall) -> None:
+def remember(op: str, tensors: Tensors, attributes: tuple[Any, ...], prepared: FastCall) -> None:
     """The next call of this kind is made by ``prepared``."""
-    group = resolve(call["group_ep"])
+    group = resolve(attributes[0])
     if group is None or state_of(group).windows is not prepared.windows:
         return
-    if not are_plain(call.values()):
-        return  # `again` is asked before anybody looks at the tensors
+    if not are_plain((*tensors, *attributes)):
+        return  # `again` is asked before anybody looks at the attributes
+    if any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        return
     calls = state_of(group).calls
-    if len(calls) >= REMEMBERED_MAX:
+    if sum(map(len, calls.values())) >= REMEMBERED_MAX:
         calls.clear()
-    calls[_kind(op, call)] = prepared
+    calls.setdefault(_key(op, tensors, attributes), []).append(prepared)
 
 
-def _kind(op: str, call: Mapping[str, Any]) -> tuple[object, ...]:
-    parts: list[object] = [op, _attributes[op](call)]
-    for tensor in _tensors[op](call):
-        if tensor is None:
-            parts.append(None)
-        else:
-            parts += (
-                type(tensor),
-                tensor.shape,
-                tensor.dtype,
-                tensor.requires_grad,
-                tensor.is_contiguous(),
-                keys_of(tensor),
-            )
-    parts += values_of(_VARIABLES)
-    return tuple(parts)
+def _key(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> tuple[object, ...]:
+    ids: Any = tensors[1]  # ``expert_ids``: of all sizes the one that changes from step to step
+    return (op, attributes, ids.shape, *values_of(_VARIABLES))

@@ -36,7 +36,9 @@ from ascend_moe.cpu.exchange import Exchange
 from ascend_moe.cpu.group import membership_violations, resolve
 from ascend_moe.cpu.peers import state_of
 from ascend_moe.cpu.statements import found_in
-from ascend_moe.cpu.windows.calls import Checked, Combine, Dispatch, FastCall
+from ascend_moe.cpu.windows.calls import Checked, FastCall
+from ascend_moe.cpu.windows.combine import Combine
+from ascend_moe.cpu.windows.dispatch import Dispatch
 from ascend_moe.cpu.windows.exchange import WindowExchange
 from ascend_moe.patience import timeout_seconds
 

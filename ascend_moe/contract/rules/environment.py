@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from ascend_moe.contract.call import TENSOR_NAMES, Call
+from ascend_moe.contract.call import Call
 from ascend_moe.contract.limits import HIERARCHY, WINDOW_MB_DEFAULT, WINDOW_MB_MIN
 from ascend_moe.contract.path import PCIE, ROCE, environment_selects_hierarchy
 from ascend_moe.contract.rules.buffer import window_setting
@@ -21,7 +21,7 @@ from ascend_moe.contract.rules.rule import (
     Finding,
     Rule,
 )
-from ascend_moe.contract.signature import CANN_9_1
+from ascend_moe.contract.signature import CANN_9_1, TENSOR_NAMES
 
 
 def _hierarchy_variables(call: Call) -> Finding:

@@ -10,7 +10,6 @@ import ctypes
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, ClassVar, Final, NoReturn
 
 import torch
@@ -19,16 +18,19 @@ from torch import Tensor
 from ascend_moe.contract.agreement import FIELDS
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
-from ascend_moe.contract.handle import doubled_row, missing_row, slots_of
 from ascend_moe.contract.resolve import Resolved
 from ascend_moe.contract.shapes import (
     TensorSpec,
     World,
-    combine_spec,
-    dispatch_specs_of_call,
     max_bs_of,
 )
-from ascend_moe.contract.signature import CANN_8_2
+from ascend_moe.contract.signature import (
+    CANN_8_2,
+    TENSOR_NAMES,
+    attributes_of,
+    by_name,
+    tensors_of,
+)
 from ascend_moe.cpu import warm
 from ascend_moe.cpu.statements import found_in
 from ascend_moe.cpu.windows import portable
@@ -38,16 +40,13 @@ from ascend_moe.cpu.windows.fields import (
     IS_RANK,
     CallFields,
     Code,
-    CombineFields,
-    DispatchFields,
     Phase,
+    word_of,
 )
 from ascend_moe.cpu.windows.group import FAST, SLICE_US, NoWindow, Windows
-from ascend_moe.cpu.windows.layout import SENT_WORDS, CombineLayout, DispatchLayout, Sizes
+from ascend_moe.cpu.windows.repeat import Repeat, exchange_table
+from ascend_moe.cpu.windows.tensors import Expectation, Tensors, addresses_of
 from ascend_moe.patience import timeout_seconds
-from ascend_moe.reference.combine import const_expert_rows
-from ascend_moe.reference.quant import rows_carry_scales
-from ascend_moe.reference.routing import active_pairs
 
 ELEMENTS: Final = {torch.bfloat16: 0, torch.float16: 1, torch.int32: 2}
 _COMPARED: Final = {"ep_rank_id": IS_RANK, "tp_rank_id": ANY, "bs": ANY, "masks_a_token": ANY}
@@ -78,6 +77,10 @@ class FastCall:
     """Of the outputs."""
     _filled_in_full: object = None
     """See `warm.sets_of`."""
+    _first_output: ClassVar[int]
+    """The word of `fields` that takes the address of the first output."""
+    _rows_before: ClassVar[int] = -1
+    """The word that takes how many rows of the outputs are not zero; -1: outputs are written in full."""
 
     def __init__(self, windows: Windows, checked: Checked) -> None:
         call, world = checked.call, checked.world
@@ -108,19 +111,18 @@ class FastCall:
             fields.numbers[index] = checked.numbers[index]
             fields.comparison[index] = _COMPARED.get(name, EQUAL)
         self._set_sizes(checked)
-        given = {
-            name: where for name, where in self._inputs(call).items() if call[name] is not None
-        }
-        self._tensors_of = itemgetter(*given)
-        self._names, self._fields_of_inputs = tuple(given), tuple(given.values())
-        self._expand_x = self._names.index("expand_x") if self.op == "combine" else -1
-        self._strided = any(not call[name].is_contiguous() for name in given)
         self._words = memoryview(fields).cast("B").cast("q")
+        names = TENSOR_NAMES[self.op]
+        tensors = tensors_of[self.op](call)
+        self._tensors = Expectation(tensors, addresses_of(names, self._inputs(call)), self._words)
+        self._attributes = attributes_of[self.op](call)
+        self._performance_info = names.index("performance_info")
         self._sets = warm.sets_of(self.specs, self._filled_in_full)
-        self.inputs: dict[str, Tensor] = {}
+        self.inputs: Mapping[str, Tensor] = {}
         self.outputs: Sequence[Tensor] = ()
         self.arguments: Mapping[str, Any] = {}
         """Of the call that is being made, for `portable`."""
+        self._repeat: Repeat | None = None
         native = windows.native
         if native is None:
             self._portable = portable.STEPS[self.op](self)
@@ -128,6 +130,17 @@ class FastCall:
         else:
             self._step = getattr(native, self.op)
             self._argument = ctypes.addressof(fields)
+            if exchange_table() and not self._tensors.strided:
+                self._repeat = Repeat(
+                    native,
+                    self._tensors,
+                    self._argument,
+                    is_combine=self.op == "combine",
+                    specs=self.specs,
+                    filled_in_full=self._filled_in_full,
+                    first_output=self._first_output,
+                    rows_before=self._rows_before,
+                )
 
     def _set_sizes(self, checked: Checked) -> None:
         raise NotImplementedError
@@ -140,60 +153,123 @@ class FastCall:
         """The tensors that the steps read, and which word of ``fields`` each one's address is."""
         raise NotImplementedError
 
-    def run(self, call: Mapping[str, Any]) -> Any:
-        """The operator's results; None when the call is illegal after all."""
+    def first(self, tensors: Tensors) -> Any:
+        """The results of the call that this was prepared for; None when it is illegal after all."""
+        outputs = self._natively(tensors)
+        if outputs is None:
+            self._tensors.take(tensors)
+            outputs = self._step_by_step(tensors)
+        return outputs
+
+    def again(self, tensors: Tensors) -> Any:
+        """The results of another call with the same attributes; None when it is of another kind, or illegal."""
+        outputs = self._natively(tensors)
+        if outputs is None and self._tensors.met_by(tensors):
+            outputs = self._step_by_step(tensors)
+        return outputs
+
+    def _results(self, outputs: Sequence[Tensor]) -> Any:
+        """As the operator returns them."""
         raise NotImplementedError
 
-    def _take_inputs(self, call: Mapping[str, Any]) -> tuple[Tensor, ...]:
-        """Fills in the addresses; they are good as long as the tensors that are returned live."""
-        tensors: tuple[Tensor, ...] = self._tensors_of(call)
-        if self._strided:
-            tensors = tuple(tensor.contiguous() for tensor in tensors)
-        words = self._words
-        for word, tensor in zip(self._fields_of_inputs, tensors):  # noqa: B905 (0.1 us)
-            words[word] = tensor.data_ptr()
-        return tensors
+    def _before(self, tensors: Tensors) -> None:
+        """What changes from call to call besides addresses."""
 
-    def _go(
-        self, call: Mapping[str, Any], tensors: Sequence[Tensor], outputs: Sequence[Tensor]
-    ) -> bool:
-        """Makes the call; its tensors are filled in. False: it is illegal, and nothing was said to the peers."""
+    def _natively(self, tensors: Tensors) -> Any:
+        """None also when this takes more than the native half."""
+        repeat = self._repeat
+        if repeat is None:
+            return None
+        first = self._begin(tensors)
+        try:
+            outputs = repeat.run(tensors)
+            if outputs is None:
+                return None
+            code = repeat.code
+            if code:
+                self._finish(code, tensors)
+                repeat.finished()
+            else:
+                self._done()
+        except BaseException as error:
+            self._failed(error, first)
+            raise
+        info = tensors[self._performance_info]
+        if info is not None:
+            self._add_waiting(info)
+        return self._results(outputs)
+
+    def _step_by_step(self, tensors: Tensors) -> Any:
+        """With addresses that are filled in."""
+        words = self._words
+        outputs, kept = warm.take(self._sets)
+        words[self._first_output : self._first_output + len(outputs)] = kept.addresses
+        before = kept.rows
+        if self._rows_before >= 0:
+            words[self._rows_before] = before
+            kept.rows = self.specs[0].shape[0]  # should the call fail
+        first = self._begin(tensors)
+        if self.windows.native is None:
+            self.outputs, self.arguments = outputs, self._call(tensors)
+            given = ((name, self.arguments[name]) for name in self._inputs(self.arguments))
+            self.inputs = {name: one.contiguous() for name, one in given if one is not None}
+        try:
+            code = self._step(self._argument)
+            if code == Code.INVALID:
+                kept.rows = before
+                return None
+            if code:
+                self._finish(code, tensors)
+            else:
+                self._done()
+        except BaseException as error:
+            self._failed(error, first)
+            raise
+        finally:
+            if self.windows.native is None:
+                self.inputs, self.outputs, self.arguments = {}, (), {}
+                self._portable.forget()
+        if self._rows_before >= 0:
+            kept.rows = self._rows_written()
+        info = tensors[self._performance_info]
+        if info is not None:
+            self._add_waiting(info)
+        return self._results(outputs)
+
+    def _rows_written(self) -> int:
+        """Rows of the outputs that are not zero now."""
+        return 0
+
+    def _begin(self, tensors: Tensors) -> int:
+        """The number of the barrier that the call comes to first."""
         windows, area, words = self.windows, self.area, self._words
         if windows.owed:
             windows.what = self.what
             windows.settle(time.monotonic() + timeout_seconds())
-        first = windows.barrier + 1
-        words[0], words[1], words[3] = 0, first, area.base
-        words[2] = area.is_free(self.needed, first)
-        if windows.native is None:
-            self.inputs = dict(zip(self._names, tensors, strict=True))
-            self.outputs, self.arguments = outputs, call
-        try:
-            code = self._step(self._argument)
-            if code == _INVALID:
-                return False
-            if code:
-                self._finish(code, call)
-            else:
-                windows.barrier = first
-                area.was_read(first)
-                self._waited_before: list[int] = []
-        except (ConstraintError, NoWindow):  # all ranks know, and can go on
-            raise
-        except BaseException as error:
-            windows.barrier = max(windows.barrier, first)
-            windows.leave(windows.state.broken or f"{type(error).__name__} in {self.what}")
-            raise
-        finally:
-            if windows.native is None:
-                self.inputs, self.outputs, self.arguments = {}, (), {}
-                self._portable.forget()
-        info = call["performance_info"]
-        if info is not None:
-            self._add_waiting(info)
-        return True
+        self._before(tensors)
+        first: int = windows.barrier + 1
+        words[_PHASE], words[_BARRIER], words[_BASE] = _START, first, area.base
+        words[_EARLY] = area.is_free(self.needed, first)
+        # Who measures waiting wants to look between the two barriers.
+        words[_ROOM] = area.size >= self.needed and tensors[self._performance_info] is None
+        return first
 
-    def _finish(self, code: int, call: Mapping[str, Any]) -> None:
+    def _done(self) -> None:
+        self.windows.barrier = barrier = self._words[_BARRIER]
+        self.area.was_read(barrier)
+        self._waited_before: list[int] = []
+
+    def _failed(self, error: BaseException, first: int) -> None:
+        if isinstance(error, (ConstraintError, NoWindow)):
+            return  # all ranks know, and can go on
+        windows = self.windows
+        windows.barrier = max(windows.barrier, first)
+        windows.leave(windows.state.broken or f"{type(error).__name__} in {self.what}")
+
+    def _call(self, tensors: Tensors) -> dict[str, Any]:
+        return by_name(self.op, tensors, self._attributes)
+
+    def _finish(self, code: int, tensors: Tensors) -> None:
         """What the native half leaves to Python, until the call is done."""
         windows, area, fields = self.windows, self.area, self.fields
         deadline = time.monotonic() + timeout_seconds()
@@ -203,7 +279,7 @@ class FastCall:
             if code == Code.WAITING:
                 windows.look_after_peers(fields.barrier, deadline)
             elif code == Code.LOOK:
-                self._judge(call)
+                self._judge(tensors)
                 fields.phase = Phase.JUDGED
             elif code == Code.NOT_PUBLISHED:
                 self._waited_before = windows.microseconds_waited(fields.barrier)
@@ -225,9 +301,9 @@ class FastCall:
             windows.next_barrier(deadline)
         bad = self._bad_rows()
         if bad:
-            self._raise(call, bad)
+            self._raise(tensors, bad)
 
-    def _judge(self, call: Mapping[str, Any]) -> None:
+    def _judge(self, tensors: Tensors) -> None:
         """Statements that are not simply equal: raises what they say against the call."""
         windows, fields = self.windows, self.fields
         gave_up = windows.gave_up(fields.barrier)
@@ -235,17 +311,18 @@ class FastCall:
             windows.fail([], gave_up)
         found = found_in(windows.statements(fields.barrier), "ep_rank_id")
         if found:
-            self._raise(call, found)
+            self._raise(tensors, found)
         said = windows.control.statements[:, fields.barrier & 1]
         most = int(said["rows_per_token"].max())
         if most != int(said["rows_per_token"].min()):
             # Some ranks publish a row per token, others one per pair: again, with room for both.
             self._set_layout(most)
-            fields.early = 0
+            fields.early = fields.room = 0
         elif not said["early"].all():
             fields.early = 0
 
-    def _raise(self, call: Mapping[str, Any], found: list[Violation]) -> NoReturn:
+    def _raise(self, tensors: Tensors, found: list[Violation]) -> NoReturn:
+        call = self._call(tensors)
         raise constraint_error(self.op, call, found, self.product, self.contract, values=True)
 
     def _bad_rows(self) -> list[Violation]:
@@ -261,179 +338,7 @@ class FastCall:
             info += torch.tensor(self._waited_before)
 
 
-_INVALID: Final = int(Code.INVALID)
-
-
-def _word(name: str, fields: type[CallFields]) -> int:
-    return int(getattr(fields, name).offset) // 8
-
-
-class Dispatch(FastCall):
-    """Dispatch in every mode but TP and hierarchy."""
-
-    op = "dispatch"
-    Fields = DispatchFields
-
-    def _set_sizes(self, checked: Checked) -> None:
-        call, world, fields = checked.call, checked.world, self.fields
-        x = call["x"]
-        self.specs = dispatch_specs_of_call(call)
-        fields.hidden, fields.element = x.shape[1], ELEMENTS[x.dtype]
-        fields.quantised = call["quant_mode"] != 0
-        fields.row_bytes = x.shape[1] * (1 if fields.quantised else x.itemsize)
-        fields.smooth = fields.quantised and call["scales"] is not None
-        fields.carries_scales = rows_carry_scales(x, call["quant_mode"])
-        fields.handle_of_a2 = checked.product.name == "A2"
-        ordinals = call["expert_ids"].numel() if fields.handle_of_a2 else 0
-        self._filled_in_full = (slots_of(world, call["ep_rank_id"]), ordinals)
-        fields.token_nums_type = call["expert_token_nums_type"]
-        fields.max_rows = self.specs.expand_x.shape[0]
-        self._sizes = Sizes(world, fields.max_bs, fields.topk, fields.row_bytes)
-        if fields.smooth:
-            fields.rows_per_token = self._sizes.slots
-        self._set_layout(fields.rows_per_token)
-
-    def _set_layout(self, rows_per_token: int) -> None:
-        layout = DispatchLayout.of(self._sizes, rows_per_token)
-        fields = self.fields
-        fields.layout_rows_per_token = rows_per_token
-        *offsets, self.needed = layout
-        for name, offset in zip(DispatchLayout._fields, offsets, strict=False):
-            setattr(fields, name, offset)
-
-    def _inputs(self, call: Mapping[str, Any]) -> dict[str, int]:
-        return _DISPATCH_INPUTS
-
-    def run(self, call: Mapping[str, Any]) -> tuple[Tensor, ...] | None:
-        tensors = self._take_inputs(call)
-        outputs, kept = warm.take(self._sets)
-        words, fields = self._words, self.fields
-        words[_OUTPUTS : _OUTPUTS + 7] = kept.addresses
-        words[_ROWS_BEFORE] = before = kept.rows
-        kept.rows = fields.max_rows
-        if not self._go(call, tensors, outputs):
-            kept.rows = before
-            return None
-        kept.rows = words[_ROWS_RECEIVED]
-        return tuple(outputs)
-
-
-class Combine(FastCall):
-    """Combine on full mesh as on A3, without TP and int8 rows."""
-
-    op = "combine"
-    Fields = CombineFields
-
-    def _set_sizes(self, checked: Checked) -> None:
-        call, world, fields = checked.call, checked.world, self.fields
-        rows = call["expand_x"]
-        self.specs = (
-            combine_spec(
-                bs=fields.bs,
-                hidden=rows.shape[1],
-                expand_x_dtype=str(rows.dtype).removeprefix("torch."),
-            ),
-        )
-        fields.hidden, fields.element = rows.shape[1], ELEMENTS[rows.dtype]
-        fields.row_bytes, fields.row_limit = rows.shape[1] * rows.itemsize, rows.shape[0]
-        fields.prefix_length = slots_of(world, call["ep_rank_id"])
-        fields.zero_experts = call["zero_expert_num"]
-        fields.copy_experts = call["copy_expert_num"]
-        self._sizes = Sizes(world, fields.max_bs, fields.topk, fields.row_bytes)
-        fields.max_rows = self._sizes.rows_received_at_most
-        self._known = (ctypes.c_int64 * (2 * self.windows.ranks))()
-        fields.known = ctypes.addressof(self._known)
-        self._set_layout(1)
-
-    def _set_layout(self, rows_per_token: int) -> None:
-        layout = CombineLayout.of(self._sizes)
-        fields = self.fields
-        fields.rows_at, fields.sent_at, fields.lists_at, self.needed = layout
-
-    def _inputs(self, call: Mapping[str, Any]) -> dict[str, int]:
-        if call["expert_scales"].shape == call["expert_ids"].shape:
-            return _COMBINE_INPUTS
-        return {name: at for name, at in _COMBINE_INPUTS.items() if name != "expert_scales"}
-
-    def run(self, call: Mapping[str, Any]) -> Tensor | None:
-        tensors = self._take_inputs(call)
-        if call["const_expert_num"]:
-            blends, blend_of = self._blends(call)
-            self.fields.blends, self.fields.blend_of = blends.data_ptr(), blend_of.data_ptr()
-        windows, fields = self.windows, self.fields
-        fields.memory = 0
-        if windows.own_rows:
-            found = windows.shared_rows(
-                tensors[self._expand_x].data_ptr(), fields.row_bytes * fields.row_limit
-            )
-            (fields.memory, fields.descriptor, fields.memory_offset, fields.memory_size) = found
-        fields.missing_count = fields.doubled_count = 0
-        outputs, kept = warm.take(self._sets)
-        self._words[_OUTPUT] = kept.addresses[0]
-        return outputs[0] if self._go(call, tensors, outputs) else None
-
-    def _map(self, rank: int) -> None:
-        """Makes rows that a peer has in shared memory of its own readable here."""
-        sent = self.area.base + self.fields.sent_at + rank * SENT_WORDS * 8
-        _, number, descriptor, _, size = (ctypes.c_int64 * SENT_WORDS).from_address(sent)
-        self._known[2 * rank] = number
-        self._known[2 * rank + 1] = self.windows.map_rows(rank, number, descriptor, size)
-
-    def _blends(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
-        """What const experts give: fp32 rows, and int32 (BS, K) which of them belongs to a pair."""
-        ids = call["expert_ids"]
-        first = self.fields.all_experts - call["const_expert_num"]
-        chosen = (ids >= first) & active_pairs(ids, call["x_active_mask"])
-        chosen &= ids < self.fields.all_experts
-        expert = ids[chosen].long() - first
-        alphas = (
-            call[name][expert].float()
-            for name in ("const_expert_alpha_1", "const_expert_alpha_2", "const_expert_v")
-        )
-        token = chosen.nonzero()[:, 0]
-        rows = const_expert_rows(call["ori_x"][token].float(), *alphas)
-        index = torch.zeros(ids.shape, dtype=torch.int32)
-        index[chosen] = torch.arange(len(rows), dtype=torch.int32)
-        return rows.contiguous(), index
-
-    def _bad_rows(self) -> list[Violation]:
-        fields, found = self.fields, []
-        rank, slots = self.windows.rank, self._sizes.slots
-        if fields.doubled_count:
-            found.append(doubled_row(rank, *_place(fields.doubled, slots), fields.doubled_count))
-        if fields.missing_count:
-            found.append(missing_row(rank, *_place(fields.missing, slots), fields.missing_count))
-        return found
-
-
-def _place(index: int, slots: int) -> tuple[int, int]:
-    return index // slots, index % slots
-
-
-def _words_of(fields: type[CallFields], **inputs: str) -> dict[str, int]:
-    return {name: _word(field, fields) for name, field in inputs.items()}
-
-
-_DISPATCH_INPUTS: Final = _words_of(
-    DispatchFields,
-    expert_ids="ids",
-    x_active_mask="mask",
-    x="x",
-    scales="scales",
-    expert_scales="expert_scales",
+_PHASE, _BARRIER, _EARLY, _ROOM, _BASE = (
+    word_of(CallFields, name) for name in ("phase", "barrier", "early", "room", "base")
 )
-_COMBINE_INPUTS: Final = _words_of(
-    CombineFields,
-    expert_ids="ids",
-    x_active_mask="mask",
-    expand_x="expand_x",
-    assist_info_for_combine="assist_info",
-    ep_send_counts="send_counts",
-    expert_scales="weights",
-    shared_expert_x="shared_expert_x",
-    ori_x="ori_x",
-)
-_OUTPUTS, _ROWS_BEFORE, _ROWS_RECEIVED = (
-    _word(name, DispatchFields) for name in ("expand_x", "rows_before", "rows_received")
-)
-_OUTPUT: Final = _word("output", CombineFields)
+_START: Final = int(Phase.START)

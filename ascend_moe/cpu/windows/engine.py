@@ -16,10 +16,19 @@ import shlex
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from torch import Tensor
 
 from ascend_moe.cpu.windows.control import BLOCK, HEAD
-from ascend_moe.cpu.windows.fields import CombineFields, DispatchFields
+from ascend_moe.cpu.windows.fields import (
+    CombineFields,
+    DispatchFields,
+    ExpectedFields,
+    OutputFields,
+    RepeatFields,
+)
+from ascend_moe.cpu.windows.tensors import Tensors
 from ascend_moe.native import BuildError, cache_directory, find_tool, locked, replace_directory
 
 SOURCES: Final = Path(__file__).with_name("native")
@@ -38,6 +47,10 @@ class Native(NamedTuple):
     combine: Callable[[int], int]
     arrive: Callable[[int, int], None]
     wait: Callable[[int, int, int], int]
+    new_shelf: Callable[[int, int], int]
+    clear_shelves: Callable[[], None]
+    repeat: Callable[[Tensors, int], tuple[Tensor, ...] | None]
+    finished: Callable[[int], None]
 
 
 @functools.cache
@@ -59,19 +72,29 @@ def native() -> Native | None:
 def load(path: Path) -> Native:
     """The functions of a built library. Raises OSError when it is not of these sources."""
     library = ctypes.CDLL(str(path))
-    sizes = (ctypes.c_int64 * 4)()
+    sizes = (ctypes.c_int64 * 7)()
     library.moe_sizes(sizes)
-    expected = [HEAD.itemsize, BLOCK.itemsize, *map(ctypes.sizeof, (DispatchFields, CombineFields))]
+    structures = (DispatchFields, CombineFields, OutputFields, ExpectedFields, RepeatFields)
+    expected = [HEAD.itemsize, BLOCK.itemsize, *map(ctypes.sizeof, structures)]
     if list(sizes) != expected:
         raise OSError(f"{path} has structures of {list(sizes)} bytes, needed: {expected}")
-    for name in ("moe_dispatch", "moe_combine"):
-        function = getattr(library, name)
-        function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_int64
-    library.moe_arrive.argtypes = [ctypes.c_void_p, ctypes.c_int32]
-    library.moe_arrive.restype = None
-    library.moe_wait.argtypes = [ctypes.c_void_p, ctypes.c_int32, ctypes.c_int64]
-    library.moe_wait.restype = ctypes.c_int
-    return Native(library.moe_dispatch, library.moe_combine, library.moe_arrive, library.moe_wait)
+    locked = ctypes.PyDLL(str(path))  # keeps the interpreter lock
+    address, integer = ctypes.c_void_p, ctypes.c_int64
+    return Native(
+        dispatch=_function(library.moe_dispatch, integer, address),
+        combine=_function(library.moe_combine, integer, address),
+        arrive=_function(library.moe_arrive, None, address, ctypes.c_int32),
+        wait=_function(library.moe_wait, ctypes.c_int, address, ctypes.c_int32, integer),
+        new_shelf=_function(locked.moe_new_shelf, address, address, integer),
+        clear_shelves=_function(locked.moe_clear_shelves, None),
+        repeat=_function(locked.moe_repeat, ctypes.py_object, ctypes.py_object, address),
+        finished=_function(locked.moe_finished, None, address),
+    )
+
+
+def _function(function: Any, result: Any, *arguments: Any) -> Any:
+    function.restype, function.argtypes = result, arguments
+    return function
 
 
 def compile_library(compiler: Sequence[str], library: Path, *, more: Sequence[str] = ()) -> None:

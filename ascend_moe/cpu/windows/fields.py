@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from ascend_moe.cpu.windows.control import NUMBERS
 
@@ -33,7 +33,7 @@ class CallFields(ctypes.Structure):
     """``Call`` of ``native/call.h``."""
 
     _fields_ = [
-        *_words("phase barrier early base ids mask"),
+        *_words("phase barrier early room base ids mask"),
         *_words("group bs topk max_bs mask_dims ordered_mask"),
         *_words("moe_experts all_experts local_experts shared_experts shared_ranks replicas"),
         *_words("way rows_per_token mask_number bs_number has_global_bs"),
@@ -69,7 +69,46 @@ class CombineFields(CallFields):
     ]
 
 
+TENSOR_DIMS: Final = 4
+"""Of a tensor of a repeated call at most."""
+
+
+class ExpectedFields(ctypes.Structure):
+    """``Expected`` of ``native/tensors.h``."""
+
+    _fields_ = [*_words("given word code bits dims"), ("shape", ctypes.c_int64 * TENSOR_DIMS)]
+
+
+class OutputFields(ctypes.Structure):
+    """``OutputShape`` of ``native/outputs.h``."""
+
+    _fields_ = [
+        *_words("code bits dims"),
+        ("shape", ctypes.c_int64 * 2),
+        ("stride", ctypes.c_int64 * 2),
+    ]
+
+
+class RepeatFields(ctypes.Structure):
+    """``Repeat`` of ``native/repeat.h``; as many `ExpectedFields` follow as ``count`` says."""
+
+    _fields_ = _words(
+        "code now torch shelf is_combine call first_output rows_before rows_limit"
+        " none tensor_type count"
+    )
+
+
 class GroupFields(ctypes.Structure):
     """``Group`` of ``native/protocol.h``."""
 
     _fields_ = _words("control ranks rank")
+
+
+def word_of(fields: type[ctypes.Structure], name: str) -> int:
+    """Which word of the structure a field is."""
+    return int(getattr(fields, name).offset) // 8
+
+
+def words_of(fields: type[ctypes.Structure], **tensors: str) -> dict[str, int]:
+    """Which word takes the address of which tensor."""
+    return {name: word_of(fields, field) for name, field in tensors.items()}

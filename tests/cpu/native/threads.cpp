@@ -60,6 +60,7 @@ void run(Op& op, Area& area, int64_t& barrier, bool halves) {
     op.phase = moe::kStart;
     op.barrier = barrier + 1;
     op.early = area.is_free(op.barrier);
+    op.room = op.ranks().rank % 2;  // both ways
     op.base = area.base();
     int64_t code;
     while ((code = moe::step(op)) != moe::kDone) {

@@ -35,9 +35,7 @@ inline uint32_t as_bits(float value) {
 }
 
 struct Bf16 {
-    static inline float to_float(uint16_t value) {
-        return as_float(static_cast<uint32_t>(value) << 16);
-    }
+    static inline float to_float(uint32_t value) { return as_float(value << 16); }
     static inline uint16_t from_float(float value) {
         const uint32_t bits = as_bits(value);
         const uint32_t rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
@@ -47,9 +45,9 @@ struct Bf16 {
 
 // In plain integer and fp32 steps that every compiler turns into vectors.
 struct Fp16 {
-    static inline float to_float(uint16_t value) {
-        const uint32_t sign = static_cast<uint32_t>(value & 0x8000) << 16;
-        const uint32_t shifted = static_cast<uint32_t>(value & 0x7fff) << 13;
+    static inline float to_float(uint32_t value) {
+        const uint32_t sign = (value & 0x8000) << 16;
+        const uint32_t shifted = (value & 0x7fff) << 13;
         // 2^112 moves the exponent's bias; it is exact, subnormals included.
         const float finite = as_float(shifted) * as_float(0x77800000);
         const uint32_t magnitude = shifted >= 0x0f800000 ? (shifted | 0x7f800000) : as_bits(finite);
@@ -75,45 +73,93 @@ struct Addend {
     bool wide;
 };
 
-constexpr int64_t kColumns = 512;  // summed at a time; the fp32 sums stay in the first cache
+// Two neighbours of a row in one word. Vectors of words come apart into the even and the odd
+// elements by a shift and a mask, and go back together the same way: no lane is ever moved.
+typedef uint32_t __attribute__((may_alias)) Pair;
+
+constexpr int64_t kPairs = 2048;  // summed at a time: 16 KiB of sums stay in the first cache
+
+struct Sums {
+    float even[kPairs], odd[kPairs];
+};
+
+template <typename Format, int kRows>
+static inline __attribute__((always_inline)) void add_rows(Sums& sums, const Addend* addends,
+                                                           int64_t begin, int64_t width) {
+    const Pair* row[kRows];
+    float weight[kRows];
+    for (int k = 0; k < kRows; ++k) {
+        row[k] = static_cast<const Pair*>(addends[k].row) + begin;
+        weight[k] = addends[k].weight;
+    }
+    for (int64_t i = 0; i < width; ++i) {
+        float even = sums.even[i], odd = sums.odd[i];
+#pragma GCC unroll 8
+        for (int k = 0; k < kRows; ++k) {
+            const uint32_t pair = row[k][i];
+            even += Format::to_float(pair & 0xffff) * weight[k];
+            odd += Format::to_float(pair >> 16) * weight[k];
+        }
+        sums.even[i] = even;
+        sums.odd[i] = odd;
+    }
+}
+
+static inline void add_wide(Sums& sums, const Addend& addend, int64_t begin, int64_t width) {
+    const float* row = static_cast<const float*>(addend.row) + 2 * begin;
+    for (int64_t i = 0; i < width; ++i) {
+        sums.even[i] += row[2 * i] * addend.weight;
+        sums.odd[i] += row[2 * i + 1] * addend.weight;
+    }
+}
+
+// How many of the addends from here on are rows of the narrow kind, up to `most`.
+static inline int64_t narrow(const Addend* addends, int64_t count, int64_t most) {
+    int64_t found = 0;
+    while (found < count && found < most && !addends[found].wide) ++found;
+    return found;
+}
 
 template <typename Format>
 static inline __attribute__((always_inline)) void add_up(uint16_t* out, const Addend* addends,
                                                          int64_t count, int64_t hidden) {
-    float sum[kColumns];
-    for (int64_t begin = 0; begin < hidden; begin += kColumns) {
-        const int64_t width = hidden - begin < kColumns ? hidden - begin : kColumns;
-        for (int64_t i = 0; i < width; ++i) sum[i] = 0.0f;
-        int64_t at = 0;
-        while (at < count) {
-            const Addend* now = addends + at;
-            if (now[0].wide) {
-                const float* row = static_cast<const float*>(now[0].row) + begin;
-                for (int64_t i = 0; i < width; ++i) sum[i] += row[i] * now[0].weight;
+    Sums sums;
+    const int64_t pairs = hidden / 2;
+    for (int64_t begin = 0; begin < pairs; begin += kPairs) {
+        const int64_t width = pairs - begin < kPairs ? pairs - begin : kPairs;
+        for (int64_t i = 0; i < width; ++i) sums.even[i] = sums.odd[i] = 0.0f;
+        for (int64_t at = 0; at < count;) {
+            const int64_t here = narrow(addends + at, count - at, 8);
+            if (here == 8) {
+                add_rows<Format, 8>(sums, addends + at, begin, width);
+                at += 8;
+            } else if (here >= 4) {
+                add_rows<Format, 4>(sums, addends + at, begin, width);
+                at += 4;
+            } else if (here) {
+                add_rows<Format, 1>(sums, addends + at, begin, width);
                 at += 1;
-                continue;
-            }
-            const auto* a = static_cast<const uint16_t*>(now[0].row) + begin;
-            const float wa = now[0].weight;
-            const bool four = at + 4 <= count && !now[1].wide && !now[2].wide && !now[3].wide;
-            if (!four) {
-                for (int64_t i = 0; i < width; ++i) sum[i] += Format::to_float(a[i]) * wa;
+            } else {
+                add_wide(sums, addends[at], begin, width);
                 at += 1;
-                continue;
             }
-            const auto* b = static_cast<const uint16_t*>(now[1].row) + begin;
-            const auto* c = static_cast<const uint16_t*>(now[2].row) + begin;
-            const auto* d = static_cast<const uint16_t*>(now[3].row) + begin;
-            const float wb = now[1].weight, wc = now[2].weight, wd = now[3].weight;
-            for (int64_t i = 0; i < width; ++i) {
-                float total = sum[i] + Format::to_float(a[i]) * wa;
-                total += Format::to_float(b[i]) * wb;
-                total += Format::to_float(c[i]) * wc;
-                sum[i] = total + Format::to_float(d[i]) * wd;
-            }
-            at += 4;
         }
-        for (int64_t i = 0; i < width; ++i) out[begin + i] = Format::from_float(sum[i]);
+        Pair* to = reinterpret_cast<Pair*>(out) + begin;
+        for (int64_t i = 0; i < width; ++i) {
+            to[i] = Format::from_float(sums.even[i]) |
+                    static_cast<uint32_t>(Format::from_float(sums.odd[i])) << 16;
+        }
+    }
+    if (hidden % 2) {
+        float sum = 0.0f;
+        for (int64_t at = 0; at < count; ++at) {
+            const void* row = addends[at].row;
+            sum += addends[at].weight *
+                   (addends[at].wide
+                        ? static_cast<const float*>(row)[hidden - 1]
+                        : Format::to_float(static_cast<const uint16_t*>(row)[hidden - 1]));
+        }
+        out[hidden - 1] = Format::from_float(sum);
     }
 }
 

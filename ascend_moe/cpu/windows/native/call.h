@@ -19,7 +19,7 @@ enum Code : int64_t {
     kDone = 0,
     kWaiting,       // the time slice is over: look after the peers, then step again
     kLook,          // the statements are not simply equal
-    kNotPublished,  // the area was not free: make room, then step again
+    kNotPublished,  // the area is too small: make room, then step again
     kInvalid,       // this rank's own tensors; nothing was said or written
     kCorrupt,       // what a peer wrote cannot be: `detail` says who
     kBadRows,       // rows are missing or come twice: see Combine
@@ -34,7 +34,7 @@ enum Comparison : int64_t { kAny, kEqual, kIsRank };
 // The ctypes structures in ../jobs.py spell the same fields; addresses are int64.
 struct Call {
     // for each call
-    int64_t phase, barrier, early, base;
+    int64_t phase, barrier, early, room, base;
     int64_t ids, mask;
     // of this kind of call
     int64_t group, bs, topk, max_bs, mask_dims, ordered_mask;
@@ -159,7 +159,9 @@ int64_t step(Op& op) {
             if (!agrees(op)) return kLook;
             [[fallthrough]];
         case kJudged:
-            return op.early ? op.receive() : static_cast<int64_t>(kNotPublished);
+            if (op.early) return op.receive();
+            if (!op.room) return kNotPublished;
+            [[fallthrough]];
         case kPublish:
             op.publish();
             op.barrier += 1;

@@ -1,6 +1,6 @@
-// What Python calls. No torch headers, no other library: built on first use, see ../engine.py.
-#include "combine.h"
-#include "dispatch.h"
+// What Python calls. No torch or Python headers, no other library: built on first use, see
+// ../engine.py.
+#include "repeat.h"
 
 extern "C" {
 
@@ -10,6 +10,9 @@ void moe_sizes(int64_t* sizes) {
     sizes[1] = sizeof(moe::Block);
     sizes[2] = sizeof(moe::Dispatch);
     sizes[3] = sizeof(moe::Combine);
+    sizes[4] = sizeof(moe::OutputShape);
+    sizes[5] = sizeof(moe::Expected);
+    sizes[6] = sizeof(moe::Repeat) - sizeof(moe::Expected);
 }
 
 int64_t moe_dispatch(moe::Dispatch* call) { return moe::step(*call); }
@@ -21,4 +24,18 @@ void moe_arrive(const moe::Group* group, int32_t barrier) { moe::arrive(*group, 
 int moe_wait(const moe::Group* group, int32_t barrier, int64_t microseconds) {
     return moe::wait(*group, barrier, microseconds);
 }
+
+// The functions from here on are called with the interpreter lock held.
+
+moe::Shelf* moe_new_shelf(const moe::OutputShape* shapes, int64_t count) {
+    return new moe::Shelf(shapes, count);
+}
+
+void moe_clear_shelves() {
+    for (moe::Shelf* shelf : moe::Shelf::all()) shelf->clear();
+}
+
+_object* moe_repeat(_object* tensors, moe::Repeat* repeat) { return repeat->run(tensors); }
+
+void moe_finished(const moe::Repeat* repeat) { repeat->finished(); }
 }
