@@ -8,6 +8,7 @@ pages that were written stay for the next world of the same kind (`_mapped`).
 
 from __future__ import annotations
 
+import functools
 import math
 import mmap
 import sys
@@ -85,6 +86,13 @@ def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype)
     memory = _mapped(_rounded_up(size, mmap.PAGESIZE), [size], huge_pages=True)
     return torch.from_numpy(memory[:size]).view(dtype).view(shape)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """``torch.cat`` into memory that is quick to touch; fp32 as soon as one part is."""
+    dtype = functools.reduce(torch.promote_types, {part.dtype for part in parts})
+    rows = sum(part.size(0) for part in parts)
+    return torch.cat(list(parts), out=fresh((rows, parts[0].shape[1]), dtype))
 
 
 class _Idle(NamedTuple):

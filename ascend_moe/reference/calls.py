@@ -36,6 +36,11 @@ class WorldCalls:
     servers: Servers | None
     """How hierarchy cuts the group; None on full mesh."""
 
+    @property
+    def handle_is_triples(self) -> bool:
+        """A3's full mesh: the receiver keeps (source rank, token, slot) of each row in ``assist_info_for_combine``."""
+        return self.servers is None and self.product != "A2"
+
 
 def normalise(
     op: str,

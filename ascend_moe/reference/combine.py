@@ -22,7 +22,6 @@ row numbers and weights.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -30,9 +29,9 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.errors import ConstraintError
-from ascend_moe.contract.handle import doubled_row, missing_row, slots_of
+from ascend_moe.contract.handle import doubled_row, missing_row, rows_received, slots_of
 from ascend_moe.contract.shapes import World
-from ascend_moe.outputs import fresh
+from ascend_moe.outputs import fresh, joined
 from ascend_moe.reference import hierarchy
 from ascend_moe.reference.batch import Batch
 from ascend_moe.reference.calls import normalise
@@ -62,7 +61,7 @@ def combine_world(
     """
     world_calls = normalise("combine", calls, product=product, contract=contract, check=check)
     world, tp, calls = world_calls.world, world_calls.tp_world_size, world_calls.arguments
-    counts = _rows_received(world, calls)
+    counts = [rows_received(world, call) for call in calls]
     rows = [call["expand_x"][:count] for call, count in zip(calls, counts, strict=True)]
     if world_calls.servers is not None:
         return hierarchy.combine_group(world, world_calls.servers, calls, rows)
@@ -76,13 +75,6 @@ def combine_world(
             world, world_calls.product, calls[plane::tp], rows[plane::tp]
         )
     return outputs
-
-
-def _rows_received(world: World, calls: Sequence[Mapping[str, Any]]) -> list[int]:
-    """How many rows of its ``expand_x`` are each rank's own: its last prefix sum."""
-    last = [call["ep_send_counts"][slots_of(world, call["ep_rank_id"]) - 1] for call in calls]
-    counts: list[int] = torch.stack(last).tolist()
-    return counts
 
 
 def _with_copies_of_peers(
@@ -131,7 +123,7 @@ def _combine_group(
     unweighted = row_of.shape[1] - topk
     weights = torch.nn.functional.pad(_weights(calls), (0, unweighted), value=1.0)
     adds = row_of >= 0
-    total = _sum(_joined(table), row_of.where(adds, end), weights.where(adds, 0.0), dtype)
+    total = _sum(joined(table), row_of.where(adds, end), weights.where(adds, 0.0), dtype)
     return list(torch.split(total, batch.sizes.tolist()))
 
 
@@ -150,13 +142,6 @@ def _sum(table: Tensor, row_of: Tensor, weights: Tensor, dtype: torch.dtype) -> 
             total += table.index_select(0, row).float().mul_(weight[:, None])
         result[block] = total
     return result
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """``torch.cat`` into memory that is quick to touch; fp32 as soon as one part is."""
-    dtype = functools.reduce(torch.promote_types, {part.dtype for part in parts})
-    rows = sum(part.size(0) for part in parts)
-    return torch.cat(list(parts), out=fresh((rows, parts[0].shape[1]), dtype))
 
 
 def _weights(calls: Sequence[Mapping[str, Any]]) -> Tensor:

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.shapes import DispatchSpecs, World, dispatch_specs_of_call
-from ascend_moe.outputs import ZeroTable, zero_table
+from ascend_moe.outputs import ZeroTable, joined, zero_table
 from ascend_moe.reference import hierarchy
 from ascend_moe.reference.batch import Batch
-from ascend_moe.reference.calls import normalise
+from ascend_moe.reference.calls import WorldCalls, normalise
 from ascend_moe.reference.quant import quantise_rows
 from ascend_moe.reference.routing import Routes, routes
 
@@ -86,7 +86,7 @@ def dispatch_world(
         arguments = [world_calls.servers.in_order_of_sum(call) for call in arguments]
     received = [_receive(world, arguments[plane::tp]) for plane in range(tp)]
 
-    columns = _zero_outputs(world, arguments, received)
+    columns = _zero_outputs(world_calls, arguments, received)
     tables = DispatchOutput(*(column.table for column in columns))
     outputs = [
         DispatchOutput(*tensors)
@@ -105,7 +105,7 @@ def dispatch_world(
             counts = [output.ep_recv_counts for output in group]
             hierarchy.write_handles(world, counts, own.pairs, own.per_rank)
         else:
-            _write_handles(world_calls.product, arguments[plane::tp], group_tables, own)
+            _write_handles(world_calls, arguments[plane::tp], group_tables, own)
     for call, output in zip(arguments, outputs, strict=True):
         if not call["expert_token_nums_type"]:
             output.expert_token_nums.copy_(output.expert_token_nums.cumsum(0))
@@ -113,25 +113,30 @@ def dispatch_world(
 
 
 def _zero_outputs(
-    world: World, calls: Sequence[Mapping[str, Any]], received: Sequence[Received]
+    world_calls: WorldCalls, calls: Sequence[Mapping[str, Any]], received: Sequence[Received]
 ) -> list[ZeroTable]:
-    """The seven outputs of all ranks; rows of ``expand_x`` that will be written may hold anything."""
+    """The seven outputs of all ranks; what will be written without gaps may hold anything."""
     known: dict[object, DispatchSpecs] = {}
     specs = []
     for call in calls:
         kind = (
             call["x"].size(0),
-            world.is_shared_rank(call["ep_rank_id"]),
+            world_calls.world.is_shared_rank(call["ep_rank_id"]),
             call["expert_scales"] is None,
         )
         if kind not in known:
             known[kind] = dispatch_specs_of_call(call)
         specs.append(known[kind])
-    expand_x, *others = zip(*specs, strict=True)
-    # Both ranks of a TP pair hold the rows of both.
-    elements = sum(plane.per_rank for plane in received) * expand_x[0].shape[1]
-    written = elements.repeat_interleave(len(received)).tolist()
-    return [zero_table(expand_x, written=written), *map(zero_table, others)]
+    columns = dict(zip(DispatchSpecs._fields, zip(*specs, strict=True), strict=True))
+    own = torch.stack([plane.per_rank for plane in received], dim=1)
+    with_peer = own.sum(dim=1, keepdim=True).expand_as(own)
+    written = {"expand_x": with_peer * columns["expand_x"][0].shape[1]}
+    if world_calls.handle_is_triples:
+        written["assist_info_for_combine"] = 3 * own
+    return [
+        zero_table(column, written=written[name].flatten().tolist() if name in written else None)
+        for name, column in columns.items()
+    ]
 
 
 def _receive(world: World, calls: Sequence[Mapping[str, Any]]) -> Received:
@@ -172,7 +177,7 @@ def _travelling_rows(
     Without smooth scales a token is quantised once, whatever its experts; with them once per pair, because the
     factors belong to the expert. Packed int4 comes with a scale per token.
     """
-    x = torch.cat([call["x"] for call in calls])
+    x = joined([call["x"] for call in calls])
     if not calls[0]["quant_mode"]:
         given = [call["scales"] for call in calls] if x.dtype == torch.int32 else [torch.empty(0)]
         return x, torch.cat(given), in_world
@@ -242,15 +247,18 @@ def _write_rows(
 
 
 def _write_handles(
-    product: str, calls: Sequence[Mapping[str, Any]], tables: DispatchOutput, own: Received
+    world_calls: WorldCalls,
+    calls: Sequence[Mapping[str, Any]],
+    tables: DispatchOutput,
+    own: Received,
 ) -> None:
     """What combine finds its rows by on full mesh."""
     pairs, table = own.pairs, tables.assist_info_for_combine
-    if product == "A2":  # at the sender: how many of its pairs to the same expert come before
-        topk = calls[0]["expert_ids"].shape[1]
-        ordinal = _position_in_group(own.cell, own.counts.view(-1))
-        table[pairs.source, pairs.token * topk + pairs.slot] = ordinal.int()
-    else:  # at the receiver: each row's source
+    if world_calls.handle_is_triples:
         triples = torch.stack([pairs.source, pairs.token, pairs.slot], dim=1).int()
         words = 3 * own.at[:, None] + torch.arange(3)
         table[pairs.destination[:, None], words] = triples
+    else:  # at the sender: how many of its pairs to the same expert come before
+        topk = calls[0]["expert_ids"].shape[1]
+        ordinal = _position_in_group(own.cell, own.counts.view(-1))
+        table[pairs.source, pairs.token * topk + pairs.slot] = ordinal.int()
