@@ -9,6 +9,7 @@ pages that were written stay for the next world of the same kind (`_mapped`).
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import mmap
 import sys
@@ -59,9 +60,10 @@ def zero_table(specs: Sequence[TensorSpec], *, written: Sequence[int] | None = N
     """
     name = specs[0].dtype
     dtype: torch.dtype = getattr(torch, name)
-    counts = {spec: math.prod(spec.shape) for spec in set(specs)}
+    kinds = [(spec, len(list(alike))) for spec, alike in itertools.groupby(specs)]
     row_bytes = _rounded_up(
-        max(counts.values()) * dtype.itemsize, 64 if written is None else mmap.PAGESIZE
+        max(math.prod(spec.shape) for spec, _ in kinds) * dtype.itemsize,
+        64 if written is None else mmap.PAGESIZE,
     )
     if len(specs) * row_bytes < _MAP_FROM_BYTES:
         memory = np.zeros(len(specs) * row_bytes, np.uint8)
@@ -69,11 +71,10 @@ def zero_table(specs: Sequence[TensorSpec], *, written: Sequence[int] | None = N
         fronts = [0] * len(specs) if written is None else [n * dtype.itemsize for n in written]
         memory = _mapped(row_bytes, fronts)
     table = memory.view(_INSTEAD.get(name, name)).reshape(len(specs), -1)
-    shaped = {
-        spec: list(table[:, :count].reshape(len(specs), *spec.shape))
-        for spec, count in counts.items()
-    }
-    outputs = [torch.from_numpy(shaped[spec][rank]) for rank, spec in enumerate(specs)]
+    outputs: list[Tensor] = []
+    for spec, ranks in kinds:
+        rows = table[len(outputs) :][:ranks, : math.prod(spec.shape)]
+        outputs += map(torch.from_numpy, rows.reshape(ranks, *spec.shape))
     if name in _INSTEAD:
         outputs = [output.view(dtype) for output in outputs]
     return ZeroTable(torch.from_numpy(table).view(dtype), outputs)
