@@ -55,9 +55,9 @@ def combine_world(
     calls: one dict of the operator's own keywords per rank, in the order of `dispatch_world`; the handle is
         dispatch's: ``assist_info_for_combine``, ``ep_send_counts`` (= ``ep_recv_counts``), ``tp_send_counts``.
 
-    Returns one (BS, H) tensor per call in the dtype of ``expand_x``. Rows of inactive tokens are zero (hardware
-    leaves them unwritten). Raises ConstraintError as `dispatch_world` does, and when the handles do not fit the
-    calls: an active (token, k) for which no rank, or more than one, has a row (rule E-08).
+    Returns one (BS, H) tensor per call in the dtype of ``expand_x``; all are views of one tensor. Rows of inactive
+    tokens are zero (hardware leaves them unwritten). Raises ConstraintError as `dispatch_world` does, and when the
+    handles do not fit the calls: an active (token, k) for which no rank, or more than one, has a row (rule E-08).
     """
     world_calls = normalise("combine", calls, product=product, contract=contract, check=check)
     world, tp, calls = world_calls.world, world_calls.tp_world_size, world_calls.arguments
