@@ -47,7 +47,7 @@ class Received(NamedTuple):
     at: Tensor
     """int64 (n,) position among the rows of its receiver."""
     cell: Tensor
-    """int64 (n,) its place in the flat ``counts``."""
+    """int64 (n,) receiver, local expert and source in one number; ascending."""
     row: Tensor
     """int64 (n,) which of the ``rows`` it is."""
     rows: Tensor
@@ -56,10 +56,13 @@ class Received(NamedTuple):
     """fp32 (n,) dynamic scales; empty when rows carry none."""
     weights: Tensor
     """fp32 (n,) its ``expert_scales``, 0 where its source gave none; empty when no rank gave any."""
-    counts: Tensor
-    """int64 (ranks, experts, ranks) number of rows by receiver, local expert and source."""
-    per_rank: Tensor
-    """int64 (ranks,) number of rows by receiver."""
+    ends: Tensor
+    """int64 (ranks, experts, ranks) prefix sums of each receiver's rows by (local expert, source)."""
+
+    @property
+    def per_rank(self) -> Tensor:
+        """int64 (ranks,) number of rows by receiver."""
+        return self.ends[:, -1, -1]
 
 
 def dispatch_world(
@@ -148,18 +151,16 @@ def _receive(world: World, calls: Sequence[Mapping[str, Any]]) -> Received:
 
     ep, experts = world.ep_world_size, max(world.local_expert_num, 1)
     cell = (pairs.destination * experts + pairs.local_expert) * ep + pairs.source
-    counts = torch.bincount(cell, minlength=ep * experts * ep)
-    per_rank = counts.view(ep, -1).sum(dim=1)
+    ends = torch.bincount(cell, minlength=ep * experts * ep).view(ep, -1).cumsum_(1)
     return Received(
         pairs=pairs,
-        at=_position_in_group(pairs.destination, per_rank),
+        at=_position_in_group(pairs.destination, ends[:, -1]),
         cell=cell,
         row=row,
         rows=rows,
         scales=scales[row] if len(scales) else scales,
         weights=_weights(calls, pairs, in_world),
-        counts=counts.view(ep, experts, ep),
-        per_rank=per_rank,
+        ends=ends.view(ep, experts, ep),
     )
 
 
@@ -234,16 +235,17 @@ def _write_rows(
     if len(received.weights) and behind is None:
         tables.expand_scales[receiver, at] = received.weights
 
-    ep, experts = world.ep_world_size, received.counts.shape[1]
+    ep, experts = world.ep_world_size, received.ends.shape[1]
     shared_ranks, moe_ranks = (
         slice(world.shared_expert_rank_num),
         slice(world.shared_expert_rank_num, ep),
     )
-    prefix = received.counts.flatten(1).cumsum(1)
+    prefix = received.ends.flatten(1)
     for ranks, slots in ((shared_ranks, ep), (moe_ranks, experts * ep)):
         half = slice(slots) if behind is None else slice(slots, 2 * slots)
         tables.ep_recv_counts[ranks, half] = prefix[ranks, :slots]
-    tables.expert_token_nums[:, :experts] += received.counts.sum(dim=2)
+    of_expert = received.ends[:, :, -1].diff(dim=1, prepend=torch.zeros(ep, 1, dtype=torch.int64))
+    tables.expert_token_nums[:, :experts] += of_expert
 
 
 def _write_handles(
@@ -260,5 +262,5 @@ def _write_handles(
         table[pairs.destination[:, None], words] = triples
     else:  # at the sender: how many of its pairs to the same expert come before
         topk = calls[0]["expert_ids"].shape[1]
-        ordinal = _position_in_group(own.cell, own.counts.view(-1))
+        ordinal = _position_in_group(own.cell, torch.bincount(own.cell))
         table[pairs.source, pairs.token * topk + pairs.slot] = ordinal.int()
