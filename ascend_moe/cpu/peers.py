@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch.distributed as dist
+import torch.distributed.distributed_c10d as c10d
 
+from ascend_moe.cpu.group import resolve
 from ascend_moe.cpu.whereabouts import elsewhere
 from ascend_moe.patience import TIMEOUT_VARIABLE
 
@@ -36,6 +38,26 @@ def state_of(group: dist.ProcessGroup) -> GroupState:
     state = _states.get(group)
     if state is None:
         state = _states[group] = GroupState()
+    return state
+
+
+_by_name: dict[str, tuple[weakref.ref[dist.ProcessGroup], weakref.ref[GroupState]]] = {}
+_registered: Any = getattr(c10d, "_pg_names", ())
+"""The groups that torch.distributed has not destroyed."""
+
+
+def state_named(name: str) -> GroupState | None:
+    """The memory of the group that ``group_ep`` names; None when this process has no such group."""
+    known = _by_name.get(name)
+    if known is not None:
+        group, state = known[0](), known[1]()
+        if state is not None and group in _registered:
+            return state
+    group = resolve(name)
+    if group is None:
+        return None
+    state = state_of(group)
+    _by_name[name] = weakref.ref(group), weakref.ref(state)
     return state
 
 

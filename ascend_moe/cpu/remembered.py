@@ -9,11 +9,11 @@ times what it costs alone.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from ascend_moe.cpu.eager import are_plain
-from ascend_moe.cpu.group import resolve
-from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.peers import state_named
 from ascend_moe.cpu.windows.calls import FastCall
 from ascend_moe.cpu.windows.group import NoWindow
 from ascend_moe.cpu.windows.tensors import Tensors
@@ -28,14 +28,11 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
 
     tensors, attributes: all of the call, in the order of ``contract.signature``.
     """
-    group = resolve(attributes[0])
-    if group is None:
-        return None
-    calls = state_of(group).calls
-    if not calls:
-        return None
     try:
-        known: list[FastCall] = calls.get(_key(op, tensors, attributes), [])
+        state = state_named(attributes[0])
+        if state is None or not state.calls:
+            return None
+        known: Sequence[FastCall] = state.calls.get(_key(op, tensors, attributes), ())
     except (TypeError, AttributeError):  # something is not what it should be
         return None
     for call in known:
@@ -50,14 +47,14 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
 
 def remember(op: str, tensors: Tensors, attributes: tuple[Any, ...], prepared: FastCall) -> None:
     """The next call of this kind is made by ``prepared``."""
-    group = resolve(attributes[0])
-    if group is None or state_of(group).windows is not prepared.windows:
+    state = state_named(attributes[0])
+    if state is None or state.windows is not prepared.windows:
         return
     if not are_plain((*tensors, *attributes)):
         return  # `again` is asked before anybody looks at the attributes
     if any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return
-    calls = state_of(group).calls
+    calls = state.calls
     if sum(map(len, calls.values())) >= REMEMBERED_MAX:
         calls.clear()
     calls.setdefault(_key(op, tensors, attributes), []).append(prepared)

@@ -4,6 +4,8 @@ The operators return buffers for the worst case, and a fresh page costs several 
 process keeps the memory of its last calls and hands it out again, but only when nobody can see it any more: each output
 is a numpy array that a tensor's storage refers to, and an array that only this module refers to has no tensor, view,
 numpy or dlpack alias left. Nothing is ever reused by age; who keeps outputs gets new memory for the next ones.
+
+Repeated calls with a compiler do the same in ``windows/native/outputs.h``, where a storage tells when it ends.
 """
 
 from __future__ import annotations
@@ -117,10 +119,3 @@ def take(sets: Sets) -> tuple[list[Tensor], Outputs]:
             _, oldest = _kept.popitem(last=False)
             oldest.outputs.clear()
         return found.tensors(), found
-
-
-def forget() -> None:
-    """Gives all kept memory back."""
-    with _lock:
-        for sets in _kept.values():
-            sets.outputs.clear()

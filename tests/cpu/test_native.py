@@ -37,6 +37,17 @@ def test_ranks_as_threads_under_a_sanitizer(sanitizer: str, tmp_path: Path):
 
 
 @needs_compiler
+def test_memory_of_outputs_under_a_sanitizer(tmp_path: Path):
+    program = tmp_path / "outputs"
+    flags = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", *SANITIZERS["address"]]
+    command = ["g++", *flags, str(HERE / "native" / "outputs.cpp"), "-o", str(program)]
+    subprocess.run(command, check=True, timeout=120)
+    done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout == "ok\n"
+
+
+@needs_compiler
 def test_it_is_built_once_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setenv("CXX", "g++")

@@ -19,7 +19,6 @@ import worlds
 import ascend_moe
 from ascend_moe import ConstraintError
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu import warm
 from ascend_moe.cpu.peers import state_of
 from ascend_moe.cpu.windows import memory, portable
 from ascend_moe.reference import combine_world, dispatch_world
@@ -342,6 +341,73 @@ def test_inactive_pairs_may_hold_anything(steps: worlds.World):
             assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
 
 
+def _apart(tensor: torch.Tensor) -> torch.Tensor:
+    """The same elements with gaps between them."""
+    wide = torch.zeros(*tensor.shape[:-1], 2 * tensor.shape[-1], dtype=tensor.dtype)
+    wide[..., ::2] = tensor
+    return wide[..., ::2]
+
+
+def _in_inference_mode(tensor: torch.Tensor) -> torch.Tensor:
+    with torch.inference_mode():
+        return tensor.clone()
+
+
+SAME: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "as it is": lambda tensor: tensor,
+    "with gaps": _apart,
+    "negated when read": lambda tensor: torch._neg_view(-tensor),
+    "a parameter": lambda tensor: torch.nn.Parameter(tensor, requires_grad=False),
+    "made in inference mode": _in_inference_mode,
+    "a view": lambda tensor: torch.cat([tensor, tensor])[len(tensor) :],
+}
+ANOTHER: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "requires grad": lambda tensor: tensor.clone().requires_grad_(),
+    "fp32": lambda tensor: tensor.float(),
+    "fewer dimensions": lambda tensor: tensor[0],
+    "another size": lambda tensor: tensor[:, :-1],
+}
+
+
+def _looks_otherwise(rank: int, how: str, calls: Any, back: Any) -> Any:
+    """Both calls again and again, then with ``x`` and ``expert_scales`` that are the same in another way."""
+    for _ in range(3):
+        worlds.dispatch(rank, calls)
+        worlds.combine(rank, back)
+    calls, back = [dict(call) for call in calls], [dict(call) for call in back]
+    calls[rank]["x"] = SAME[how](calls[rank]["x"])
+    back[rank]["expert_scales"] = SAME[how](back[rank]["expert_scales"])
+    outputs = worlds.dispatch(rank, calls)
+    return [output.clone() for output in outputs], worlds.combine(rank, back).clone()
+
+
+@pytest.mark.parametrize("how", SAME)
+def test_equal_tensors_of_any_kind_give_the_same(steps: worlds.World, how: str):
+    calls = make_calls()
+    dispatched = dispatch_world(calls)
+    back = homeward(calls, dispatched)
+    combined = combine_world(back)
+    for rank, (outputs, output) in enumerate(steps.run(_looks_otherwise, how, calls, back)):
+        assert all(map(torch.equal, outputs, dispatched[rank]))
+        assert output.equal(combined[rank])
+
+
+def _is_another(rank: int, how: str, calls: Any) -> Any:
+    for _ in range(3):
+        worlds.dispatch(rank, calls)
+    x = calls[rank]["x"]
+    calls[rank] = calls[rank] | {"x": ANOTHER[how](x) if rank == 1 else x}
+    return worlds.dispatch(rank, calls)
+
+
+@pytest.mark.parametrize("how", ANOTHER)
+def test_a_tensor_of_another_kind_is_not_taken_for_a_known_one(steps: worlds.World, how: str):
+    for rank, outcome in enumerate(steps.outcomes(_is_another, how, make_calls())):
+        assert isinstance(outcome, ConstraintError)
+        assert ("rank 1 refuses the call" in str(outcome)) == (rank != 1)
+    works(steps)
+
+
 def test_a_row_that_comes_twice_is_named(steps: worlds.World):
     """Rank 2's first row claims the place of its second one: both are places of the same owner."""
     ids = torch.tensor([[4, 0], [4, 1], [4, 2], [4, 3]]).int()
@@ -378,7 +444,6 @@ KEEPING: dict[str, Callable[[Any], Any]] = {
 def _keeps(rank: int, how: str, calls: Any) -> bool:
     """Whether the next outputs have the memory of outputs of which this rank still keeps something."""
     worlds.dispatch(rank, calls)  # through torch.distributed
-    warm.forget()
     outputs = worlds.dispatch(rank, calls)
     first, wanted = outputs[0].data_ptr(), outputs[0].clone()
     kept: Any = KEEPING[how](outputs)
@@ -396,8 +461,8 @@ def _own(call: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", KEEPING)
-def test_memory_is_used_again_when_nobody_sees_it(world: worlds.World, how: str):
-    assert world.run(_keeps, how, make_calls()) == [how == "nothing"] * RANKS
+def test_memory_is_used_again_when_nobody_sees_it(steps: worlds.World, how: str):
+    assert steps.run(_keeps, how, make_calls()) == [how == "nothing"] * RANKS
 
 
 def _fewer_rows(rank: int, many: Any, few: Any) -> Any:
@@ -406,11 +471,11 @@ def _fewer_rows(rank: int, many: Any, few: Any) -> Any:
     return worlds.dispatch(rank, few)
 
 
-def test_rows_of_an_earlier_call_do_not_show(world: worlds.World):
+def test_rows_of_an_earlier_call_do_not_show(steps: worlds.World):
     many = make_calls()
     few = make_calls(x_active_mask=torch.tensor([True, False, False, False]))
     wanted = dispatch_world(few)
-    for output, oracle in zip(world.run(_fewer_rows, many, few), wanted, strict=True):
+    for output, oracle in zip(steps.run(_fewer_rows, many, few), wanted, strict=True):
         assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
 
 

@@ -77,6 +77,8 @@ class FastCall:
     """Of the outputs."""
     _filled_in_full: object = None
     """See `warm.sets_of`."""
+    _blended = False
+    """Whether const experts take part."""
     _first_output: ClassVar[int]
     """The word of `fields` that takes the address of the first output."""
     _rows_before: ClassVar[int] = -1
@@ -168,12 +170,8 @@ class FastCall:
             outputs = self._step_by_step(tensors)
         return outputs
 
-    def _results(self, outputs: Sequence[Tensor]) -> Any:
-        """As the operator returns them."""
-        raise NotImplementedError
-
     def _before(self, tensors: Tensors) -> None:
-        """What changes from call to call besides addresses."""
+        """What may change from call to call besides addresses: expert outputs in shared memory, const experts."""
 
     def _natively(self, tensors: Tensors) -> Any:
         """None also when this takes more than the native half."""
@@ -197,7 +195,7 @@ class FastCall:
         info = tensors[self._performance_info]
         if info is not None:
             self._add_waiting(info)
-        return self._results(outputs)
+        return outputs if self.op == "dispatch" else outputs[0]
 
     def _step_by_step(self, tensors: Tensors) -> Any:
         """With addresses that are filled in."""
@@ -234,7 +232,7 @@ class FastCall:
         info = tensors[self._performance_info]
         if info is not None:
             self._add_waiting(info)
-        return self._results(outputs)
+        return tuple(outputs) if self.op == "dispatch" else outputs[0]
 
     def _rows_written(self) -> int:
         """Rows of the outputs that are not zero now."""
@@ -246,7 +244,8 @@ class FastCall:
         if windows.owed:
             windows.what = self.what
             windows.settle(time.monotonic() + timeout_seconds())
-        self._before(tensors)
+        if self._blended or windows.has_made_rows:
+            self._before(tensors)
         first: int = windows.barrier + 1
         words[_PHASE], words[_BARRIER], words[_BASE] = _START, first, area.base
         words[_EARLY] = area.is_free(self.needed, first)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 import torch
@@ -74,9 +74,6 @@ class Combine(FastCall):
         if call["expert_scales"].shape == call["expert_ids"].shape:
             return _INPUTS
         return {name: at for name, at in _INPUTS.items() if name != "expert_scales"}
-
-    def _results(self, outputs: Sequence[Tensor]) -> Tensor:
-        return outputs[0]
 
     def _before(self, tensors: Tensors) -> None:
         windows, fields = self.windows, self.fields

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
-
-from torch import Tensor
 
 from ascend_moe.contract.handle import slots_of
 from ascend_moe.contract.shapes import dispatch_specs_of_call
@@ -61,9 +59,6 @@ class Dispatch(FastCall):
 
     def _inputs(self, call: Mapping[str, Any]) -> dict[str, int]:
         return _INPUTS
-
-    def _results(self, outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        return tuple(outputs)
 
     def _rows_written(self) -> int:
         return int(self.fields.rows_received)

@@ -48,7 +48,6 @@ class Native(NamedTuple):
     arrive: Callable[[int, int], None]
     wait: Callable[[int, int, int], int]
     new_shelf: Callable[[int, int], int]
-    clear_shelves: Callable[[], None]
     repeat: Callable[[Tensors, int], tuple[Tensor, ...] | None]
     finished: Callable[[int], None]
 
@@ -86,7 +85,6 @@ def load(path: Path) -> Native:
         arrive=_function(library.moe_arrive, None, address, ctypes.c_int32),
         wait=_function(library.moe_wait, ctypes.c_int, address, ctypes.c_int32, integer),
         new_shelf=_function(locked.moe_new_shelf, address, address, integer),
-        clear_shelves=_function(locked.moe_clear_shelves, None),
         repeat=_function(locked.moe_repeat, ctypes.py_object, ctypes.py_object, address),
         finished=_function(locked.moe_finished, None, address),
     )

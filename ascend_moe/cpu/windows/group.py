@@ -40,6 +40,10 @@ TWO_HALVES_UP_TO: Final = 8 << 20
 _CACHE_BYTES: Final = 32 << 20
 """Where the system does not say how large its shared cache is."""
 
+_PART_FOR_ROWS: Final = 4
+"""Rows of all ranks that need more than this part of the shared cache go around it when they are written: the areas,
+what the rows are made from and what is made from them want to be there as well."""
+
 GENERIC: Final = 0
 FAST: Final = 1
 """Ways of a call: blocks of rows through `WindowExchange`, or the steps of dispatch and combine."""
@@ -115,12 +119,14 @@ class Windows:
         self.barrier = 0
         """The last barrier that this rank passed, or posted for (`owed`)."""
         self.areas = {name: Area() for name in ("dispatch", "combine", "exchange")}
-        self.cache_bytes = _shared_cache()
+        self.cache_bytes = _shared_cache() // _PART_FOR_ROWS
         self.owed: list[tuple[list[int], str]] = []
         """Refused calls whose barrier is not complete; the first one is posted."""
         self._posted = False
         self.own_rows: dict[int, OwnRows] = {}
         """Memory for expert outputs that peers can read in place, by number."""
+        self.has_made_rows = False
+        """Whether there ever was such memory."""
         self.foreign: dict[tuple[int, int], memory.Shared] = {}
         """The same of the peers, by rank and number, as far as it is mapped here."""
         self._pids = list(pids)
@@ -272,6 +278,7 @@ class Windows:
         mapping = mmap.mmap(descriptor, max(size, 1))
         found = torch.frombuffer(mapping, dtype=torch.uint8)
         number = next(_numbers)
+        self.has_made_rows = True
         self.own_rows[number] = OwnRows(found.data_ptr(), descriptor, max(size, 1))
         weakref.finalize(mapping, _drop, self.own_rows, number).atexit = False
         return found[:size]
@@ -331,6 +338,7 @@ class Windows:
             text = f"no {half * halves >> 10} KiB of shared memory on ranks {cannot}{what}"
             _log.warning("group %s goes over to torch.distributed: %s", self._name(), text)
             self.state.windows = None
+            self.state.calls.clear()
             raise NoWindow(text)
         area.memory, area.size, area.halves = mapped, half, halves
         area.turn, area.base = 0, mapped.address

@@ -31,10 +31,6 @@ moe::Shelf* moe_new_shelf(const moe::OutputShape* shapes, int64_t count) {
     return new moe::Shelf(shapes, count);
 }
 
-void moe_clear_shelves() {
-    for (moe::Shelf* shelf : moe::Shelf::all()) shelf->clear();
-}
-
 _object* moe_repeat(_object* tensors, moe::Repeat* repeat) { return repeat->run(tensors); }
 
 void moe_finished(const moe::Repeat* repeat) { repeat->finished(); }
