@@ -1,110 +1,147 @@
-"""Fresh tensors at the price of the pages that are used.
+"""Tensors at the price of the pages that are used.
 
 The first touch of a page costs several times what is then written to it. The operators return buffers for the worst
-case (A rows), usually several times what is received: `zero_output` leaves their padding untouched. Large buffers that
-are written in full come from `fresh`, in huge pages.
+case (A rows), usually several times what is received: `zero_table` leaves their padding untouched. Large buffers that
+are written in full come from `fresh`, in huge pages. And when the last tensor that sees a large mapping is gone, the
+pages that were written stay for the next world of the same kind (`_mapped`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import itertools
 import math
 import mmap
+import sys
+import weakref
+from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ascend_moe.contract.shapes import TensorSpec
 
-_MAP_FROM_BYTES: Final = 1 << 20
+_MAP_FROM_BYTES: Final = 4 << 20
 """Below this plain allocations are cheaper than a mapping."""
 
 _MAP: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
 """No reservation: a large world's padding exceeds the machine. Python names the flag from 3.11 on."""
 
-_POPULATE_WRITE: Final = 23
-"""``MADV_POPULATE_WRITE`` of Linux, which Python does not name."""
+_INSTEAD: Final = {"bfloat16": "int16"}
+"""What numpy has no name for, and what its bits are called there."""
+
+
+class ZeroTable(NamedTuple):
+    """The same output of all ranks."""
+
+    table: Tensor
+    """(ranks, elements of the largest output or more): through it all ranks are written at once."""
+    outputs: list[Tensor]
+    """What each rank returns: the first elements of its row, in the output's shape."""
 
 
 def zero_output(spec: TensorSpec) -> Tensor:
     """A CPU tensor of ``spec`` that reads as zero everywhere, in memory of its own."""
-    ((output,),) = zero_outputs([(spec,)])
-    return output
+    return zero_table([spec]).outputs[0]
 
 
-def zero_outputs(
-    specs_of_calls: Sequence[tuple[TensorSpec, ...]], *, written: Sequence[int] | None = None
-) -> list[list[Tensor]]:
-    """The outputs of every call: CPU tensors that read as zero everywhere, each with a storage of its own.
+def zero_table(specs: Sequence[TensorSpec], *, written: Sequence[int] | None = None) -> ZeroTable:
+    """CPU tensors of one dtype that read as zero everywhere, one per rank, and a table of them all.
 
-    Anonymous memory reads as zero without being touched, so the padding is deterministic and none of its pages is
-    ever faulted in; ``torch.zeros`` would write all of it. All outputs share a mapping, whose pages live as long as
-    one of them.
+    No two outputs overlap, and each has a storage of its own and of its own size: writing into one, or saving it,
+    does nothing to the others. Only the memory of all lives as long as one of them.
 
-    written: bytes of each call's first output that the caller is about to write; their pages are then faulted in by
-        one request and not one by one.
+    written: how many elements at the front of each output the caller is going to write, all of them; until then they
+        may hold anything
     """
-    layouts = [_layout(specs) for specs in specs_of_calls]
-    size = sum(layout.size for layout in layouts)
-    if size < _MAP_FROM_BYTES:
-        return [
-            [torch.zeros(part.shape, dtype=part.dtype) for part in layout.parts]
-            for layout in layouts
-        ]
-    memory = mmap.mmap(-1, size, flags=_MAP)
-    outputs, start = [], 0
-    for index, layout in enumerate(layouts):
-        if written is not None:
-            with contextlib.suppress(OSError):  # Linux before 5.14 does not know the advice
-                memory.madvise(_POPULATE_WRITE, start, written[index])
-        outputs.append([part.inside(memory, start) for part in layout.parts])
-        start += layout.size
-    return outputs
+    name = specs[0].dtype
+    dtype: torch.dtype = getattr(torch, name)
+    kinds = [(spec, len(list(alike))) for spec, alike in itertools.groupby(specs)]
+    row_bytes = _rounded_up(
+        max(math.prod(spec.shape) for spec, _ in kinds) * dtype.itemsize,
+        64 if written is None else mmap.PAGESIZE,
+    )
+    if len(specs) * row_bytes < _MAP_FROM_BYTES:
+        memory = np.zeros(len(specs) * row_bytes, np.uint8)
+    else:
+        fronts = [0] * len(specs) if written is None else [n * dtype.itemsize for n in written]
+        memory = _mapped(row_bytes, fronts)
+    table = memory.view(_INSTEAD.get(name, name)).reshape(len(specs), -1)
+    outputs: list[Tensor] = []
+    for spec, ranks in kinds:
+        rows = table[len(outputs) :][:ranks, : math.prod(spec.shape)]
+        outputs += map(torch.from_numpy, rows.reshape(ranks, *spec.shape))
+    if name in _INSTEAD:
+        outputs = [output.view(dtype) for output in outputs]
+    return ZeroTable(torch.from_numpy(table).view(dtype), outputs)
 
 
 def fresh(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """``torch.empty`` on the CPU. numpy asks the kernel for huge pages when an array is large, torch does not."""
-    memory = np.empty(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(memory).view(dtype).view(shape)
+    """``torch.empty`` on the CPU, in huge pages if it is large."""
+    size = math.prod(shape) * dtype.itemsize
+    if size < _MAP_FROM_BYTES:
+        return torch.empty(shape, dtype=dtype)
+    memory = _mapped(_rounded_up(size, mmap.PAGESIZE), [size], huge_pages=True)
+    return torch.from_numpy(memory[:size]).view(dtype).view(shape)
 
 
-class _Part(NamedTuple):
-    """One output in a call's share of a mapping."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    numel: int
-    offset: int
-
-    def inside(self, memory: mmap.mmap, start: int) -> Tensor:
-        if not self.numel:
-            return torch.empty(self.shape, dtype=self.dtype)
-        flat = torch.frombuffer(
-            memory, dtype=self.dtype, count=self.numel, offset=start + self.offset
-        )
-        return flat if len(self.shape) == 1 else flat.view(self.shape)
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """``torch.cat`` into memory that is quick to touch; fp32 as soon as one part is."""
+    dtype = functools.reduce(torch.promote_types, {part.dtype for part in parts})
+    rows = sum(part.size(0) for part in parts)
+    return torch.cat(list(parts), out=fresh((rows, parts[0].shape[1]), dtype))
 
 
-class _Layout(NamedTuple):
-    """A call's share of a mapping: whole pages."""
+class _Idle(NamedTuple):
+    """A mapping that no tensor refers to. It reads as zero beyond the pages of its fronts."""
 
-    parts: list[_Part]
-    size: int
+    memory: mmap.mmap
+    fronts: Sequence[int]
 
 
-@functools.lru_cache
-def _layout(specs: tuple[TensorSpec, ...]) -> _Layout:
-    """Outputs begin at cache lines; the first one at a page."""
-    parts, end = [], 0
-    for shape, name in specs:
-        dtype, count = getattr(torch, name), math.prod(shape)
-        parts.append(_Part(shape, dtype, count, end))
-        end = _rounded_up(end + count * dtype.itemsize, 64)
-    return _Layout(parts, _rounded_up(end, mmap.PAGESIZE))
+_idle: Final[OrderedDict[object, _Idle]] = OrderedDict()
+_MOST_IDLE: Final = 4
+_MOST_IDLE_BYTES: Final = 64 << 20
+"""Of each mapping: more is not kept."""
+
+
+def _mapped(row_bytes: int, fronts: Sequence[int], *, huge_pages: bool = False) -> NDArray[Any]:
+    """Rows of memory that read as zero, except for the first ``fronts`` bytes of each, which may hold anything.
+
+    row_bytes: whole pages, if there are fronts
+    """
+    kind = (len(fronts), row_bytes, huge_pages)
+    starts = range(0, len(fronts) * row_bytes, row_bytes)
+    memory, stale = _idle.pop(kind, (None, fronts))
+    if memory is None:
+        memory = mmap.mmap(-1, len(fronts) * row_bytes, flags=_MAP)
+        if huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        array = np.frombuffer(memory, np.uint8)
+    else:
+        array = np.frombuffer(memory, np.uint8)
+        for start, front, old in zip(starts, fronts, stale, strict=True):
+            array[start + front : start + _rounded_up(old, mmap.PAGESIZE)] = 0
+    # Tensors refer to the array; elsewhere than on Linux pages given back need not become zero.
+    if 0 < sum(fronts) <= _MOST_IDLE_BYTES and sys.platform == "linux":
+        weakref.finalize(array, _keep, kind, _Idle(memory, fronts)).atexit = False
+    return array
+
+
+def _keep(kind: tuple[int, int, bool], mapping: _Idle) -> None:
+    """Nobody sees the mapping any more: all but its fronts goes back to the system, whatever was written there."""
+    _, row_bytes, _ = kind
+    for row, front in enumerate(mapping.fronts):
+        page = _rounded_up(front, mmap.PAGESIZE)
+        if page < row_bytes:
+            mapping.memory.madvise(mmap.MADV_DONTNEED, row * row_bytes + page, row_bytes - page)
+    _idle[kind] = mapping
+    if len(_idle) > _MOST_IDLE:
+        _idle.popitem(last=False)
 
 
 def _rounded_up(size: int, unit: int) -> int:

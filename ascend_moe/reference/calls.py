@@ -36,6 +36,11 @@ class WorldCalls:
     servers: Servers | None
     """How hierarchy cuts the group; None on full mesh."""
 
+    @property
+    def handle_is_triples(self) -> bool:
+        """A3's full mesh: the receiver keeps (source rank, token, slot) of each row in ``assist_info_for_combine``."""
+        return self.servers is None and self.product != "A2"
+
 
 def normalise(
     op: str,
@@ -52,7 +57,7 @@ def normalise(
     """
     if not calls:
         raise ValueError(f"{op}_world() needs one call per rank, got none")
-    arguments = [_completed(op, call) for call in calls]
+    arguments = _completed(op, calls)
     first = arguments[0]
     chosen_product = resolve_product(product)
     chosen_contract = resolve_contract(op, first, contract)
@@ -100,12 +105,22 @@ def normalise(
     return WorldCalls(world, arguments, tp, chosen_product.name, servers)
 
 
-def _completed(op: str, call: Mapping[str, Any]) -> dict[str, Any]:
-    """Every parameter of the call; the reference needs no communicator, so any name will do for an absent one."""
-    arguments = with_defaults(op, {"group_ep": "ep", **call})
-    if arguments["tp_world_size"] == 2 and not arguments["group_tp"]:
-        arguments["group_tp"] = "tp"
-    for name, value in call.items():
-        if isinstance(value, Tensor):
-            arguments[name] = value.contiguous()
+def _completed(op: str, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every parameter of every call; the reference needs no communicator, so any name will do for an absent one.
+
+    Ranks usually give the same parameters, so names are looked at only where they change.
+    """
+    arguments, names, absent = [], None, {}
+    for call in calls:
+        if call.keys() != names:
+            names = call.keys()
+            every = with_defaults(op, {"group_ep": "ep", **call})
+            absent = {name: value for name, value in every.items() if name not in names}
+        completed = {**absent, **call}
+        if completed["tp_world_size"] == 2 and not completed["group_tp"]:
+            completed["group_tp"] = "tp"
+        for name, value in call.items():
+            if isinstance(value, Tensor) and not value.is_contiguous():
+                completed[name] = value.contiguous()
+        arguments.append(completed)
     return arguments

@@ -22,7 +22,6 @@ row numbers and weights.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +31,7 @@ from torch import Tensor
 from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.handle import doubled_row, missing_row, rows_received, slots_of
 from ascend_moe.contract.shapes import World
-from ascend_moe.outputs import fresh
+from ascend_moe.outputs import fresh, joined
 from ascend_moe.reference import hierarchy
 from ascend_moe.reference.batch import Batch
 from ascend_moe.reference.calls import normalise
@@ -40,8 +39,8 @@ from ascend_moe.reference.quant import through_comm_quant
 
 HEADER = "npu_moe_distribute_combine_v2: the handles of the ranks do not fit the calls"
 
-_BLOCK_ELEMENTS = 1 << 20
-"""fp32 elements that are multiplied and added at a time: 4 MiB, which a cache holds."""
+_BLOCK_ELEMENTS = 1 << 18
+"""Elements that are multiplied and added at a time: 1 MiB of fp32, which a core keeps in its cache."""
 
 
 def combine_world(
@@ -56,40 +55,41 @@ def combine_world(
     calls: one dict of the operator's own keywords per rank, in the order of `dispatch_world`; the handle is
         dispatch's: ``assist_info_for_combine``, ``ep_send_counts`` (= ``ep_recv_counts``), ``tp_send_counts``.
 
-    Returns one (BS, H) tensor per call in the dtype of ``expand_x``. Rows of inactive tokens are zero (hardware
-    leaves them unwritten). Raises ConstraintError as `dispatch_world` does, and when the handles do not fit the
-    calls: an active (token, k) for which no rank, or more than one, has a row (rule E-08).
+    Returns one (BS, H) tensor per call in the dtype of ``expand_x``; all are views of one tensor. Rows of inactive
+    tokens are zero (hardware leaves them unwritten). Raises ConstraintError as `dispatch_world` does, and when the
+    handles do not fit the calls: an active (token, k) for which no rank, or more than one, has a row (rule E-08).
     """
     world_calls = normalise("combine", calls, product=product, contract=contract, check=check)
+    world, tp, calls = world_calls.world, world_calls.tp_world_size, world_calls.arguments
+    counts = [rows_received(world, call) for call in calls]
+    rows = [call["expand_x"][:count] for call, count in zip(calls, counts, strict=True)]
     if world_calls.servers is not None:
-        calls = world_calls.arguments
-        rows = [call["expand_x"][: rows_received(world_calls.world, call)] for call in calls]
-        return hierarchy.combine_group(world_calls.world, world_calls.servers, calls, rows)
-    tp = world_calls.tp_world_size
+        return hierarchy.combine_group(world, world_calls.servers, calls, rows)
+    if tp == 2:
+        rows = _with_copies_of_peers(calls, counts, rows)
+    if calls[0]["comm_quant_mode"]:
+        rows = [through_comm_quant(own) for own in rows]
     outputs: list[Tensor] = [torch.empty(0)] * len(calls)
     for plane in range(tp):
-        group = world_calls.arguments[plane::tp]
-        peers = world_calls.arguments[1 - plane :: tp] if tp == 2 else [None] * len(group)
-        rows = [
-            _own_rows(world_calls.world, call, peer)
-            for call, peer in zip(group, peers, strict=True)
-        ]
-        outputs[plane::tp] = _combine_group(world_calls.world, world_calls.product, group, rows)
+        outputs[plane::tp] = _combine_group(
+            world, world_calls.product, calls[plane::tp], rows[plane::tp]
+        )
     return outputs
 
 
-def _own_rows(world: World, call: Mapping[str, Any], peer: Mapping[str, Any] | None) -> Tensor:
-    """The rows a rank sends home, as they arrive there.
+def _with_copies_of_peers(
+    calls: Sequence[Mapping[str, Any]], counts: Sequence[int], rows: Sequence[Tensor]
+) -> list[Tensor]:
+    """TP: both members of a pair hold both members' rows, own first.
 
-    With TP both members of the pair hold both members' rows (own first): the two copies of a row are added in fp32
-    and rounded to its dtype before anything else. ``comm_quant_mode`` 2 sends rows as int8.
+    The two copies of a row are added in fp32 and rounded to its dtype before anything else.
     """
-    count = rows_received(world, call)
-    rows: Tensor = call["expand_x"][:count]
-    if peer is not None:
-        copy = peer["expand_x"][rows_received(world, peer) :][:count]
-        rows = (rows.float() + copy.float()).to(rows.dtype)
-    return through_comm_quant(rows) if call["comm_quant_mode"] else rows
+    added = []
+    for index, own in enumerate(rows):
+        peer = index ^ 1
+        copy = calls[peer]["expand_x"][counts[peer] :][: counts[index]]
+        added.append((own.float() + copy.float()).to(own.dtype))
+    return added
 
 
 def _combine_group(
@@ -123,35 +123,25 @@ def _combine_group(
     unweighted = row_of.shape[1] - topk
     weights = torch.nn.functional.pad(_weights(calls), (0, unweighted), value=1.0)
     adds = row_of >= 0
-    total = _sum(_joined(table), row_of.where(adds, end), weights.where(adds, 0.0), dtype)
+    total = _sum(joined(table), row_of.where(adds, end), weights.where(adds, 0.0), dtype)
     return list(torch.split(total, batch.sizes.tolist()))
 
 
 def _sum(table: Tensor, row_of: Tensor, weights: Tensor, dtype: torch.dtype) -> Tensor:
     """Row * weight added up in fp32, one place after the other, for each token; (tokens, H) in ``dtype``.
 
-    row_of, weights: (tokens, places). The tokens are cut into blocks whose addends fit a cache.
+    row_of, weights: (tokens, places). The tokens are cut into blocks that fit a cache.
     """
-    (tokens, places), hidden = row_of.shape, table.shape[1]
+    tokens, hidden = len(row_of), table.shape[1]
     result = fresh((tokens, hidden), dtype)
-    step = max(_BLOCK_ELEMENTS // (places * hidden), 1)
+    step = max(_BLOCK_ELEMENTS // hidden, 1)
     for begin in range(0, tokens, step):
         block = slice(begin, begin + step)
-        addends = table.index_select(0, row_of[block].T.reshape(-1)).float()
-        addends = addends.view(places, -1, hidden)
-        addends *= weights[block].T[:, :, None]
-        total = torch.zeros(addends.shape[1:])
-        for addend in addends:
-            total += addend
+        total = torch.zeros(len(row_of[block]), hidden)
+        for row, weight in zip(row_of[block].unbind(1), weights[block].unbind(1), strict=True):
+            total += table.index_select(0, row).float().mul_(weight[:, None])
         result[block] = total
     return result
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """``torch.cat`` into memory that is quick to touch; fp32 as soon as one part is."""
-    dtype = functools.reduce(torch.promote_types, {part.dtype for part in parts})
-    rows = sum(part.size(0) for part in parts)
-    return torch.cat(list(parts), out=fresh((rows, parts[0].shape[1]), dtype))
 
 
 def _weights(calls: Sequence[Mapping[str, Any]]) -> Tensor:

@@ -39,16 +39,21 @@ from ascend_moe.contract.servers import Servers
 from ascend_moe.contract.shapes import World
 from ascend_moe.reference.batch import Batch
 from ascend_moe.reference.quant import add_server_sum, empty_server_total, fused_multiply_add
+from ascend_moe.reference.routing import Routes
 
 HEADER = "npu_moe_distribute_combine_v2: the handles of the ranks do not fit the calls"
 
 
-def write_handle(counts: Tensor, slots: int, triples: Tensor) -> None:
-    """Dispatch: the place of each received row, behind the ``slots`` prefix sums of ``ep_recv_counts``.
+def write_handles(world: World, counts: Sequence[Tensor], pairs: Routes, per_rank: Tensor) -> None:
+    """Dispatch: the place of each received row, behind the prefix sums of each rank's ``ep_recv_counts``.
 
-    triples: int32 (n, 3), source rank, token and place of the rows.
+    pairs: the rows of all ranks, receiver after receiver; a slot is a place
+    per_rank: int64 (ranks,) how many of them each rank receives
     """
-    row_places(counts, slots, len(triples))[:] = triples[:, 1:]
+    places = torch.stack([pairs.token, pairs.slot], dim=1).int()
+    of_rank = torch.split(places, per_rank.tolist())
+    for rank, (words, own) in enumerate(zip(counts, of_rank, strict=True)):
+        row_places(words, slots_of(world, rank), len(own))[:] = own
 
 
 class _Rows(NamedTuple):

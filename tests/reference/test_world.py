@@ -257,7 +257,7 @@ def _homeward(calls: list[dict[str, Any]], outputs: list[Any], **more: Any) -> l
     ]
 
 
-@pytest.mark.parametrize("bs", [1, 64])  # 64: outputs large enough for a mapping
+@pytest.mark.parametrize("bs", [1, 256])  # 256: outputs large enough for a mapping
 def test_every_output_has_its_own_zero_memory(bs: int):
     """The outputs of a world may share a mapping, never a storage: ranks write into what they received."""
     calls = _world([[[0, 1]] * bs] * 4, moe_expert_num=4)
