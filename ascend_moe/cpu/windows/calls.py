@@ -1,7 +1,8 @@
 """One kind of call, prepared once: what stays is worked out when a call is first found legal, and then only filled in.
 
-A repeated call costs a look-up, the addresses of its tensors, its outputs from `warm`, and one call into the native
-half, which returns early only when Python has to decide something (``Code`` in ``native/call.h``).
+A repeated call is one call into the native half (`repeat`), which returns early only when Python has to decide
+something (``Code`` in ``native/call.h``). What that does not know goes step by step: the addresses of the tensors are
+filled in, outputs come from `warm`, and the steps are the native half's or `portable`'s.
 """
 
 from __future__ import annotations
