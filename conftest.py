@@ -6,12 +6,23 @@ import signal
 
 import pytest
 
+from ascend_moe.hardware import error_record
+
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A shell's background job ignores Ctrl-C and hands that on; the tests of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_records_before = set(error_record.folder().glob("*.json"))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """When all workers are done: what failed kernels left for ``ascend-moe doctor`` goes away again."""
+    if not hasattr(session.config, "workerinput"):
+        for path in set(error_record.folder().glob("*.json")) - _records_before:
+            path.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")
