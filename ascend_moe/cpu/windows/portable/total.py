@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ascend_moe.cpu.windows.portable.combine import CombineSteps
 
 _Rows = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.float32]]
-_BLOCK_ELEMENTS = 1 << 18
+_BLOCK_ELEMENTS = 1 << 19
 """fp32 addends that are worked on at a time."""
 
 
