@@ -117,16 +117,22 @@ class FastCall:
         self._words = memoryview(fields).cast("B").cast("q")
         names = TENSOR_NAMES[self.op]
         tensors = tensors_of[self.op](call)
-        self._tensors = Expectation(tensors, addresses_of(names, self._inputs(call)), self._words)
+        inputs, native = self._inputs(call), windows.native
+        # Only the native half follows addresses.
+        where = inputs if native is not None else {}
+        self._tensors = Expectation(tensors, addresses_of(names, where), self._words)
+        self._given = [
+            (name, index)
+            for index, name in enumerate(names)
+            if name in inputs and call[name] is not None
+        ]
         self._attributes = attributes_of[self.op](call)
         self._performance_info = names.index("performance_info")
         self._sets = warm.sets_of(self.specs, self._filled_in_full)
         self.inputs: Mapping[str, Tensor] = {}
         self.outputs: Sequence[Tensor] = ()
-        self.arguments: Mapping[str, Any] = {}
         """Of the call that is being made, for `portable`."""
         self._repeat: Repeat | None = None
-        native = windows.native
         if native is None:
             self._portable = portable.STEPS[self.op](self)
             self._step, self._argument = self._portable.step, 0
@@ -209,9 +215,9 @@ class FastCall:
             kept.rows = self.specs[0].shape[0]  # should the call fail
         first = self._begin(tensors)
         if self.windows.native is None:
-            self.outputs, self.arguments = outputs, self._call(tensors)
-            given = ((name, self.arguments[name]) for name in self._inputs(self.arguments))
-            self.inputs = {name: one.contiguous() for name, one in given if one is not None}
+            self.outputs = outputs
+            given: Any = tensors
+            self.inputs = {name: given[index].contiguous() for name, index in self._given}
         try:
             code = self._step(self._argument)
             if code == Code.INVALID:
@@ -226,7 +232,7 @@ class FastCall:
             raise
         finally:
             if self.windows.native is None:
-                self.inputs, self.outputs, self.arguments = {}, (), {}
+                self.inputs, self.outputs = {}, ()
                 self._portable.forget()
         if self._rows_before >= 0:
             kept.rows = self._rows_written()

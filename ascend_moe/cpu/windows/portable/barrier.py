@@ -49,8 +49,8 @@ def wait(control: Control, barrier: int, microseconds: int) -> bool:
         return True
     end = time.monotonic_ns() + microseconds * 1000
     address = ctypes.c_void_p(control.generation_address)
+    left = microseconds * 1000
     while True:
-        left = end - time.monotonic_ns()
         if left <= 0:
             return complete_if_all_arrived(control, number)
         if _SYS_FUTEX is None:
@@ -63,6 +63,7 @@ def wait(control: Control, barrier: int, microseconds: int) -> bool:
         if _reached(seen, number):
             _fence_but_on_x86()  # the number before what it stands for
             return True
+        left = end - time.monotonic_ns()
 
 
 def complete_if_all_arrived(control: Control, number: int) -> bool:

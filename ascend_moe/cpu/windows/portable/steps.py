@@ -31,12 +31,16 @@ class Steps:
         words = self.control.statements.view(np.int64)
         self._said = words.reshape(self.ranks, 2, STATEMENT.itemsize // 8)[:, :, _SAID]
         kinds = np.array(list(self.fields.comparison))
-        self._compared = np.concatenate([np.ones(_FIRST_NUMBER, bool), kinds != ANY])
+        self._compared = np.flatnonzero(np.append(np.ones(_FIRST_NUMBER, bool), kinds != ANY))
         self._wanted = np.zeros((self.ranks, _FIRST_NUMBER + NUMBERS), np.int64)
         self._wanted[:, _FIRST_NUMBER:] = self._numbers
         self._wanted[:, 1] = self.fields.way
         is_rank = _FIRST_NUMBER + int((kinds == IS_RANK).argmax())
         self._wanted[:, is_rank] = np.arange(self.ranks)
+        self._told: tuple[int, ...] = ()
+        """What of the statement may change from call to call, as `_wanted` has it."""
+        self._all_equal = b""
+        """What the ranks' statements are, as far as they are compared, if they agree."""
         self._every_pair = np.ones((self.fields.bs, self.slots), bool)
         self._views: dict[tuple[int, int, int], Any] = {}
 
@@ -63,7 +67,11 @@ class Steps:
                 return Code.LOOK
             fields.phase = Phase.JUDGED
         if fields.phase == Phase.JUDGED:
-            return self.receive() if fields.early else Code.NOT_PUBLISHED
+            if fields.early:
+                return self.receive()
+            if not fields.room:
+                return Code.NOT_PUBLISHED
+            fields.phase = Phase.PUBLISH
         if fields.phase == Phase.PUBLISH:
             self.publish()
             fields.barrier += 1
@@ -125,18 +133,19 @@ class Steps:
         return found
 
     def _post(self) -> None:
-        fields, own = self.fields, self._said[self.own, self.fields.barrier & 1]
-        own[:_FIRST_NUMBER] = 0, fields.way, fields.early, fields.rows_per_token
-        own[_FIRST_NUMBER:] = self._numbers
+        fields = self.fields
+        told = (fields.early, fields.rows_per_token, fields.numbers[fields.mask_number])
+        if told != self._told:
+            self._told = told
+            self._wanted[:, _EARLY], self._wanted[:, _ROWS_PER_TOKEN] = told[:2]
+            self._wanted[self.own, _FIRST_NUMBER:] = self._numbers
+            self._all_equal = self._wanted[:, self._compared].tobytes()
+        self._said[self.own, fields.barrier & 1] = self._wanted[self.own]
 
     def _agrees(self) -> bool:
         fields = self.fields
         said = self._said[:, fields.barrier & 1]
-        self._wanted[:, _EARLY], self._wanted[:, _ROWS_PER_TOKEN] = (
-            fields.early,
-            fields.rows_per_token,
-        )
-        if ((said != self._wanted) & self._compared).any() or self.control.left.any():
+        if self.control.left.any() or said[:, self._compared].tobytes() != self._all_equal:
             return False
         if (said[:, _FIRST_NUMBER + fields.bs_number] == fields.bs).all():
             return True
