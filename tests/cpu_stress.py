@@ -9,6 +9,7 @@ Everything is compared with the oracle.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import sys
 import time
@@ -16,6 +17,8 @@ import warnings
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")  # torch_npu without CANN
 
 import torch
 import torch.distributed as dist

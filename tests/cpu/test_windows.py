@@ -429,6 +429,28 @@ def test_calls_that_differ_only_in_which_tensors_they_have(steps: worlds.World):
             assert all(map(torch.equal, outputs, oracle[rank]))
 
 
+def _loses_a_tensor(rank: int, back: Any, name: str) -> Any:
+    """The values of const experts are worked out before anything else happens in a repeated call."""
+    for _ in range(3):
+        worlds.combine(rank, back)
+    return worlds.combine(rank, [call | {name: None} for call in back])
+
+
+@pytest.mark.parametrize("name", ["ori_x", "const_expert_v"])
+def test_const_experts_without_their_tensors_are_refused(steps: worlds.World, name: str):
+    ids = torch.tensor([[0, 6], [2, 3], [6, 5], [1, 4]]).int()
+    calls = make_calls(expert_ids=ids, const_expert_num=1)
+    rows = {"const_expert_num": 1, "ori_x": calls[0]["x"]} | {
+        f"const_expert_{which}": torch.rand(1, 1024).bfloat16()
+        for which in ("alpha_1", "alpha_2", "v")
+    }
+    back = [call | rows for call in homeward(calls, dispatch_world(calls))]
+    for rank, outcome in enumerate(steps.outcomes(_loses_a_tensor, back, name)):
+        assert isinstance(outcome, ConstraintError), outcome
+        assert name in str(outcome), (rank, outcome)
+    works(steps)
+
+
 def _in_a_group_that_is_destroyed(rank: int, calls: Any) -> bool:
     """Whether the calls took their steps in shared memory; the group is still referred to when it is gone."""
     group = dist.new_group(list(range(RANKS)))

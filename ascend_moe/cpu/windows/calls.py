@@ -20,11 +20,7 @@ from ascend_moe.contract.agreement import FIELDS
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
 from ascend_moe.contract.resolve import Resolved
-from ascend_moe.contract.shapes import (
-    TensorSpec,
-    World,
-    max_bs_of,
-)
+from ascend_moe.contract.shapes import TensorSpec, World, max_bs_of
 from ascend_moe.contract.signature import (
     CANN_8_2,
     TENSOR_NAMES,
@@ -185,6 +181,8 @@ class FastCall:
         repeat = self._repeat
         if repeat is None:
             return None
+        if (self._blended or self.windows.has_made_rows) and not self._tensors.met_by(tensors):
+            return None  # `_before` must not see anything else
         first = self._begin(tensors)
         try:
             outputs = repeat.run(tensors)

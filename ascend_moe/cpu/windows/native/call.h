@@ -31,7 +31,7 @@ enum Phase : int64_t { kStart, kFirstBarrier, kJudged, kPublish, kSecondBarrier 
 
 enum Comparison : int64_t { kAny, kEqual, kIsRank };
 
-// The ctypes structures in ../jobs.py spell the same fields; addresses are int64.
+// The ctypes structures in ../fields.py spell the same fields; addresses are int64.
 struct Call {
     // for each call
     int64_t phase, barrier, early, room, base;

@@ -1,7 +1,7 @@
 // The memory that the ranks of a group share, and the barrier: see ../__init__.py for the protocol.
 //
 // Every byte of a control block and of a rank's own region is written by that rank alone. The other
-// side of each struct is a numpy dtype in ../control.py or a ctypes structure in ../jobs.py.
+// side of each struct is a numpy dtype in ../control.py or a ctypes structure in ../fields.py.
 #pragma once
 
 #include <linux/futex.h>

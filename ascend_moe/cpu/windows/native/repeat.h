@@ -9,7 +9,7 @@
 
 namespace moe {
 
-// The ctypes side is ../repeat.py.
+// The ctypes side is in ../fields.py.
 struct Repeat {
     int64_t code;                     // set: why the step returned
     int64_t now;                      // set: address of the Outputs that the call writes
