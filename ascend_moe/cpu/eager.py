@@ -42,19 +42,12 @@ def nobody_listens() -> bool:
 
 def are_plain(values: Iterable[Any]) -> bool:
     """Whether all tensors among the arguments are nothing but memory on the CPU."""
-    for value in values:
-        kind = type(value)
-        if kind is Tensor:
-            if _PLAIN is None or keys_of(value) not in _PLAIN:
-                return False
-        elif kind not in _NO_TENSORS:
-            return False
-    return True
+    return all(type(value) in _NO_TENSORS or is_plain(value) for value in values)
 
 
-def keys_of(tensor: Tensor) -> int | None:
-    """What the dispatcher sees in a tensor; None where this torch does not tell."""
-    return None if _keys is None else _keys(tensor).raw_repr()
+def is_plain(value: Any) -> bool:
+    """Whether it is a tensor that is nothing but memory on the CPU."""
+    return type(value) is Tensor and _PLAIN is not None and _keys(value).raw_repr() in _PLAIN
 
 
 _NO_TENSORS: Final = frozenset({int, str, bool, type(None)})

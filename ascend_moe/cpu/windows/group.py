@@ -116,6 +116,8 @@ class Windows:
         self.fields = GroupFields(control.address, self.ranks, self.rank)
         self.address = ctypes.addressof(self.fields)
         self.native = native()
+        self.chosen: tuple[object, ...] = ()
+        """The last legal ``expert_ids``, and of how many experts: for `portable`, which checks them once."""
         self.barrier = 0
         """The last barrier that this rank passed, or posted for (`owed`)."""
         self.areas = {name: Area() for name in ("dispatch", "combine", "exchange")}

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ascend_moe.cpu.eager import are_plain
+from ascend_moe.cpu.eager import is_plain
 
 Tensors = tuple[Tensor | None, ...]
 """All of a call, in the order of ``contract.signature``."""
@@ -39,16 +39,24 @@ class Expectation:
         self.words = words
         self._call = call
         self.strided = not all(kind is None or kind.contiguous for kind in self.kinds)
+        self._given = [(index, kind) for index, kind in enumerate(self.kinds) if kind is not None]
+        self._absent = [index for index, kind in enumerate(self.kinds) if kind is None]
         self._copies: list[Tensor] = []
 
     def met_by(self, tensors: Tensors) -> bool:
         """Whether these tensors are of this kind; then `take` has taken them."""
-        if not are_plain(tensors):
-            return False
-        for tensor, kind in zip(tensors, self.kinds, strict=True):
-            if (tensor is None) != (kind is None):
+        for index in self._absent:
+            if tensors[index] is not None:
                 return False
-            if tensor is not None and (tensor.requires_grad or Kind.of(tensor) != kind):
+        for index, kind in self._given:
+            tensor: Any = tensors[index]
+            if not (
+                is_plain(tensor)
+                and tensor.shape == kind.shape
+                and tensor.dtype == kind.dtype
+                and tensor.is_contiguous() == kind.contiguous
+                and not tensor.requires_grad
+            ):
                 return False
         self.take(tensors)
         return True
@@ -56,8 +64,9 @@ class Expectation:
     def take(self, tensors: Tensors) -> None:
         """Fills in the addresses; they are good as long as the tensors live, until the next call."""
         self._copies.clear()
-        for tensor, word in zip(tensors, self.words, strict=True):
-            if tensor is not None and word >= 0:
+        for index, _ in self._given:
+            word, tensor = self.words[index], tensors[index]
+            if word >= 0 and tensor is not None:
                 if self.strided:
                     tensor = tensor.contiguous()
                     self._copies.append(tensor)

@@ -44,6 +44,7 @@ class DispatchSteps(Steps):
         )  # numpy sorts int16 by radix
         token, slot = np.indices((fields.bs, self.slots), dtype=np.int32).reshape(2, -1)
         self._every_pair_in_words = pairs_as_words(np.stack([token, slot], axis=1))
+        self._pair_limits = np.array([fields.max_bs, self.slots], np.uint32)
         self._sources = np.tile(np.arange(ranks), max(fields.local_experts, 1))
         """Of the segments that arrive here: by local expert, then by source."""
 
@@ -95,10 +96,13 @@ class DispatchSteps(Steps):
     def _lane_of_pairs(self) -> NDArray[Any]:
         """Of each (token, slot); those that are not sent come last."""
         fields = self.fields
+        travel = self.pairs_that_travel()
+        if travel is self._every_pair and not fields.shared_experts:
+            lanes: NDArray[Any] = self.ids.reshape(-1).astype(self._lane_type)
+            return lanes
         lane = np.empty((fields.bs, self.slots), self._lane_type)
         lane[:, : self.topk] = self.ids
         lane[:, self.topk :] = np.arange(fields.moe_experts, self.lanes)
-        travel = self.pairs_that_travel()
         if travel is not self._every_pair:
             lane[~travel] = self.lanes
         return lane.reshape(-1)
@@ -140,11 +144,12 @@ class DispatchSteps(Steps):
         pair = np.arange(received)
         pair += np.repeat(behind, per_segment)
         words = views.pairs.reshape(-1).take(source * (fields.max_bs * self.slots) + pair)
-        token, slot = words.view(np.int32).reshape(-1, 2).T.astype(np.int64)
-        bad = (token.view(np.uint64) >= fields.max_bs) | (slot.view(np.uint64) >= self.slots)
-        if bad.any():
+        pairs = words.view(np.uint32).reshape(-1, 2)
+        if received and (pairs.max(axis=0) >= self._pair_limits).any():
+            bad = (pairs >= self._pair_limits).any(axis=1)
             fields.detail = int(source[bad.argmax()])
             return Code.CORRUPT
+        token, slot = pairs.T.astype(np.int64)
         by_pair = views.table[:, 1] != 0
         index = np.where(by_pair[source], pair, token) if by_pair.any() else token.copy()
         index += source * self.rows_per_rank

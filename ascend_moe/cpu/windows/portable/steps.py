@@ -110,6 +110,9 @@ class Steps:
                 active = mask if mask.ndim == 2 else (np.arange(len(ids)) < count)[:, None]
                 self.active = np.broadcast_to(active, ids.shape)
         fields.numbers[fields.mask_number] = masks
+        chosen = self.call.windows.chosen
+        if self.active is None and chosen == (fields.all_experts, ids.shape, ids.tobytes()):
+            return True  # as for the dispatch that this combine belongs to
         picked = ids if self.active is None else ids[self.active]
         if picked.size and picked.view(np.uint32).max() >= fields.all_experts:
             return False
@@ -119,6 +122,8 @@ class Steps:
             ordered = np.sort(ids, axis=1)
             if (ordered[:, 1:] == ordered[:, :-1]).any():
                 return False
+        if self.active is None:
+            self.call.windows.chosen = (fields.all_experts, ids.shape, ids.tobytes())
         return True
 
     def pairs_that_travel(self) -> NDArray[np.bool_]:
