@@ -42,8 +42,6 @@ def state_of(group: dist.ProcessGroup) -> GroupState:
 
 
 _by_name: dict[str, tuple[weakref.ref[dist.ProcessGroup], weakref.ref[GroupState]]] = {}
-_registered: Any = getattr(c10d, "_pg_names", ())
-"""The groups that torch.distributed has not destroyed."""
 
 
 def state_named(name: str) -> GroupState | None:
@@ -51,7 +49,7 @@ def state_named(name: str) -> GroupState | None:
     known = _by_name.get(name)
     if known is not None:
         group, state = known[0](), known[1]()
-        if state is not None and group in _registered:
+        if state is not None and group in getattr(c10d, "_pg_names", ()):  # else destroyed
             return state
     group = resolve(name)
     if group is None:

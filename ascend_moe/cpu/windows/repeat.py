@@ -107,8 +107,8 @@ def exchange_table() -> int:
     capsule = getattr(Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None:
         return 0
-    pointer: Any = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    prototype = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)
+    pointer: Any = prototype(("PyCapsule_GetPointer", ctypes.pythonapi))
     address: int = pointer(capsule, b"dlpack_exchange_api")
     major = ctypes.c_uint32.from_address(address).value
     return address if major == _DLPACK_MAJOR else 0
@@ -130,7 +130,6 @@ def _expected(kind: Kind | None, word: int) -> ExpectedFields:
     if kind is None:
         return ExpectedFields()
     dims = len(kind.shape)
-    code, bits = (
-        _TYPES.get(kind.dtype, (-1, 0)) if dims <= TENSOR_DIMS else (-1, 0)
-    )  # -1: no tensor is
+    known = kind.dtype in _TYPES and dims <= TENSOR_DIMS
+    code, bits = _TYPES[kind.dtype] if known else (-1, 0)  # -1: no tensor is
     return ExpectedFields(True, word, code, bits, dims, tuple(kind.shape[:TENSOR_DIMS]))
