@@ -10,32 +10,32 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a world's calls look like; `dispatch_calls` and `combine_calls` make the tensors."""
+    """What a world's calls look like, plain unless told; `dispatch_calls` and `combine_calls` make the tensors."""
 
-    product: str
-    contract: str
     ep: int
-    tp: int
-    shared_experts: int
-    shared_ranks: int
     local_experts: int
     batch_sizes: tuple[int, ...]
     hidden: int
     topk: int
-    dtype: str
-    quant_mode: int
-    smooth: bool
-    mask: str
-    token_nums_type: int
-    expert_scales: bool
-    shared_expert_x: str
-    comm_quant_mode: int
-    special: tuple[int, int, int]
-    skewed: bool
-    strided: bool
     seed: int
+    product: str = "A3"
+    contract: str = "cann-8.2"
+    tp: int = 1
+    shared_experts: int = 0
+    shared_ranks: int = 0
+    dtype: str = "bfloat16"
+    quant_mode: int = 0
+    smooth: bool = False
+    mask: str = "none"
+    token_nums_type: int = 1
+    expert_scales: bool = True
+    shared_expert_x: str = "none"
+    comm_quant_mode: int = 0
+    special: tuple[int, int, int] = (0, 0, 0)
+    skewed: bool = False
+    strided: bool = False
     hierarchy: bool = False
 
     @property

@@ -20,27 +20,13 @@ from ascend_moe.reference import combine_world, dispatch_world
 ascend_moe.register()
 
 PLAN = Plan(
-    product="A3",
-    contract="cann-8.2",
     ep=2,
-    tp=1,
-    shared_experts=0,
-    shared_ranks=0,
     local_experts=3,
     batch_sizes=(5, 5),
     hidden=1024,
     topk=2,
-    dtype="bfloat16",
     quant_mode=2,
     smooth=True,
-    mask="none",
-    token_nums_type=1,
-    expert_scales=True,
-    shared_expert_x="none",
-    comm_quant_mode=0,
-    special=(0, 0, 0),
-    skewed=False,
-    strided=False,
     seed=11,
 )
 

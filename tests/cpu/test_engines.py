@@ -18,27 +18,11 @@ pytestmark = pytest.mark.skipif(find_tool("g++") is None, reason="no g++ here")
 
 RANKS = 4
 PLAIN = Plan(
-    product="A3",
-    contract="cann-8.2",
     ep=RANKS,
-    tp=1,
-    shared_experts=0,
-    shared_ranks=0,
     local_experts=2,
     batch_sizes=(8,) * RANKS,
     hidden=7168,
     topk=4,
-    dtype="bfloat16",
-    quant_mode=0,
-    smooth=False,
-    mask="none",
-    token_nums_type=1,
-    expert_scales=True,
-    shared_expert_x="none",
-    comm_quant_mode=0,
-    special=(0, 0, 0),
-    skewed=False,
-    strided=False,
     seed=11,
 )
 MODES = {

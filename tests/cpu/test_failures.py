@@ -6,12 +6,15 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
+import small_calls
 import torch
 import torch.distributed as dist
 import worlds
+from small_calls import homeward
 from worlds import RankDied
 
 import ascend_moe
@@ -36,40 +39,7 @@ def doomed() -> Iterator[worlds.World]:
         yield world
 
 
-def make_calls(**changes: Any) -> list[dict[str, Any]]:
-    generator = torch.Generator().manual_seed(3)
-    return [
-        {
-            "x": torch.randn(4, 1024, generator=generator).bfloat16(),
-            "expert_ids": torch.rand(4, 6, generator=generator).argsort(dim=1)[:, :2].int(),
-            "ep_world_size": RANKS,
-            "ep_rank_id": rank,
-            "moe_expert_num": 6,
-        }
-        | changes
-        for rank in range(RANKS)
-    ]
-
-
-def homeward(calls: list[dict[str, Any]], dispatched: list[Any]) -> list[dict[str, Any]]:
-    kept = (
-        "expert_ids",
-        "ep_world_size",
-        "ep_rank_id",
-        "moe_expert_num",
-        "x_active_mask",
-        "global_bs",
-    )
-    return [
-        {name: call[name] for name in kept if name in call}
-        | {
-            "expand_x": output[0],
-            "assist_info_for_combine": output[2],
-            "ep_send_counts": output[4],
-            "expert_scales": torch.full(call["expert_ids"].shape, 0.5),
-        }
-        for call, output in zip(calls, dispatched, strict=True)
-    ]
+make_calls = partial(small_calls.make_calls, RANKS)
 
 
 def works(world: worlds.World) -> None:

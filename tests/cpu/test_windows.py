@@ -13,9 +13,11 @@ from typing import Any
 from unittest import mock
 
 import pytest
+import small_calls
 import torch
 import torch.distributed as dist
 import worlds
+from small_calls import homeward
 
 import ascend_moe
 from ascend_moe import ConstraintError
@@ -34,32 +36,7 @@ def world() -> Iterator[worlds.World]:
 
 
 def make_calls(bs: int = 4, **changes: Any) -> list[dict[str, Any]]:
-    generator = torch.Generator().manual_seed(bs)
-    return [
-        {
-            "x": torch.randn(bs, 1024, generator=generator).bfloat16(),
-            "expert_ids": torch.rand(bs, 6, generator=generator).argsort(dim=1)[:, :2].int(),
-            "ep_world_size": RANKS,
-            "ep_rank_id": rank,
-            "moe_expert_num": 6,
-        }
-        | changes
-        for rank in range(RANKS)
-    ]
-
-
-def homeward(calls: list[dict[str, Any]], dispatched: list[Any]) -> list[dict[str, Any]]:
-    kept = ("expert_ids", "ep_world_size", "ep_rank_id", "moe_expert_num")
-    return [
-        {name: call[name] for name in kept}
-        | {
-            "expand_x": output[0],
-            "assist_info_for_combine": output[2],
-            "ep_send_counts": output[4],
-            "expert_scales": torch.full(call["expert_ids"].shape, 0.5),
-        }
-        for call, output in zip(calls, dispatched, strict=True)
-    ]
+    return small_calls.make_calls(RANKS, bs=bs, seed=bs, **changes)
 
 
 def works(world: worlds.World, bs: int = 4) -> None:
