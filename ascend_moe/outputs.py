@@ -96,6 +96,14 @@ def joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(parts), out=fresh((rows, parts[0].shape[1]), dtype))
 
 
+def mapping(size: int, *, huge_pages: bool) -> mmap.mmap:
+    """Private memory that reads as zero and takes no page before it is touched."""
+    memory = mmap.mmap(-1, size, flags=_MAP)
+    if huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
 class _Idle(NamedTuple):
     """A mapping that no tensor refers to. It reads as zero beyond the pages of its fronts."""
 
@@ -118,9 +126,7 @@ def _mapped(row_bytes: int, fronts: Sequence[int], *, huge_pages: bool = False) 
     starts = range(0, len(fronts) * row_bytes, row_bytes)
     memory, stale = _idle.pop(kind, (None, fronts))
     if memory is None:
-        memory = mmap.mmap(-1, len(fronts) * row_bytes, flags=_MAP)
-        if huge_pages and hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+        memory = mapping(len(fronts) * row_bytes, huge_pages=huge_pages)
         array = np.frombuffer(memory, np.uint8)
     else:
         array = np.frombuffer(memory, np.uint8)

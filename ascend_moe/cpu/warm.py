@@ -10,7 +10,6 @@ Repeated calls with a compiler do the same in ``windows/native/outputs.h``, wher
 
 from __future__ import annotations
 
-import mmap
 import threading
 from array import array
 from collections import OrderedDict
@@ -24,12 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ascend_moe.contract.shapes import TensorSpec
+from ascend_moe.outputs import mapping
 
 KINDS_KEPT: Final = 16
 """Shapes of outputs for which memory is kept; the one that was not used for longest makes room."""
 SETS_PER_KIND: Final = 4
 _HUGE_PAGES_FROM: Final = 4 << 20
-_MAP: Final = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
 
 
 @dataclass
@@ -52,9 +51,7 @@ class Outputs:
         for (shape, _), dtype in zip(specs, dtypes, strict=True):
             starts.append(end)
             end += -(-int(np.prod(shape)) * dtype.itemsize // 64) * 64
-        memory = mmap.mmap(-1, max(end, 1), flags=_MAP)
-        if end >= _HUGE_PAGES_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+        memory = mapping(max(end, 1), huge_pages=end >= _HUGE_PAGES_FROM)
         arrays, views = [], []
         for (shape, _), dtype, start in zip(specs, dtypes, starts, strict=True):
             plain = torch.int16 if dtype == torch.bfloat16 else dtype

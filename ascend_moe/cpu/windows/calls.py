@@ -11,6 +11,7 @@ import ctypes
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Final, NoReturn
 
 import torch
@@ -124,7 +125,6 @@ class FastCall:
         ]
         self._attributes = attributes_of[self.op](call)
         self._performance_info = names.index("performance_info")
-        self._sets = warm.sets_of(self.specs, self._filled_in_full)
         self.inputs: Mapping[str, Tensor] = {}
         self.outputs: Sequence[Tensor] = ()
         """Of the call that is being made, for `portable`."""
@@ -197,10 +197,7 @@ class FastCall:
         except BaseException as error:
             self._failed(error, first)
             raise
-        info = tensors[self._performance_info]
-        if info is not None:
-            self._add_waiting(info)
-        return outputs if self.op == "dispatch" else outputs[0]
+        return self._results(tensors, outputs)
 
     def _step_by_step(self, tensors: Tensors) -> Any:
         """With addresses that are filled in."""
@@ -234,10 +231,17 @@ class FastCall:
                 self._portable.forget()
         if self._rows_before >= 0:
             kept.rows = self._rows_written()
+        return self._results(tensors, tuple(outputs))
+
+    def _results(self, tensors: Tensors, outputs: tuple[Tensor, ...]) -> Any:
         info = tensors[self._performance_info]
         if info is not None:
             self._add_waiting(info)
-        return tuple(outputs) if self.op == "dispatch" else outputs[0]
+        return outputs if self.op == "dispatch" else outputs[0]
+
+    @cached_property
+    def _sets(self) -> warm.Sets:
+        return warm.sets_of(self.specs, self._filled_in_full)
 
     def _rows_written(self) -> int:
         """Rows of the outputs that are not zero now."""

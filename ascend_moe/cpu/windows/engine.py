@@ -77,16 +77,16 @@ def load(path: Path) -> Native:
     expected = [HEAD.itemsize, BLOCK.itemsize, *map(ctypes.sizeof, structures)]
     if list(sizes) != expected:
         raise OSError(f"{path} has structures of {list(sizes)} bytes, needed: {expected}")
-    locked = ctypes.PyDLL(str(path))  # keeps the interpreter lock
+    with_the_lock = ctypes.PyDLL(str(path))  # the interpreter's
     address, integer = ctypes.c_void_p, ctypes.c_int64
     return Native(
         dispatch=_function(library.moe_dispatch, integer, address),
         combine=_function(library.moe_combine, integer, address),
         arrive=_function(library.moe_arrive, None, address, ctypes.c_int32),
         wait=_function(library.moe_wait, ctypes.c_int, address, ctypes.c_int32, integer),
-        new_shelf=_function(locked.moe_new_shelf, address, address, integer),
-        repeat=_function(locked.moe_repeat, ctypes.py_object, ctypes.py_object, address),
-        finished=_function(locked.moe_finished, None, address),
+        new_shelf=_function(with_the_lock.moe_new_shelf, address, address, integer),
+        repeat=_function(with_the_lock.moe_repeat, ctypes.py_object, ctypes.py_object, address),
+        finished=_function(with_the_lock.moe_finished, None, address),
     )
 
 
