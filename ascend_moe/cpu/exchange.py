@@ -26,7 +26,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.peers import failure, state_of
+from ascend_moe.cpu.peers import failure, require_usable, state_of
 from ascend_moe.patience import timeout_seconds
 
 FAREWELL_S: Final = 5.0
@@ -78,8 +78,7 @@ class Exchange:
         self._sends: list[_Message] = []
         self._failures: dict[int, RuntimeError] = {}
         self._state = state_of(group)
-        if self._state.broken:
-            raise PeerError(f"{what}: the group cannot be used any more: {self._state.broken}", ())
+        require_usable(self._state, what)
 
     def statements(self, numbers: Sequence[int], rows: Sequence[int]) -> list[Statement]:
         """Sends this rank's statement to every peer and returns everybody's, by rank.

@@ -10,6 +10,7 @@ from typing import Any
 import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 
+from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.group import resolve
 from ascend_moe.cpu.whereabouts import elsewhere
 from ascend_moe.patience import TIMEOUT_VARIABLE
@@ -57,6 +58,12 @@ def state_named(name: str) -> GroupState | None:
     state = state_of(group)
     _by_name[name] = weakref.ref(group), weakref.ref(state)
     return state
+
+
+def require_usable(state: GroupState, what: str) -> None:
+    """Raises PeerError when a call failed in a way after which ranks can no longer agree; what: names this one."""
+    if state.broken:
+        raise PeerError(f"{what}: the group cannot be used any more: {state.broken}", ())
 
 
 def failure(

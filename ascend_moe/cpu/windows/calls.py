@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ascend_moe.contract.agreement import FIELDS
 from ascend_moe.contract.check import constraint_error
-from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
+from ascend_moe.contract.errors import ConstraintError, Violation
 from ascend_moe.contract.resolve import Resolved
 from ascend_moe.contract.shapes import TensorSpec, World, max_bs_of
 from ascend_moe.contract.signature import (
@@ -298,9 +298,7 @@ class FastCall:
             elif code == Code.UNMAPPED:
                 self._map(fields.detail)
             else:
-                rank = fields.detail
-                windows.leave(f"rank {rank} published rows that cannot be")
-                raise PeerError(f"{self.what}: {windows.state.broken}", [rank])
+                windows.reject_rows_of(fields.detail)
             code = self._step(self._argument)
             windows.barrier = fields.barrier
         area.was_read(windows.barrier)

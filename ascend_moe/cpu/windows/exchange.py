@@ -9,8 +9,8 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.exchange import Exchange, Statement
+from ascend_moe.cpu.peers import require_usable
 from ascend_moe.cpu.windows.group import NoWindow, Windows
 from ascend_moe.patience import timeout_seconds
 
@@ -24,9 +24,7 @@ class WindowExchange:
         """what: names the call in errors, for example ``npu_moe_distribute_dispatch_v2 on rank 3``."""
         self._group, self._windows, self._what = group, windows, what
         windows.what = what
-        if windows.state.broken:
-            text = f"{what}: the group cannot be used any more: {windows.state.broken}"
-            raise PeerError(text, ())
+        require_usable(windows.state, what)
         self.waited = [0.0] * windows.ranks
         """Seconds for which this rank did nothing but wait for each rank."""
         self._deadline = time.monotonic() + timeout_seconds()
@@ -85,8 +83,7 @@ class WindowExchange:
         for source, count in enumerate(receive_counts):
             begin = int(shares[source, :head].numpy().view(np.int64)[own])
             if begin < 0 or head + (begin + count) * pitch > share:
-                windows.leave(f"rank {source} published rows that cannot be")
-                raise PeerError(f"{self._what}: {windows.state.broken}", [source])
+                windows.reject_rows_of(source)
             rows = shares[source, head + begin * pitch : head + (begin + count) * pitch]
             incoming[done : done + count].copy_(rows.view(count, pitch))
             done += count

@@ -71,7 +71,7 @@ def _drop(rows: dict[int, OwnRows], number: int) -> None:
 
 @dataclass
 class Area:
-    """Memory for one kind of traffic. ``used`` changes in the same way on all ranks."""
+    """Memory for one kind of traffic. All of it but the addresses changes in the same way on all ranks."""
 
     memory: memory.Shared | None = None
     size: int = 0
@@ -242,6 +242,11 @@ class Windows:
         """Gives the group up, and tells which ranks are the reason."""
         self.leave(failure(self._group(), late, gone, timeout_seconds()))
         raise PeerError(f"{self.what}: {self.state.broken}", sorted({*late, *gone}))
+
+    def reject_rows_of(self, rank: int) -> NoReturn:
+        """Gives the group up: what ``rank`` wrote into shared memory would lead astray."""
+        self.leave(f"rank {rank} published rows that cannot be")
+        raise PeerError(f"{self.what}: {self.state.broken}", [rank])
 
     def leave(self, reason: str) -> None:
         """Nothing more can be done with this group: neither here nor, once they notice, on the peers."""
