@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import pytest
 import small_calls
 import torch
@@ -240,8 +241,30 @@ def test_sizes_from_shared_memory_are_checked_before_use(others: dict[str, str])
         for outcome in world.outcomes(_publishes_nonsense, make_calls()):
             assert isinstance(outcome, PeerError)
             assert f"rank {RANKS - 1} published rows that cannot be" in str(outcome)
+            assert outcome.ranks == (RANKS - 1,)
         for outcome in world.outcomes(worlds.dispatch, make_calls()):
             assert "cannot be used any more" in str(outcome)
+
+
+def _sends_a_block_of_nonsense(rank: int, back: Any) -> Any:
+    """Rank 1 says that its rows for each rank but the first begin where no row can be."""
+    if rank != 1:
+        return worlds.combine(rank, back)
+    with mock.patch.object(np, "cumsum", lambda counts: np.add.accumulate(counts) + 1_000_000):
+        return worlds.combine(rank, back)
+
+
+def test_blocks_from_shared_memory_are_checked_before_use():
+    """Rows that travel as int8 take the way that all other modes take."""
+    calls = make_calls()
+    back = [call | {"comm_quant_mode": 2} for call in homeward(calls, dispatch_world(calls))]
+    with worlds.world(RANKS) as world:
+        works(world)
+        outcomes = world.outcomes(_sends_a_block_of_nonsense, back)
+        for outcome in outcomes[1:]:
+            assert isinstance(outcome, PeerError)
+            assert "rank 1 published rows that cannot be" in str(outcome)
+            assert outcome.ranks == (1,)
 
 
 def _comes_after_the_others_left(rank: int, calls: Any) -> Any:
