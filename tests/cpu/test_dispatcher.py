@@ -14,7 +14,7 @@ from random_calls import Plan, combine_calls, dispatch_calls
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ascend_moe
-from ascend_moe.contract.signature import OPERATORS, PARAMETERS
+from ascend_moe.contract.signature import OPERATORS, PARAMETERS, by_name
 from ascend_moe.reference import combine_world, dispatch_world
 
 ascend_moe.register()
@@ -63,6 +63,13 @@ def test_python_signature_is_the_schema(op: str):
             assert mine.default == argument.default_value == parameter.default, argument.name
         else:
             assert mine.default is inspect.Parameter.empty, argument.name
+
+
+@pytest.mark.parametrize("op", OPERATORS)
+def test_every_argument_goes_on_under_its_own_name(op: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ascend_moe.api, "_run", by_name)
+    given = {parameter.name: object() for parameter in PARAMETERS[op]}
+    assert getattr(ascend_moe, f"npu_moe_distribute_{op}_v2")(**given) == given
 
 
 def _fake(rank: int) -> Any:
