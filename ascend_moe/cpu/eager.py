@@ -7,7 +7,7 @@ tracer) must still see the call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import torch
@@ -19,6 +19,7 @@ _modes: Any = getattr(_C, "_len_torch_dispatch_stack", None)
 _function_modes: Any = getattr(_C, "_len_torch_function_stack", None)
 _tracing: Any = getattr(_C, "_get_tracing_state", None)
 _profiling: Any = getattr(torch.autograd, "_profiler_enabled", None)
+_guards: Any = getattr(getattr(getattr(_C, "_dynamo", None), "guards", None), "TensorGuards", None)
 
 
 def _plain_keys() -> frozenset[int]:
@@ -48,6 +49,18 @@ def are_plain(values: Iterable[Any]) -> bool:
 def is_plain(value: Any) -> bool:
     """Whether it is a tensor that is nothing but memory on the CPU."""
     return type(value) is Tensor and _PLAIN is not None and _keys(value).raw_repr() in _PLAIN
+
+
+def guard_of(tensors: Sequence[Tensor]) -> Any:
+    """Has ``check(*tensors)``: whether tensors are as these in type, keys, dtype, sizes, strides and ``requires_grad``.
+
+    As torch's compiler asks before it takes compiled code; None where this torch has no such thing.
+    """
+    return (
+        None
+        if _guards is None
+        else _guards(*tensors, dynamic_dims_sizes=None, dynamic_dims_strides=None)
+    )
 
 
 _NO_TENSORS: Final = frozenset({int, str, bool, type(None)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import cpu_stress
 import pytest
@@ -39,9 +40,9 @@ def _one_rank_is_slow_to_read(rank: int, one_half: bool, op: str, plans: list[Pl
     kinds = (portable.DispatchSteps, portable.CombineSteps)
     real = {kind: kind.receive for kind in kinds}
 
-    def slow(steps: portable.Steps) -> int:
+    def slow(steps: portable.Steps, views: Any) -> int:
         time.sleep(0.03)
-        return real[type(steps)](steps)
+        return real[type(steps)](steps, views)
 
     if rank == RANKS - 1:
         for kind in kinds:

@@ -221,29 +221,35 @@ def _unchecked(rank: int, function: Any, calls: Any) -> Any:
 
 
 def _publishes_nonsense(rank: int, calls: Any) -> Any:
-    """The last rank says that its rows for each lane begin where no row can be."""
+    """The last rank says that all its rows are for the first one."""
     if rank == RANKS - 1:
         real = portable.DispatchSteps.publish
 
-        def publish(steps: portable.DispatchSteps) -> None:
-            real(steps)
-            steps.views().table[steps.own, 3:] += 1_000_000
+        def publish(steps: portable.DispatchSteps, views: Any) -> None:
+            real(steps, views)
+            views.own_lanes[:] = 0
 
         with mock.patch.object(portable.DispatchSteps, "publish", publish):
             return worlds.dispatch(rank, calls)
     return worlds.dispatch(rank, calls)
 
 
-@pytest.mark.parametrize("others", [worlds.NATIVE, worlds.PORTABLE])
-def test_sizes_from_shared_memory_are_checked_before_use(others: dict[str, str]):
-    with worlds.world(RANKS, environments=[others, others, worlds.PORTABLE]) as world:
+@pytest.mark.parametrize("receiver", [worlds.NATIVE, worlds.PORTABLE])
+def test_more_rows_than_there_can_be_name_who_published_them(receiver: dict[str, str]):
+    """With an expert per rank, which all tokens choose, a rank gets one row of each token."""
+    everybody = torch.arange(RANKS, dtype=torch.int32).repeat(4, 1)
+    calls = make_calls(expert_ids=everybody, moe_expert_num=RANKS)
+    with worlds.world(RANKS, environments=[receiver, receiver, worlds.PORTABLE]) as world:
         works(world)
-        for outcome in world.outcomes(_publishes_nonsense, make_calls()):
+        first, *_ = world.outcomes(_publishes_nonsense, calls)
+        assert isinstance(first, PeerError)
+        assert f"rank {RANKS - 1} published rows that cannot be" in str(first)
+        assert first.ranks == (RANKS - 1,)
+        first, *others = world.outcomes(worlds.dispatch, calls)
+        assert "cannot be used any more" in str(first)
+        for outcome in others:
             assert isinstance(outcome, PeerError)
-            assert f"rank {RANKS - 1} published rows that cannot be" in str(outcome)
-            assert outcome.ranks == (RANKS - 1,)
-        for outcome in world.outcomes(worlds.dispatch, make_calls()):
-            assert "cannot be used any more" in str(outcome)
+            assert outcome.ranks == (0,)
 
 
 def _sends_a_block_of_nonsense(rank: int, back: Any) -> Any:

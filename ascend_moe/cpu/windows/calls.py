@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Final, NoReturn
@@ -125,9 +125,7 @@ class FastCall:
         ]
         self._attributes = attributes_of[self.op](call)
         self._performance_info = names.index("performance_info")
-        self.inputs: Mapping[str, Tensor] = {}
-        self.outputs: Sequence[Tensor] = ()
-        """Of the call that is being made, for `portable`."""
+        self._portable: portable.Steps | None = None
         self._repeat: Repeat | None = None
         if native is None:
             self._portable = portable.STEPS[self.op](self)
@@ -203,16 +201,17 @@ class FastCall:
         """With addresses that are filled in."""
         words = self._words
         outputs, kept = warm.take(self._sets)
-        words[self._first_output : self._first_output + len(outputs)] = kept.addresses
         before = kept.rows
         if self._rows_before >= 0:
             words[self._rows_before] = before
             kept.rows = self.specs[0].shape[0]  # should the call fail
         first = self._begin(tensors)
-        if self.windows.native is None:
-            self.outputs = outputs
-            given: Any = tensors
-            self.inputs = {name: given[index].contiguous() for name, index in self._given}
+        if self._portable is None:
+            words[self._first_output : self._first_output + len(outputs)] = kept.addresses
+        else:
+            given: Any = self._tensors.contiguous(tensors)
+            inputs = {name: given[index] for name, index in self._given}
+            self._portable.take(inputs, outputs, kept.arrays)
         try:
             code = self._step(self._argument)
             if code == Code.INVALID:
@@ -226,8 +225,7 @@ class FastCall:
             self._failed(error, first)
             raise
         finally:
-            if self.windows.native is None:
-                self.inputs, self.outputs = {}, ()
+            if self._portable is not None:
                 self._portable.forget()
         if self._rows_before >= 0:
             kept.rows = self._rows_written()

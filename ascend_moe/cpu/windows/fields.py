@@ -52,7 +52,7 @@ class DispatchFields(CallFields):
         *_words("rows_before rows_received"),
         *_words("hidden element row_bytes quantised smooth carries_scales handle_of_a2"),
         *_words("token_nums_type max_rows layout_rows_per_token"),
-        *_words("rows_at scales_at weights_at table_at pairs_at"),
+        *_words("rows_at scales_at weights_at given_at lanes_at"),
     ]
 
 

@@ -10,6 +10,7 @@ import os
 import select
 import time
 import weakref
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn
@@ -116,8 +117,9 @@ class Windows:
         self.fields = GroupFields(control.address, self.ranks, self.rank)
         self.address = ctypes.addressof(self.fields)
         self.native = native()
-        self.chosen: tuple[object, ...] = ()
-        """The last legal ``expert_ids``, and of how many experts: for `portable`, which checks them once."""
+        self.chosen: portable.Choice | None = None
+        self.handles: deque[portable.Handle] = deque(maxlen=portable.HANDLES_KEPT)
+        """The last legal choice, and the rows of the last dispatches: for `portable`, which looks at them once."""
         self.barrier = 0
         """The last barrier that this rank passed, or posted for (`owed`)."""
         self.areas = {name: Area() for name in ("dispatch", "combine", "exchange")}

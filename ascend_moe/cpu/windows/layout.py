@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 from ascend_moe.contract.shapes import World
 
-SENT_WORDS = 5
-"""Rows; and where they lie in shared memory of the sender: number, descriptor, offset, size, or zeros."""
+SENT_WORDS = 6
+"""Rows; where they lie in shared memory of the sender (number, descriptor, offset, size, or zeros); and the barrier of
+the dispatch that they all belong to, with nothing changed in its handle. 0: that is not known."""
 
 
 class Sizes(NamedTuple):
@@ -21,11 +22,6 @@ class Sizes(NamedTuple):
     topk: int
     row_bytes: int
     """Of a row as it travels."""
-
-    @property
-    def lanes(self) -> int:
-        """Experts as a sender sees them: MoE experts, then shared experts."""
-        return self.world.moe_expert_num + self.world.shared_expert_num
 
     @property
     def slots(self) -> int:
@@ -43,13 +39,13 @@ class Sizes(NamedTuple):
 
 
 class DispatchLayout(NamedTuple):
-    """Offsets of the rows, their scales, the tokens' weights, the lanes' tables and the pairs; and the end."""
+    """Offsets of the rows, their scales, the tokens' weights, what each rank gives, and the lanes; and the end."""
 
     rows_at: int
     scales_at: int
     weights_at: int
-    table_at: int
-    pairs_at: int
+    given_at: int
+    lanes_at: int
     end: int
 
     @classmethod
@@ -62,8 +58,8 @@ class DispatchLayout(NamedTuple):
                 rows * sizes.row_bytes,
                 rows * 4,
                 tokens * sizes.topk * 4,
-                ranks * (sizes.lanes + 3) * 4,
-                tokens * sizes.slots * 8,
+                ranks * 8,
+                tokens * sizes.slots * 4,
             )
         )
 

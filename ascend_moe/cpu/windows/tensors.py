@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ascend_moe.cpu.eager import is_plain
+from ascend_moe.cpu.eager import guard_of, is_plain
 
 Tensors = tuple[Tensor | None, ...]
 """All of a call, in the order of ``contract.signature``."""
@@ -41,13 +42,27 @@ class Expectation:
         self.strided = not all(kind is None or kind.contiguous for kind in self.kinds)
         self._given = [(index, kind) for index, kind in enumerate(self.kinds) if kind is not None]
         self._absent = [index for index, kind in enumerate(self.kinds) if kind is None]
-        self._copies: list[Tensor] = []
+        self._addressed = [(i, words[i]) for i, _ in self._given if words[i] >= 0]
+        self._copies: Tensors = ()
+        self._pick = itemgetter(*(index for index, _ in self._given))
+        """At least two: both operators require more than one."""
+        self._guard: Any = None
+        """Says of tensors like those of the last call at once that they are."""
 
     def met_by(self, tensors: Tensors) -> bool:
         """Whether these tensors are of this kind; then `take` has taken them."""
         for index in self._absent:
             if tensors[index] is not None:
                 return False
+        guard = self._guard
+        if guard is None or not guard.check(*self._pick(tensors)):
+            if not self._one_by_one(tensors):
+                return False
+            self._guard = guard_of(self._pick(tensors))
+        self.take(tensors)
+        return True
+
+    def _one_by_one(self, tensors: Tensors) -> bool:
         for index, kind in self._given:
             tensor: Any = tensors[index]
             if not (
@@ -58,19 +73,23 @@ class Expectation:
                 and not tensor.requires_grad
             ):
                 return False
-        self.take(tensors)
         return True
 
     def take(self, tensors: Tensors) -> None:
         """Fills in the addresses; they are good as long as the tensors live, until the next call."""
-        self._copies.clear()
-        for index, _ in self._given:
-            word, tensor = self.words[index], tensors[index]
-            if word >= 0 and tensor is not None:
-                if self.strided:
-                    tensor = tensor.contiguous()
-                    self._copies.append(tensor)
-                self._call[word] = tensor.data_ptr()
+        if not self._addressed:
+            return
+        found = self.contiguous(tensors)
+        self._copies = found if self.strided else ()  # nobody else's tensors are kept
+        for index, word in self._addressed:
+            tensor: Any = found[index]
+            self._call[word] = tensor.data_ptr()
+
+    def contiguous(self, tensors: Tensors) -> Tensors:
+        """The same, where they are not contiguous copied."""
+        if not self.strided:
+            return tensors
+        return tuple(tensor if tensor is None else tensor.contiguous() for tensor in tensors)
 
 
 def addresses_of(names: Sequence[str], where: Mapping[str, int]) -> list[int]:

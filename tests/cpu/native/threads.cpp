@@ -132,9 +132,9 @@ void serve(World& world, int64_t rank, int64_t calls, unsigned seed) {
             op.token_nums_type = 1;
             op.max_rows = most;
             op.layout_rows_per_token = 1;
-            op.table_at = world.ranks * kMaxBs * op.row_bytes;
-            op.pairs_at = op.table_at + world.ranks * (op.lanes() + 3) * 4 + 64;
-            op.scales_at = op.weights_at = op.pairs_at;
+            op.given_at = world.ranks * kMaxBs * op.row_bytes;
+            op.lanes_at = op.given_at + world.ranks * 8;
+            op.scales_at = op.weights_at = op.lanes_at;
             run(op, areas[0], barrier, halves);
             for (int64_t row = 0; row < op.rows_received; ++row) {
                 for (int64_t i = 0; i < kHidden; i += 31) {

@@ -1,7 +1,9 @@
 // Dispatch: a rank publishes its tokens and who wants them; receivers fetch rows in final order.
 //
 // A *lane* is an expert as a sender sees it: MoE expert e is lane e, shared expert s lane E + s. A
-// sender sorts its pairs (token, slot) by lane; a receiver then finds its rows as neighbours.
+// *place* is (source, token, slot), counted through. A sender writes for each of its places which
+// lane its token takes there, -1: none. A receiver's rows are the places with its lanes, by lane
+// and then by place: that is the final order. Nothing that a peer writes is an address or a size.
 #pragma once
 
 #include <vector>
@@ -22,15 +24,14 @@ struct Dispatch : Call {
     int64_t token_nums_type, max_rows;
     int64_t layout_rows_per_token;
     // offsets in the area; each is an array with an equal share per rank
-    int64_t rows_at, scales_at, weights_at, table_at, pairs_at;
+    int64_t rows_at, scales_at, weights_at, given_at, lanes_at;
 
-    int64_t lanes() const { return moe_experts + shared_experts; }
+    int64_t places_per_rank() const { return max_bs * slots(); }
     int64_t rows_per_rank() const { return max_bs * layout_rows_per_token; }
-    // has weights, rows by pair, then where each lane begins
-    int32_t* table(int64_t rank) const { return at<int32_t>(table_at) + rank * (lanes() + 3); }
-    int32_t* begin(int64_t rank) const { return table(rank) + 2; }
-    int32_t* pairs(int64_t rank) const {
-        return at<int32_t>(pairs_at) + 2 * rank * max_bs * slots();
+    // has weights; rows by place, not by token
+    int32_t* given(int64_t rank) const { return at<int32_t>(given_at) + 2 * rank; }
+    int32_t* lanes(int64_t rank) const {
+        return at<int32_t>(lanes_at) + rank * places_per_rank();
     }
     char* row(int64_t rank, int64_t index) const {
         return at<char>(rows_at) + (rank * rows_per_rank() + index) * row_bytes;
@@ -43,15 +44,14 @@ struct Dispatch : Call {
     void publish() {
         const int64_t own = ranks().rank;
         const Active active(*this);
-        const auto* id = pointer<const int32_t>(ids);
-        table(own)[0] = expert_scales != 0;
-        table(own)[1] = smooth != 0;
-        sort_pairs(active, id);
+        given(own)[0] = expert_scales != 0;
+        given(own)[1] = smooth != 0;
+        write_lanes(active);
         if (!quantised) {
             memcpy(row(own, 0), pointer<void>(x), bs * row_bytes);
             if (carries_scales) memcpy(scale(own), pointer<void>(scales), bs * sizeof(float));
         } else if (smooth) {
-            quantise_pairs();
+            quantise_places();
         } else {
             quantise_tokens(active);
         }
@@ -60,36 +60,18 @@ struct Dispatch : Call {
         }
     }
 
-    // Counting sort of (token, slot) by lane.
-    void sort_pairs(const Active& active, const int32_t* id) const {
-        thread_local std::vector<int32_t> next;
-        next.assign(lanes() + 1, 0);
+    void write_lanes(const Active& active) const {
+        const auto* id = pointer<const int32_t>(ids);
+        int32_t* lane = lanes(ranks().rank);
         for (int64_t token = 0; token < bs; ++token) {
-            for (int64_t k = 0; k < topk; ++k) {
-                const int32_t expert = id[token * topk + k];
-                if (active(token, k) && expert < moe_experts) ++next[expert + 1];
+            for (int64_t k = 0; k < topk; ++k, ++id) {
+                *lane++ = active(token, k) && *id < moe_experts ? *id : -1;
             }
-            if (shared_experts && active.any(token)) {
-                for (int64_t s = 0; s < shared_experts; ++s) ++next[moe_experts + s + 1];
+            for (int64_t s = 0; s < shared_experts; ++s) {
+                *lane++ = active.any(token) ? static_cast<int32_t>(moe_experts + s) : -1;
             }
         }
-        for (int64_t lane = 0; lane < lanes(); ++lane) next[lane + 1] += next[lane];
-        memcpy(begin(ranks().rank), next.data(), (lanes() + 1) * sizeof(int32_t));
-        int32_t* to = pairs(ranks().rank);
-        const auto put = [&](int64_t lane, int64_t token, int64_t slot) {
-            int32_t* pair = to + 2 * next[lane]++;
-            pair[0] = static_cast<int32_t>(token);
-            pair[1] = static_cast<int32_t>(slot);
-        };
-        for (int64_t token = 0; token < bs; ++token) {
-            for (int64_t k = 0; k < topk; ++k) {
-                const int32_t expert = id[token * topk + k];
-                if (active(token, k) && expert < moe_experts) put(expert, token, k);
-            }
-            if (shared_experts && active.any(token)) {
-                for (int64_t s = 0; s < shared_experts; ++s) put(moe_experts + s, token, topk + s);
-            }
-        }
+        for (int64_t none = (max_bs - bs) * slots(); none; --none) *lane++ = -1;
     }
 
     void quantise_tokens(const Active& active) const {
@@ -105,108 +87,130 @@ struct Dispatch : Call {
         }
     }
 
-    // With smooth factors a row belongs to a pair: the factors are those of its expert.
-    void quantise_pairs() const {
+    // With smooth factors a row belongs to a place: the factors are those of its expert.
+    void quantise_places() const {
         const int64_t own = ranks().rank;
         thread_local std::vector<float> scratch;
         scratch.resize(hidden);
         const auto* from = pointer<const uint16_t>(x);
         const auto* factors = pointer<const float>(scales);
         const bool bf16 = element == static_cast<int64_t>(Element::kBf16);
-        for (int64_t lane = 0; lane < lanes(); ++lane) {
+        for (int64_t place = 0; place < bs * slots(); ++place) {
+            const int64_t lane = lanes(own)[place];
+            if (lane < 0) continue;
             // shared experts come first in `scales`
             const int64_t at = lane < moe_experts ? shared_experts + lane : lane - moe_experts;
             const float* smoothing = factors + at * hidden;
-            for (int32_t pair = begin(own)[lane]; pair < begin(own)[lane + 1]; ++pair) {
-                auto* to = reinterpret_cast<int8_t*>(row(own, pair));
-                const uint16_t* source = from + pairs(own)[2 * pair] * hidden;
-                scale(own)[pair] =
-                    bf16 ? quantise_smooth_bf16(to, source, smoothing, scratch.data(), hidden)
-                         : quantise_smooth_fp16(to, source, smoothing, scratch.data(), hidden);
-            }
+            auto* to = reinterpret_cast<int8_t*>(row(own, place));
+            const uint16_t* source = from + place / slots() * hidden;
+            scale(own)[place] =
+                bf16 ? quantise_smooth_bf16(to, source, smoothing, scratch.data(), hidden)
+                     : quantise_smooth_fp16(to, source, smoothing, scratch.data(), hidden);
         }
     }
 
-    // The lane of `source` that arrives here for the local expert; -1: none.
-    int64_t lane_here(int64_t expert, int64_t source) const {
-        const int64_t own = ranks().rank;
-        if (own >= shared_ranks) return (own - shared_ranks) * local_experts + expert;
-        if (source % replicas != own % replicas) return -1;
-        return moe_experts + own / replicas;
-    }
+    // A place of `source` that is a row here, and its number; the lane counts from the first here.
+    struct Found {
+        int32_t source, place, lane, row;
+    };
 
-    int64_t receive() {
-        const int64_t own = ranks().rank, sources = ranks().ranks;
-        const int64_t experts = own < shared_ranks ? 1 : local_experts;
+    // All rows of this rank, by place. Fills in `rows_received` and the counts of the outputs.
+    const Found* find_rows() {
+        const int64_t own = ranks().rank, sources = ranks().ranks, places = places_per_rank();
+        const bool shares = own < shared_ranks;
+        const int64_t experts = shares ? 1 : local_experts;
+        const auto here = static_cast<uint32_t>(experts);
+        const auto first = static_cast<uint32_t>(shares ? moe_experts + own / replicas
+                                                        : (own - shared_ranks) * local_experts);
+        thread_local std::vector<Found> found;
+        thread_local std::vector<int32_t> number;  // by lane and source: rows, then the first row
+        number.assign(experts * sources, 0);
+        if (found.size() < static_cast<size_t>(sources * places)) found.resize(sources * places);
+        int64_t count = 0;
+        for (int64_t source = 0; source < sources; ++source) {
+            if (shares && source % replicas != own % replicas) continue;
+            const int32_t* lane = lanes(source);
+            for (int64_t place = 0; place < places; ++place) {
+                const uint32_t local = static_cast<uint32_t>(lane[place]) - first;
+                found[count] = {static_cast<int32_t>(source), static_cast<int32_t>(place),
+                                static_cast<int32_t>(local), 0};
+                count += local < here;
+            }
+        }
+        rows_received = count;
+        for (int64_t i = 0; i < count; ++i) ++number[found[i].lane * sources + found[i].source];
         auto* prefix = pointer<int32_t>(counts);
         auto* nums = pointer<int64_t>(token_nums);
-        const int64_t most_pairs = max_bs * slots();
-        int64_t received = 0;
+        int32_t received = 0;
         for (int64_t expert = 0; expert < experts; ++expert) {
-            const int64_t before = received;
+            const int32_t before = received;
             for (int64_t source = 0; source < sources; ++source) {
-                const int64_t lane = lane_here(expert, source);
-                if (lane >= 0) {
-                    const int32_t from = begin(source)[lane], to = begin(source)[lane + 1];
-                    if (from < 0 || to < from || to > most_pairs) return corrupt(source);
-                    received += to - from;
-                    if (received > max_rows) return corrupt(source);
-                }
-                prefix[expert * sources + source] = static_cast<int32_t>(received);
+                int32_t& rows = number[expert * sources + source];
+                const int32_t begin = received;
+                received += rows;
+                rows = begin;
+                prefix[expert * sources + source] = received;
             }
             nums[expert] = token_nums_type ? received - before : received;
         }
-        rows_received = received;
-        if (tp_counts) *pointer<int32_t>(tp_counts) = static_cast<int32_t>(received);
-        const bool around_caches = received * row_bytes * sources > cache_bytes;
-        int64_t at = 0;
-        for (int64_t expert = 0; expert < experts; ++expert) {
-            for (int64_t source = 0; source < sources; ++source) {
-                const int64_t lane = lane_here(expert, source);
-                if (lane < 0) continue;
-                const int32_t from = begin(source)[lane], to = begin(source)[lane + 1];
-                for (int32_t pair = from; pair < to; ++pair, ++at) {
-                    if (!fetch(source, pair, at, around_caches)) return corrupt(source);
-                }
-            }
+        for (int64_t i = 0; i < count; ++i) {
+            found[i].row = number[found[i].lane * sources + found[i].source]++;
         }
+        return found.data();
+    }
+
+    int64_t receive() {
+        const Found* found = find_rows();
+        const int64_t received = rows_received;
+        if (received > max_rows) return too_many(found);
+        if (tp_counts) *pointer<int32_t>(tp_counts) = static_cast<int32_t>(received);
+        const bool around_caches = received * row_bytes * ranks().ranks > cache_bytes;
+        for (int64_t i = 0; i < received; ++i) fetch(found[i], around_caches);
         if (around_caches) finish_streaming();
         if (handle_of_a2) write_ordinals();
         clear_behind(received);
         return kDone;
     }
 
-    bool fetch(int64_t source, int32_t pair, int64_t at, bool around_caches) const {
-        const int32_t token = pairs(source)[2 * pair], slot = pairs(source)[2 * pair + 1];
-        if (token < 0 || token >= max_bs || slot < 0 || slot >= slots()) return false;
-        const int64_t index = table(source)[1] ? pair : token;
-        if (index >= rows_per_rank()) return false;
+    void fetch(const Found& one, bool around_caches) const {
+        const int64_t source = one.source, at = one.row;
+        const int64_t token = one.place / slots(), slot = one.place % slots();
+        const int64_t index = layout_rows_per_token > 1 && given(source)[1] ? one.place : token;
         copy_row(pointer<char>(expand_x) + at * row_bytes, row(source, index), row_bytes,
                  around_caches);
         if (carries_scales) pointer<float>(dynamic_scales)[at] = scale(source)[index];
         if (expand_scales) {
-            const bool weighted = table(source)[0] && slot < topk;
+            const bool weighted = given(source)[0] && slot < topk;
             pointer<float>(expand_scales)[at] =
                 weighted ? weight(source)[token * topk + slot] : 0.0f;
         }
         if (!handle_of_a2) {
             int32_t* triple = pointer<int32_t>(assist_info) + 3 * at;
             triple[0] = static_cast<int32_t>(source);
-            triple[1] = token;
-            triple[2] = slot;
+            triple[1] = static_cast<int32_t>(token);
+            triple[2] = static_cast<int32_t>(slot);
         }
-        return true;
+    }
+
+    // More rows than there can be: the rank that sends most of them is wrong.
+    int64_t too_many(const Found* found) {
+        std::vector<int64_t> rows(ranks().ranks);
+        detail = 0;
+        for (int64_t i = 0; i < rows_received; ++i) {
+            if (++rows[found[i].source] > rows[detail]) detail = found[i].source;
+        }
+        return kCorrupt;
     }
 
     // A2: for each pair, how many earlier pairs this rank sends to the same expert.
     void write_ordinals() const {
         auto* ordinals = pointer<int32_t>(assist_info);
-        memset(ordinals, 0, bs * topk * sizeof(int32_t));
-        const int64_t own = ranks().rank;
-        for (int64_t lane = 0; lane < moe_experts; ++lane) {
-            for (int32_t pair = begin(own)[lane]; pair < begin(own)[lane + 1]; ++pair) {
-                const int32_t* which = pairs(own) + 2 * pair;
-                ordinals[which[0] * topk + which[1]] = pair - begin(own)[lane];
+        const int32_t* lane = lanes(ranks().rank);
+        thread_local std::vector<int32_t> sent;
+        sent.assign(moe_experts, 0);
+        for (int64_t token = 0; token < bs; ++token, lane += slots()) {
+            for (int64_t k = 0; k < topk; ++k) {
+                *ordinals++ = lane[k] < 0 ? 0 : sent[lane[k]]++;
             }
         }
     }
@@ -225,11 +229,6 @@ struct Dispatch : Call {
         if (!handle_of_a2) {
             memset(pointer<int32_t>(assist_info) + 3 * received, 0, 3 * more * sizeof(int32_t));
         }
-    }
-
-    int64_t corrupt(int64_t source) {
-        detail = source;
-        return kCorrupt;
     }
 };
 

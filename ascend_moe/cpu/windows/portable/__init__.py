@@ -4,9 +4,10 @@ A call of Python costs as much as copying a row, so what decides the speed is ho
 rows at once, what stays the same is laid out once for a kind of call, and buffers are kept, because touching a fresh
 page costs more than filling it.
 
+``choice``    what is remembered of the last calls: the tokens' choices, and the rows of a dispatch
 ``barrier``   arriving, waiting and waking, by the futex system call
 ``steps``     what both operators do: check, post, publish, meet, compare, receive
-``dispatch``  lists of who wants which token, rows fetched in final order
+``dispatch``  who wants which token, rows fetched in final order
 ``combine``   rows pushed home, and found there
 ``total``     the weighted sum over a token's rows
 ``arrays``    rows and memory as numpy sees them
@@ -15,10 +16,21 @@ page costs more than filling it.
 from typing import Final
 
 from ascend_moe.cpu.windows.portable.barrier import arrive, wait
+from ascend_moe.cpu.windows.portable.choice import HANDLES_KEPT, Choice, Handle
 from ascend_moe.cpu.windows.portable.combine import CombineSteps
 from ascend_moe.cpu.windows.portable.dispatch import DispatchSteps
 from ascend_moe.cpu.windows.portable.steps import Steps
 
 STEPS: Final = {"dispatch": DispatchSteps, "combine": CombineSteps}
 
-__all__ = ["STEPS", "CombineSteps", "DispatchSteps", "Steps", "arrive", "wait"]
+__all__ = [
+    "HANDLES_KEPT",
+    "STEPS",
+    "Choice",
+    "CombineSteps",
+    "DispatchSteps",
+    "Handle",
+    "Steps",
+    "arrive",
+    "wait",
+]

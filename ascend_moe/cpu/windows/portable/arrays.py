@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+copy: Final = ctypes.memmove
+"""(to, from, bytes): addresses, or bytes to copy from. Costs a fraction of what an assignment of arrays does."""
 
 
 def array(half: Tensor, offset: int, dtype: torch.dtype, shape: tuple[int, ...]) -> Tensor:
@@ -17,14 +21,17 @@ def array(half: Tensor, offset: int, dtype: torch.dtype, shape: tuple[int, ...])
     return half[offset : offset + size].view(dtype).view(shape)
 
 
-def whole_rows(rows: Tensor) -> NDArray[np.void]:
+def bytes_of(tensor: Tensor | None, count: int) -> bytes:
+    """The first bytes of a contiguous tensor; of none there are none."""
+    return b"" if tensor is None else ctypes.string_at(tensor.data_ptr(), count)
+
+
+def whole_rows(rows: NDArray[Any]) -> NDArray[np.void]:
     """(n,) from contiguous (n, H), without a copy: each row one element, moved by one memcpy."""
-    width = rows.shape[1] * rows.itemsize
-    found: NDArray[Any] = rows.view(torch.uint8).numpy().view(f"V{width}")[:, 0]
+    found: NDArray[np.void] = rows.view(f"V{rows.shape[1] * rows.itemsize}")[:, 0]
     return found
 
 
-def pairs_as_words(pairs: NDArray[np.int32]) -> NDArray[np.int64]:
-    """(...,) from (..., 2): both numbers of a pair in one word."""
-    words: NDArray[np.int64] = pairs.view(np.int64)[..., 0]
-    return words
+def whole_rows_of(tensor: Tensor, count: int) -> NDArray[np.void]:
+    """The same of the first ``count`` rows of a contiguous tensor of 16-bit elements."""
+    return whole_rows(tensor.view(torch.int16).numpy()[:count])

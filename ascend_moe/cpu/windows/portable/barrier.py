@@ -6,9 +6,8 @@ import ctypes
 import platform
 import threading
 import time
+from functools import lru_cache
 from typing import Any, Final
-
-import numpy as np
 
 from ascend_moe.cpu.windows.control import Control
 
@@ -47,9 +46,9 @@ def wait(control: Control, barrier: int, microseconds: int) -> bool:
     if _reached(seen, number):
         _fence_but_on_x86()
         return True
-    end = time.monotonic_ns() + microseconds * 1000
-    address = ctypes.c_void_p(control.generation_address)
     left = microseconds * 1000
+    end = time.monotonic_ns() + left
+    address = ctypes.c_void_p(control.generation_address)
     while True:
         if left <= 0:
             return complete_if_all_arrived(control, number)
@@ -57,8 +56,7 @@ def wait(control: Control, barrier: int, microseconds: int) -> bool:
             time.sleep(_POLL_S)
             complete_if_all_arrived(control, number)
         else:
-            limit = ctypes.byref(_Timespec(*divmod(left, 10**9)))
-            _syscall(_NUMBER, address, _FUTEX_WAIT, ctypes.c_int32(seen), limit, None, 0)
+            _syscall(_NUMBER, address, _FUTEX_WAIT, ctypes.c_int32(seen), _limit(left), None, 0)
         seen = int(generation[0])
         if _reached(seen, number):
             _fence_but_on_x86()  # the number before what it stands for
@@ -68,8 +66,11 @@ def wait(control: Control, barrier: int, microseconds: int) -> bool:
 
 def complete_if_all_arrived(control: Control, number: int) -> bool:
     """Lets all go on if all are there; every rank may do so. Only then is anybody woken."""
-    if (control.flags - np.int32(number)).min() < 0:
-        return False
+    flags = control.flags.tolist()
+    if flags.count(number) < len(flags):  # else there is nothing to compare one by one
+        for flag in flags:
+            if not _reached(flag, number):
+                return False
     _fence_but_on_x86()  # the flags before the number, and before what the ranks published
     control.generation[0] = number
     if _SYS_FUTEX is not None:
@@ -78,9 +79,18 @@ def complete_if_all_arrived(control: Control, number: int) -> bool:
     return True
 
 
+@lru_cache(maxsize=4)
+def _limit(nanoseconds: int) -> Any:
+    """For the system call, which only reads it."""
+    return ctypes.byref(_Timespec(*divmod(nanoseconds, 10**9)))
+
+
 def _fence() -> None:
-    """Nothing before it is seen after what follows it, by any rank: futex begins with a full barrier of the machine."""
-    if _SYS_FUTEX is None:
+    """Nothing before it is seen after what follows it, by any rank.
+
+    On x86 every change of a lock is a full barrier of the machine; elsewhere futex begins with one.
+    """
+    if _IN_ORDER or _SYS_FUTEX is None:
         with _lock:
             return
     _syscall(_NUMBER, _ITS_ADDRESS, _FUTEX_WAKE_HERE, _ONE, None, None, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ascend_moe.cpu.windows.fields import Code
-from ascend_moe.cpu.windows.portable.arrays import array, pairs_as_words
+from ascend_moe.cpu.windows.portable.arrays import array, copy, whole_rows
+from ascend_moe.cpu.windows.portable.choice import Handle
 from ascend_moe.cpu.windows.portable.steps import Steps
 from ascend_moe.reference.quant import quantise_rows
 from ascend_moe.reference.routing import ordinals_at_sender
@@ -22,192 +24,228 @@ _BLOCK_ELEMENTS = 1 << 17
 class _Views(NamedTuple):
     rows: Tensor
     """(all ranks' rows, H)."""
+    whole_rows: NDArray[np.void]
+    """The same, each one element."""
     scales: NDArray[np.float32]
     """(all ranks' rows,)."""
     weights: NDArray[np.float32]
     """(ranks, max BS, K)."""
-    table: NDArray[np.int32]
-    """(ranks, 2 + lanes + 1): has weights, rows by pair, then where each lane begins."""
-    pairs: NDArray[np.int64]
-    """(ranks, max BS * slots): token and slot in one word."""
+    given: NDArray[np.int32]
+    """(ranks, 2): has weights; rows by place, not by token."""
+    lanes: NDArray[np.uint32]
+    """(all places,)."""
+    own_lanes: NDArray[np.int32]
+    """(max BS, slots): of this rank."""
+    own_rows_at: int
+    own_lanes_at: int
+    """Addresses."""
+
+    def put(self, at: slice | NDArray[np.int64], rows: Tensor, scales: Tensor) -> None:
+        """Publishes quantised rows."""
+        self.rows[at if isinstance(at, slice) else torch.from_numpy(at)] = rows
+        self.scales[at] = scales.numpy()
 
 
 class DispatchSteps(Steps):
-    """A lane is an expert as a sender sees it; a sender sorts its pairs by lane, so each receiver's are neighbours."""
+    """A place is (source, token, slot), a lane an expert; this rank's rows are sorted by lane, then by place."""
 
     def __init__(self, call: Any) -> None:
         super().__init__(call)
-        fields, ranks = self.fields, self.ranks
-        self.lanes = fields.moe_experts + fields.shared_experts
-        self._lane_type = (
-            np.int16 if self.lanes < 1 << 15 else np.int64
-        )  # numpy sorts int16 by radix
-        token, slot = np.indices((fields.bs, self.slots), dtype=np.int32).reshape(2, -1)
-        self._every_pair_in_words = pairs_as_words(np.stack([token, slot], axis=1))
-        self._pair_limits = np.array([fields.max_bs, self.slots], np.uint32)
-        self._sources = np.tile(np.arange(ranks), max(fields.local_experts, 1))
-        """Of the segments that arrive here: by local expert, then by source."""
+        fields, ranks, own = self.fields, self.ranks, self.own
+        self._places_per_rank = fields.max_bs * self.slots
+        places = ranks * self._places_per_rank
+        shares = own < fields.shared_ranks
+        self._experts = 1 if shares else fields.local_experts
+        self._experts_here = np.uint32(self._experts)
+        self._first_lane = np.uint32(
+            fields.moe_experts + own // fields.replicas
+            if shares
+            else (own - fields.shared_ranks) * fields.local_experts
+        )
+        source = np.arange(places) // self._places_per_rank
+        self._from_others = source % fields.replicas != own % fields.replicas if shares else None
+        """Places of the sources whose rows go to another replica of a shared expert."""
+        self._bits = max(places - 1, 1).bit_length()
+        self._every_place = (1 << self._bits) - 1
+        ends = np.arange(1, ranks + 1) * self._places_per_rank
+        starts = np.arange(self._experts)[:, None] << self._bits
+        self._segment_ends = (starts + ends).reshape(-1)
+        """By local expert, then by source; a row is (local expert << bits) + place."""
+        self._local = np.empty(places, np.uint32)
+        self._is_here = np.empty(places, np.bool_)
+        self._triples = _triples(ranks, fields.max_bs, self.slots)
+        self._x_bytes = fields.bs * fields.row_bytes
 
     def _cut(self, half: Tensor) -> _Views:
-        fields, ranks = self.fields, self.ranks
+        fields, ranks, own, places = self.fields, self.ranks, self.own, self._places_per_rank
         self.rows_per_rank = fields.max_bs * fields.layout_rows_per_token
-        dtype = self.call.outputs[0].dtype
-        rows, pairs = ranks * self.rows_per_rank, fields.max_bs * self.slots
+        dtype = self.outputs[0].dtype
+        shape = (ranks * self.rows_per_rank, fields.hidden)
         weights = (ranks, fields.max_bs, self.topk)
-        at = fields.pairs_at
+        rows = array(half, fields.rows_at, dtype, shape)
+        lanes = array(half, fields.lanes_at, torch.int32, (ranks * places,))
+        own_lanes = lanes[own * places : (own + 1) * places]
         return _Views(
-            rows=array(half, fields.rows_at, dtype, (rows, fields.hidden)),
-            scales=array(half, fields.scales_at, torch.float32, (rows,)).numpy(),
+            rows=rows,
+            whole_rows=whole_rows(rows.view(torch.int8).numpy()),
+            scales=array(half, fields.scales_at, torch.float32, shape[:1]).numpy(),
             weights=array(half, fields.weights_at, torch.float32, weights).numpy(),
-            table=array(half, fields.table_at, torch.int32, (ranks, self.lanes + 3)).numpy(),
-            pairs=pairs_as_words(array(half, at, torch.int32, (ranks, pairs, 2)).numpy()),
+            given=array(half, fields.given_at, torch.int32, (ranks, 2)).numpy(),
+            lanes=lanes.numpy().view(np.uint32),
+            own_lanes=own_lanes.view(fields.max_bs, self.slots).numpy(),
+            own_rows_at=rows.data_ptr() + own * self.rows_per_rank * fields.row_bytes,
+            own_lanes_at=own_lanes.data_ptr(),
         )
 
     def valid(self) -> bool:
-        return self.choices_are_legal()
+        return self.choose()
 
-    def publish(self) -> None:
-        fields, views, own, inputs = self.fields, self.views(), self.own, self.call.inputs
+    def publish(self, views: _Views) -> None:
+        fields, own, inputs = self.fields, self.own, self.inputs
         x, expert_scales = inputs["x"], inputs.get("expert_scales")
-        lane = self._lane_of_pairs()
-        order = np.argsort(lane, kind="stable")
-        table = views.table[own]
-        table[0], table[1], table[2] = expert_scales is not None, fields.smooth, 0
-        np.cumsum(np.bincount(lane, minlength=self.lanes + 1)[: self.lanes], out=table[3:])
-        sent = order[: table[-1]]
-        views.pairs[own, : len(sent)] = self._every_pair_in_words[sent]
+        views.given[own] = expert_scales is not None, fields.smooth
+        self._publish_lanes(views)
         first = own * self.rows_per_rank
         if fields.smooth:
-            at = lane[sent].astype(np.int64)  # shared experts come first in `scales`
-            factors = np.where(
-                at < fields.moe_experts, at + fields.shared_experts, at - fields.moe_experts
-            )
-            token = torch.from_numpy(sent // self.slots)
-            self._quantise(first, x, token, inputs["scales"], torch.from_numpy(factors))
+            self._quantise_places(views, first, x, inputs["scales"])
         elif fields.quantised:
-            self._quantise(first, x)
+            for block in _blocks(len(x), fields.hidden):
+                to = slice(first + block.start, first + block.stop)
+                views.put(to, *quantise_rows(x[block]))
         else:
-            views.rows[first : first + fields.bs].copy_(x)
+            copy(views.own_rows_at, x.data_ptr(), self._x_bytes)
             if fields.carries_scales:
                 views.scales[first : first + fields.bs] = inputs["scales"].numpy()
         if expert_scales is not None:
             views.weights[own, : fields.bs] = expert_scales.numpy()
 
-    def _lane_of_pairs(self) -> NDArray[Any]:
-        """Of each (token, slot); those that are not sent come last."""
+    def _publish_lanes(self, views: _Views) -> None:
+        fields, choice = self.fields, self.choice
+        if fields.bs < fields.max_bs:
+            views.own_lanes[fields.bs :] = -1
+        if choice.travelling is None and not fields.shared_experts:
+            copy(views.own_lanes_at, choice.values[0], self._ids_bytes)
+            return
+        lanes = views.own_lanes[: fields.bs]
+        lanes[:, : self.topk] = choice.ids
+        shared = fields.moe_experts + fields.shared_experts
+        lanes[:, self.topk :] = np.arange(fields.moe_experts, shared)
+        if choice.travelling is not None:
+            lanes[~choice.travelling] = -1
+
+    def _quantise_places(self, views: _Views, first: int, x: Tensor, smooth: Tensor) -> None:
+        """A row for each place that is taken, times the factors of its expert."""
         fields = self.fields
-        travel = self.pairs_that_travel()
-        if travel is self._every_pair and not fields.shared_experts:
-            lanes: NDArray[Any] = self.ids.reshape(-1).astype(self._lane_type)
-            return lanes
-        lane = np.empty((fields.bs, self.slots), self._lane_type)
-        lane[:, : self.topk] = self.ids
-        lane[:, self.topk :] = np.arange(fields.moe_experts, self.lanes)
-        if travel is not self._every_pair:
-            lane[~travel] = self.lanes
-        return lane.reshape(-1)
+        lanes = views.own_lanes.reshape(-1)
+        place = np.flatnonzero(lanes >= 0)
+        lane = lanes[place].astype(np.int64)  # shared experts come first in `scales`
+        moe = lane < fields.moe_experts
+        factors = torch.from_numpy(
+            np.where(moe, lane + fields.shared_experts, lane - fields.moe_experts)
+        )
+        token = torch.from_numpy(place // self.slots)
+        for block in _blocks(len(place), fields.hidden):
+            rows = quantise_rows(x[token[block]], smooth[factors[block]])
+            views.put(first + place[block], *rows)
 
-    def _quantise(
-        self,
-        first: int,
-        x: Tensor,
-        token: Tensor | None = None,
-        smooth: Tensor | None = None,
-        factors: Tensor | None = None,
-    ) -> None:
-        """All tokens; with ``smooth`` the given ones, times the given rows of it."""
-        views, count = self.views(), len(x) if token is None else len(token)
-        step = max(_BLOCK_ELEMENTS // self.fields.hidden, 1)
-        for begin in range(0, count, step):
-            block = slice(begin, min(begin + step, count))
-            if token is None or smooth is None or factors is None:
-                rows, scales = quantise_rows(x[block])
-            else:
-                rows, scales = quantise_rows(x[token[block]], smooth[factors[block]])
-            views.rows[first + block.start : first + block.stop].copy_(rows)
-            views.scales[first + block.start : first + block.stop] = scales.numpy()
-
-    def receive(self) -> int:
-        fields, views = self.fields, self.views()
-        starts = self._starts()
-        counts = starts[1:] - starts[:-1]
-        per_segment = counts.reshape(-1)
-        prefix = per_segment.cumsum()
-        received = int(prefix[-1])
-        wrong = (counts < 0) | (starts[1:] > fields.max_bs * self.slots) | (starts[:-1] < 0)
-        if wrong.any() or received > fields.max_rows:
-            fields.detail = int(wrong.any(axis=0).argmax())
+    def receive(self, views: _Views) -> int:
+        fields = self.fields
+        _, _, _, token_nums, counts, tp_counts, _ = self.arrays
+        places, prefix = self._places_of_rows(views.lanes)
+        received = len(places)
+        if received > fields.max_rows:
+            sources = np.bincount(places // self._places_per_rank)
+            fields.detail = int(sources.argmax())
             return Code.CORRUPT
-        source = np.repeat(self._sources[: len(per_segment)], per_segment)
-        behind = starts[:-1].reshape(-1) - prefix
-        behind += per_segment
-        pair = np.arange(received)
-        pair += np.repeat(behind, per_segment)
-        words = views.pairs.reshape(-1).take(source * (fields.max_bs * self.slots) + pair)
-        pairs = words.view(np.uint32).reshape(-1, 2)
-        if received and (pairs.max(axis=0) >= self._pair_limits).any():
-            bad = (pairs >= self._pair_limits).any(axis=1)
-            fields.detail = int(source[bad.argmax()])
-            return Code.CORRUPT
-        token, slot = pairs.T.astype(np.int64)
-        by_pair = views.table[:, 1] != 0
-        index = np.where(by_pair[source], pair, token) if by_pair.any() else token.copy()
-        index += source * self.rows_per_rank
-        self._lay_out(received, index, source, token, slot)
-        outputs = self.call.outputs
-        outputs[4].numpy()[: prefix.size] = prefix
-        ends = prefix[self.ranks - 1 :: self.ranks]
-        outputs[3].numpy()[:] = counts.sum(axis=1) if fields.token_nums_type else ends
-        if len(outputs[5]):
-            outputs[5][0] = received
+        self._lay_out(views, places)
+        counts[: len(prefix)] = prefix
+        token_nums[:] = prefix[self.ranks - 1 :: self.ranks]
+        if fields.token_nums_type and self._experts > 1:
+            token_nums[1:] -= token_nums[:-1].copy()
+        if len(tp_counts):
+            tp_counts[0] = received
         fields.rows_received = received
         return Code.DONE
 
-    def _starts(self) -> NDArray[np.int64]:
-        """(local experts + 1, ranks): where, among each source's pairs, those for the local experts begin and end."""
-        fields, begin = self.fields, self.views().table[:, 2:]
-        if self.own >= fields.shared_ranks:
-            low = (self.own - fields.shared_ranks) * fields.local_experts
-            return np.array(begin[:, low : low + fields.local_experts + 1].T, np.int64)
-        low = fields.moe_experts + self.own // fields.replicas
-        starts = np.array(begin[:, low : low + 2].T, np.int64)
-        others = np.arange(self.ranks) % fields.replicas != self.own % fields.replicas
-        starts[1, others] = starts[0, others]
-        return starts
+    def _places_of_rows(
+        self, lanes: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(rows,) the place of each row; and how many rows there are up to each (local expert, source)."""
+        local, is_here = self._local, self._is_here
+        np.subtract(lanes, self._first_lane, out=local)
+        np.less(local, self._experts_here, out=is_here)
+        if self._from_others is not None:
+            is_here[self._from_others] = False
+        rows: NDArray[np.int64] = is_here.nonzero()[0]
+        if self._experts > 1:
+            rows += local.take(rows).astype(np.int64) << self._bits
+            rows.sort()
+        prefix = rows.searchsorted(self._segment_ends)
+        rows &= self._every_place
+        return rows, prefix
 
-    def _lay_out(
-        self,
-        received: int,
-        index: NDArray[np.int64],
-        source: NDArray[np.int64],
-        token: NDArray[np.int64],
-        slot: NDArray[np.int64],
-    ) -> None:
-        fields, views = self.fields, self.views()
-        expand_x, dynamic_scales, assist_info, _, _, _, expand_scales = self.call.outputs
+    def _lay_out(self, views: _Views, places: NDArray[np.int64]) -> None:
+        fields, arrays = self.fields, self.arrays
+        received = len(places)
+        index = self._rows_at(views, places)
         behind = slice(received, max(fields.rows_before, received))
         """Rows that nobody sent read as zero, whatever these outputs held before."""
-        torch.index_select(views.rows, 0, torch.from_numpy(index), out=expand_x[:received])
+        rows = whole_rows(arrays[0])
+        views.whole_rows.take(index, out=rows[:received], mode="clip")
         if behind.stop > received:
-            expand_x[behind] = 0
+            arrays[0][behind] = 0
         if fields.carries_scales:
-            scales = dynamic_scales.numpy()
+            scales = arrays[1]
             scales[:received] = views.scales.take(index)
             scales[behind] = 0
-        if len(expand_scales):
-            place = (source * fields.max_bs + token) * self.topk
-            place += np.minimum(slot, self.topk - 1)
-            given = (slot < self.topk) & (views.table[:, 0] != 0)[source]
-            weights = expand_scales.numpy()
-            weights[:received] = np.where(given, views.weights.reshape(-1)[place], np.float32(0))
-            weights[behind] = 0
+        if arrays[6].size:
+            self._lay_out_weights(views, places, behind)
         if fields.handle_of_a2:
-            ids = torch.from_numpy(self.ids)
-            active = np.ones(ids.shape, bool) if self.active is None else self.active.copy()
-            table = ordinals_at_sender(self.call.world, ids, torch.from_numpy(active))
-            assist_info[: table.numel()] = table.reshape(-1)
-        else:
-            info = assist_info.numpy()
-            triples = info[: 3 * received].reshape(-1, 3)
-            triples[:, 0], triples[:, 1], triples[:, 2] = source, token, slot
-            info[3 * received : 3 * behind.stop] = 0
+            self._write_ordinals()
+            return
+        triples = self._triples.take(places).tobytes()
+        copy(self.outputs[2].data_ptr(), triples, len(triples))
+        if behind.stop > received:
+            arrays[2][3 * received : 3 * behind.stop] = 0
+        handle = Handle(fields.barrier, self.choice, triples, places)
+        self.call.windows.handles.append(handle)
+
+    def _rows_at(self, views: _Views, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Which of all ranks' rows goes to each place."""
+        fields = self.fields
+        if fields.layout_rows_per_token == 1:
+            return places // self.slots
+        by_place = views.given[:, 1] != 0
+        source = places // self._places_per_rank
+        token = places // self.slots - source * fields.max_bs
+        by_token = source * self.rows_per_rank + token
+        index: NDArray[np.int64] = np.where(by_place[source], places, by_token)
+        return index
+
+    def _lay_out_weights(self, views: _Views, places: NDArray[np.int64], behind: slice) -> None:
+        weights, topk = self.arrays[6], self.topk
+        token, slot = np.divmod(places, self.slots)
+        source = places // self._places_per_rank
+        given = (slot < topk) & (views.given[:, 0] != 0)[source]
+        found = views.weights.reshape(-1)[token * topk + np.minimum(slot, topk - 1)]
+        weights[: behind.start] = np.where(given, found, np.float32(0))
+        weights[behind] = 0
+
+    def _write_ordinals(self) -> None:
+        choice = self.choice
+        ids = torch.from_numpy(choice.ids.copy())
+        active = np.ones(ids.shape, bool) if choice.active is None else choice.active.copy()
+        table = ordinals_at_sender(self.call.world, ids, torch.from_numpy(active))
+        self.outputs[2][: table.numel()] = table.reshape(-1)
+
+
+def _blocks(count: int, hidden: int) -> list[slice]:
+    step = max(_BLOCK_ELEMENTS // hidden, 1)
+    return [slice(begin, min(begin + step, count)) for begin in range(0, count, step)]
+
+
+@lru_cache(maxsize=16)
+def _triples(ranks: int, max_bs: int, slots: int) -> NDArray[np.void]:
+    """(places,): the int32 (source, token, slot) of each, as one element."""
+    shape = (ranks, max_bs, slots)
+    return whole_rows(np.ascontiguousarray(np.indices(shape, np.int32).reshape(3, -1).T))
