@@ -11,10 +11,10 @@ A call on every rank
     5. if the rows are not published yet, publishes them now and meets the others at a second barrier;
     6. fetches and lays out (dispatch) or adds up (combine) what is its own.
 
-Dispatch *pulls*: a token is published once, quantised once, with the list of those who want it; each receiver copies
-its rows straight into its outputs, in final order. Combine *pushes*: the expert's rank copies each row to its place
-(owner, token, slot), so the owner finds the rows of a token side by side and adds them where they are. Rows that stay
-on their rank do not move. All other modes (TP, hierarchy, int8 on the way home, A2's combine) take the steps of
+Dispatch *pulls*: a token is published once, quantised once, with the experts who want it; each receiver finds its rows
+and copies them straight into its outputs, in final order. Combine *pushes*: the expert's rank copies each row to its
+place (owner, token, slot), so the owner finds the rows of a token side by side and adds them where they are. Rows that
+stay on their rank do not move. All other modes (TP, hierarchy, int8 on the way home, A2's combine) take the steps of
 ``kernels`` over `WindowExchange`, which moves blocks of rows through the third area.
 
 **The barrier.** Barriers are numbered. Each rank has a flag with the number of the last one it arrived at; whoever
@@ -24,8 +24,8 @@ whether a peer died (a pidfd, which also knows processes that nobody has reaped)
 
 **When is an area free?** Rows published for barrier n are read until their readers arrive at a later barrier. So a rank
 that has passed barrier n + 1 or a later one may write there. When dispatch and combine alternate this always holds, and
-a call has one barrier. When one is called twice in a row small areas have two halves that are used in turn; large ones,
-which two halves would push out of the caches, take the second barrier. A statement is kept in one of two places by the
+a call has one barrier. When one is called twice in a row small areas have another half to go to; large ones, which two
+halves would push out of the caches, take the second barrier. A statement is kept in one of two places by the
 parity of its barrier, by the same argument.
 
 **Memory** is anonymous (memfd) and opened by the peers through ``/proc/<pid>/fd``: it has no name, so nothing is left

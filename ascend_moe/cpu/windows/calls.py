@@ -254,8 +254,9 @@ class FastCall:
         if self._blended or windows.has_made_rows:
             self._before(tensors)
         first: int = windows.barrier + 1
-        words[_PHASE], words[_BARRIER], words[_BASE] = _START, first, area.base
-        words[_EARLY] = area.is_free(self.needed, first)
+        words[_PHASE], words[_BARRIER] = _START, first
+        words[_EARLY] = area.find_free(self.needed, first)
+        words[_BASE] = area.base
         # Who measures waiting wants to look between the two barriers.
         words[_ROOM] = area.size >= self.needed and tensors[self._performance_info] is None
         return first

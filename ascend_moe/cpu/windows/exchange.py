@@ -60,7 +60,7 @@ class WindowExchange:
         own, ranks, pitch = windows.rank, windows.ranks, outgoing.shape[1]
         head = -(-(ranks + 1) * 8 // _CACHE_LINE) * _CACHE_LINE
         share = head + -(-self._most_rows * pitch // _CACHE_LINE) * _CACHE_LINE
-        if not area.is_free(ranks * share, windows.barrier + 1):
+        if not area.find_free(ranks * share, windows.barrier + 1):
             try:
                 windows.make_room(area, ranks * share, self._deadline)
             except NoWindow:  # this call's statements hold; only its rows take the other way

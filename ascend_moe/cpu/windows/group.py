@@ -78,23 +78,30 @@ class Area:
     size: int = 0
     """Of one half."""
     halves: int = 1
+    last: int = 0
+    """The half that was read last: as long as it is free it is used again, because it is warm."""
     turn: int = 0
+    """The half that the call uses which is being made."""
     base: int = 0
-    """Address of the half whose turn it is."""
+    """Its address."""
     read_from: list[int] = field(default_factory=lambda: [0])
     """By half: the barrier after which its rows were read last."""
 
-    def is_free(self, needed: int, barrier: int) -> bool:
-        """Whether rows may be published before this rank arrives at ``barrier``."""
-        return self.size >= needed and barrier - 1 > self.read_from[self.turn]
+    def find_free(self, needed: int, barrier: int) -> bool:
+        """Whether rows may be published before this rank arrives at ``barrier``; if need be, in the other half."""
+        if self.size < needed:
+            return False
+        self.turn = self.last
+        if barrier - 1 <= self.read_from[self.last] and self.halves > 1:
+            self.turn = 1 - self.last
+        assert self.memory is not None
+        self.base = self.memory.address + self.turn * self.size
+        return barrier - 1 > self.read_from[self.turn]
 
     def was_read(self, barrier: int) -> None:
-        """Rows that were published for ``barrier`` have been read; the other half is next."""
+        """Rows that were published for ``barrier`` have been read. A call that is refused does not come to this."""
+        self.last = self.turn
         self.read_from[self.turn] = barrier
-        if self.halves > 1:
-            self.turn = 1 - self.turn
-            assert self.memory is not None
-            self.base = self.memory.address + self.turn * self.size
 
 
 class Windows:
@@ -350,7 +357,8 @@ class Windows:
             self.state.calls.clear()
             raise NoWindow(text)
         area.memory, area.size, area.halves = mapped, half, halves
-        area.turn, area.base = 0, mapped.address
+        area.last = area.turn = 0
+        area.base = mapped.address
         area.read_from = [0] * halves
 
     def _name(self) -> str:

@@ -36,12 +36,12 @@ struct World {
 struct Area {
     int64_t memory, half;
     int64_t turn = 0, read_from[2] = {0, 0};
-    bool is_free(int64_t barrier) const { return barrier - 1 > read_from[turn]; }
-    int64_t base() const { return memory + turn * half; }
-    void was_read(int64_t barrier, bool halves) {
-        read_from[turn] = barrier;
-        if (halves) turn ^= 1;
+    bool find_free(int64_t barrier, bool halves) {
+        if (halves && barrier - 1 <= read_from[turn]) turn ^= 1;
+        return barrier - 1 > read_from[turn];
     }
+    int64_t base() const { return memory + turn * half; }
+    void was_read(int64_t barrier) { read_from[turn] = barrier; }
 };
 
 [[noreturn]] void fail(const char* what, int64_t rank, int64_t call) {
@@ -59,7 +59,7 @@ template <typename Op>
 void run(Op& op, Area& area, int64_t& barrier, bool halves) {
     op.phase = moe::kStart;
     op.barrier = barrier + 1;
-    op.early = area.is_free(op.barrier);
+    op.early = area.find_free(op.barrier, halves);
     op.room = op.ranks().rank % 2;  // both ways
     op.base = area.base();
     int64_t code;
@@ -70,7 +70,7 @@ void run(Op& op, Area& area, int64_t& barrier, bool halves) {
         }
     }
     barrier = op.barrier;
-    area.was_read(barrier, halves);
+    area.was_read(barrier);
 }
 
 void fill(moe::Call& call, const moe::Group& group) {

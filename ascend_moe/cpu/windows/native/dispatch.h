@@ -30,9 +30,7 @@ struct Dispatch : Call {
     int64_t rows_per_rank() const { return max_bs * layout_rows_per_token; }
     // has weights; rows by place, not by token
     int32_t* given(int64_t rank) const { return at<int32_t>(given_at) + 2 * rank; }
-    int32_t* lanes(int64_t rank) const {
-        return at<int32_t>(lanes_at) + rank * places_per_rank();
-    }
+    int32_t* lanes(int64_t rank) const { return at<int32_t>(lanes_at) + rank * places_per_rank(); }
     char* row(int64_t rank, int64_t index) const {
         return at<char>(rows_at) + (rank * rows_per_rank() + index) * row_bytes;
     }

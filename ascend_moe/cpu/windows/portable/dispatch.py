@@ -214,7 +214,8 @@ class DispatchSteps(Steps):
         """Which of all ranks' rows goes to each place."""
         fields = self.fields
         if fields.layout_rows_per_token == 1:
-            return places // self.slots
+            tokens: NDArray[np.int64] = places // self.slots
+            return tokens
         by_place = views.given[:, 1] != 0
         source = places // self._places_per_rank
         token = places // self.slots - source * fields.max_bs
