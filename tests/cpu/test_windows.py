@@ -252,6 +252,22 @@ def test_more_rows_than_there_can_be_name_who_published_them(receiver: dict[str,
             assert outcome.ranks == (0,)
 
 
+@pytest.mark.parametrize("engine", [worlds.NATIVE, worlds.PORTABLE])
+def test_a_rank_may_smooth_now_and_then(engine: dict[str, str]):
+    """Its rows are then published for each pair, not for each token, and so are all ranks'."""
+    plain = make_calls(quant_mode=2)
+    factors = torch.rand(2 * RANKS, 1024, generator=torch.Generator().manual_seed(1)) + 0.5
+    mixed = [call | ({"scales": factors} if rank == 1 else {}) for rank, call in enumerate(plain)]
+    with worlds.world(RANKS, environments=[engine]) as world:
+        for calls in (plain, plain, mixed, plain, mixed, mixed, plain):
+            for output, oracle in zip(
+                world.run(worlds.dispatch, calls), dispatch_world(calls), strict=True
+            ):
+                received = int(oracle[4][-1])
+                assert output[0][:received].equal(oracle[0][:received])
+                assert output[1][:received].equal(oracle[1][:received])
+
+
 def _sends_a_block_of_nonsense(rank: int, back: Any) -> Any:
     """Rank 1 says that its rows for each rank but the first begin where no row can be."""
     if rank != 1:

@@ -78,9 +78,8 @@ class DispatchSteps(Steps):
 
     def _cut(self, half: Tensor) -> _Views:
         fields, ranks, own, places = self.fields, self.ranks, self.own, self._places_per_rank
-        self.rows_per_rank = fields.max_bs * fields.layout_rows_per_token
         dtype = self.outputs[0].dtype
-        shape = (ranks * self.rows_per_rank, fields.hidden)
+        shape = (ranks * self._rows_per_rank(), fields.hidden)
         weights = (ranks, fields.max_bs, self.topk)
         rows = array(half, fields.rows_at, dtype, shape)
         lanes = array(half, fields.lanes_at, torch.int32, (ranks * places,))
@@ -93,9 +92,12 @@ class DispatchSteps(Steps):
             given=array(half, fields.given_at, torch.int32, (ranks, 2)).numpy(),
             lanes=lanes.numpy().view(np.uint32),
             own_lanes=own_lanes.view(fields.max_bs, self.slots).numpy(),
-            own_rows_at=rows.data_ptr() + own * self.rows_per_rank * fields.row_bytes,
+            own_rows_at=rows.data_ptr() + own * self._rows_per_rank() * fields.row_bytes,
             own_lanes_at=own_lanes.data_ptr(),
         )
+
+    def _rows_per_rank(self) -> int:
+        return int(self.fields.max_bs * self.fields.layout_rows_per_token)
 
     def valid(self) -> bool:
         return self.choose()
@@ -105,7 +107,7 @@ class DispatchSteps(Steps):
         x, expert_scales = inputs["x"], inputs.get("expert_scales")
         views.given[own] = expert_scales is not None, fields.smooth
         self._publish_lanes(views)
-        first = own * self.rows_per_rank
+        first = own * self._rows_per_rank()
         if fields.smooth:
             self._quantise_places(views, first, x, inputs["scales"])
         elif fields.quantised:
@@ -219,7 +221,7 @@ class DispatchSteps(Steps):
         by_place = views.given[:, 1] != 0
         source = places // self._places_per_rank
         token = places // self.slots - source * fields.max_bs
-        by_token = source * self.rows_per_rank + token
+        by_token = source * self._rows_per_rank() + token
         index: NDArray[np.int64] = np.where(by_place[source], places, by_token)
         return index
 

@@ -80,6 +80,9 @@ def write_totals(steps: CombineSteps, blocks: Sequence[Tensor]) -> None:
     special = _special_experts(steps)
     if shared is not None:
         shared = shared.reshape(bs, hidden)
+    add_up = (
+        _add_up if hidden > 1 else _add_up_in_steps
+    )  # einsum adds a lone column in another order
     begin = 0
     for rows, to in zip(blocks, output.chunk(steps.blocks), strict=True):
         end = begin + len(rows)
@@ -95,7 +98,7 @@ def write_totals(steps: CombineSteps, blocks: Sequence[Tensor]) -> None:
         if weights is None:
             np.add.reduce(array, axis=1, initial=0.0, out=total_array)
         else:
-            _add_up(weights[begin:end], array, total_array)
+            add_up(weights[begin:end], array, total_array)
         to.copy_(total)
         begin = end
 
