@@ -30,11 +30,9 @@ WORLDS = {
 @pytest.fixture(scope="module")
 def world() -> Iterator[worlds.World]:
     with worlds.world(RANKS, environments=[worlds.PORTABLE]) as opened:
-        for (
-            changes
-        ) in WORLDS.values():  # the first calls of a group, and of a kind, take other ways
-            for _ in range(2):
-                opened.run(_home, make_calls(RANKS, **changes))
+        # The first calls of a group, and of a kind, take other ways.
+        for changes in [*WORLDS.values()] * 2:
+            opened.run(_home, make_calls(RANKS, **changes))
         yield opened
 
 
