@@ -12,7 +12,8 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -80,9 +81,8 @@ def write_totals(steps: CombineSteps, blocks: Sequence[Tensor]) -> None:
     special = _special_experts(steps)
     if shared is not None:
         shared = shared.reshape(bs, hidden)
-    add_up = (
-        _add_up if hidden > 1 else _add_up_in_steps
-    )  # einsum adds a lone column in another order
+    # einsum adds a lone column in another order
+    add_up = _add_up_at_once if hidden > 1 and _rounds_each_product() else _add_up_in_steps
     begin = 0
     for rows, to in zip(blocks, output.chunk(steps.blocks), strict=True):
         end = begin + len(rows)
@@ -118,6 +118,7 @@ def _add_up_at_once(
     np.einsum("ta,tah->th", weights, values, out=out)
 
 
+@cache
 def _rounds_each_product() -> bool:
     """Whether both ways give the same bits here; a fused multiply-add, or another order, would differ soon."""
     random = np.random.default_rng(0)
@@ -130,9 +131,6 @@ def _rounds_each_product() -> bool:
         if at_once.tobytes() != in_steps.tobytes():
             return False
     return True
-
-
-_add_up: Final = _add_up_at_once if _rounds_each_product() else _add_up_in_steps
 
 
 def _weights(
