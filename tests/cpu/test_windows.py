@@ -25,6 +25,7 @@ from ascend_moe import ConstraintError
 from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.peers import state_of
 from ascend_moe.cpu.windows import memory, portable
+from ascend_moe.cpu.windows.group import Area
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS = 3
@@ -193,6 +194,34 @@ def test_nothing_is_left_behind_by_kill():
 def _of_torch(folder: Path) -> set[Path]:
     """Tensors on their way through the test's own pipes."""
     return set(folder.glob("torch_*"))
+
+
+def test_the_other_half_of_an_area_is_used_while_the_first_is_read():
+    here, there = 1000, 1010
+    area = Area(memory.Shared(torch.empty(0), here), size=10, halves=2, read_from=[0, 0])
+    assert area.find_free(10, 2)
+    assert area.base == here
+    area.was_read(2)
+    assert area.find_free(10, 3)  # and that call is refused
+    assert area.base == there
+    assert area.find_free(10, 4)
+    assert area.base == here
+    area.was_read(4)
+    assert area.find_free(10, 5)
+    assert area.base == there
+    area.was_read(5)
+    assert area.find_free(10, 6)
+    assert area.base == here
+    assert area.find_free(10, 7)
+    assert area.base == there
+    assert not area.find_free(11, 7)
+
+
+def test_an_area_of_one_half_is_free_a_barrier_later():
+    area = Area(memory.Shared(torch.empty(0), 1000), size=10)
+    area.was_read(2)
+    assert not area.find_free(10, 3)
+    assert area.find_free(10, 4)
 
 
 # --- ranks that do not fit together -------------------------------------------------------------------------------
