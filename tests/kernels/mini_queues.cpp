@@ -6,15 +6,20 @@ namespace {
 using Loads = TQue<TPosition::VECIN, 1>;
 
 // `count` buffers of a queue, all taken, and all given back: so many ids are in flight then.
-template <typename Queue>
-void FreeTogether(Queue& queue, uint32_t count) {
+template <typename Queue, typename Between>
+void TakeThenFree(Queue& queue, uint32_t count, Between between) {
     LocalTensor<float> tensors[8];
     for (uint32_t i = 0; i < count; ++i) {
         tensors[i] = queue.template AllocTensor<float>();
         queue.EnQue(tensors[i]);
         tensors[i] = queue.template DeQue<float>();
     }
+    between();
     for (uint32_t i = 0; i < count; ++i) queue.FreeTensor(tensors[i]);
+}
+template <typename Queue>
+void FreeTogether(Queue& queue, uint32_t count) {
+    TakeThenFree(queue, count, [] {});
 }
 
 // Two rows on their way before the first is taken.
@@ -119,26 +124,27 @@ MINI(mini_queue_never_dequeued) {
     LocalTensor<float> tensor = queue.AllocTensor<float>();
     queue.FreeTensor(tensor);
 }
+// 9 of them end at VECOUT, in queues whose ids are not the same.
 MINI(mini_queue_too_many_tensors) {
     TPipe pipe;
-    Loads first, second;
-    pipe.InitBuffer(first, 8, 256);
-    pipe.InitBuffer(second, 1, 256);
-    for (int i = 0; i < 8; ++i) first.AllocTensor<float>();
-    second.AllocTensor<float>();
+    TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> copies;
+    TQue<TPosition::VECOUT, 1> results;
+    pipe.InitBuffer(copies, 5, 256);
+    pipe.InitBuffer(results, 4, 256);
+    TakeThenFree(copies, 5, [&] { TakeThenFree(results, 4, [] {}); });
 }
 MINI(mini_queue_two_deep) { Preload<2>(); }
 MINI(mini_queue_beyond_depth) { Preload<1>(); }
 
-// Both buffers of the queue are taken. The other core waits for this one.
+// Both buffers of the queue are taken. The other core polls for something that does not come.
 MINI(mini_queue_no_buffer) {
-    TPipe pipe;
+    Frame f(from, to);
     Loads queue;
-    pipe.InitBuffer(queue, 2, 256);
+    f.pipe.InitBuffer(queue, 2, 256);
     if (GetBlockIdx() == 0) {
         for (int i = 0; i < 3; ++i) queue.AllocTensor<float>();
     }
-    SyncAll();
+    while (true) hostsim::PollPause("a flag", 7, 1);
 }
 
 MINI(mini_pipe_64_buffers) {
