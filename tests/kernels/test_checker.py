@@ -1,6 +1,7 @@
 """Every class of mistake is found in a kernel made for it, both sides named; correct twins are clean."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -297,3 +298,19 @@ def test_the_same_seed_is_the_same_run():
 
     assert steps(7) == steps(7)
     assert len({steps(seed) for seed in range(8)}) > 1
+
+
+def test_every_kind_of_finding_is_documented():
+    root = Path(__file__).parents[2]
+    sources = "".join(
+        path.read_text()
+        for folder in ("api", "sim")
+        for path in (root / "kernels/hostsim" / folder).iterdir()
+    )
+    kinds = set(re.findall(r'\b(?:Report|findings\.Add)\(\s*"([a-z-]+)"', sources))
+    rows = re.findall(
+        r"^\| ((?:`[a-z-]+`(?:, )?)+) \|", (root / "docs/hostsim.md").read_text(), re.M
+    )
+    documented = {kind for row in rows for kind in re.findall(r"`([a-z-]+)`", row)}
+    assert kinds <= documented
+    assert len(kinds) == 13
