@@ -82,7 +82,7 @@ def virtual_npu() -> VirtualNpu:
     wheels = installed_wheels()
     chain = Toolchain(_sources(), wheels, _tool("g++", "apt-get install g++"))
     cache = cache_directory()
-    home_key = chain.key(("standin", "op_api/entry", "op_api/report.h", "device/limits.h"))
+    home_key = chain.key(("standin", "op_api/entry", "op_api/report.h", "device/moe_limits.h"))
     home = _part(chain, "standin", cache / f"vnpu-{home_key}", home=None)
     presets = (chain.sources / "CMakePresets.json").read_text()
     operators_key = chain.key(("op_api", "device", "hostsim"), home_key, presets)

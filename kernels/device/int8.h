@@ -15,7 +15,8 @@ class RowQuantizer {
         hidden_ = hidden;
         pipe->InitBuffer(work_, 4 * hidden);
         pipe->InitBuffer(max_, kBlockBytes);
-        pipe->InitBuffer(partial_, 4 * AlignUp(CeilDiv(hidden, 64), kBlockWords));
+        // ReduceMax keeps value and index of every 64 floats, also when no index is asked for.
+        pipe->InitBuffer(partial_, 4 * AlignUp(2 * CeilDiv(hidden, 64), kBlockWords));
         AscendC::SetDeqScale(static_cast<half>(1.0f));
     }
 

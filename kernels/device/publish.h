@@ -7,6 +7,11 @@
 
 namespace ascend_moe {
 
+// Of a number below 2^31. bisheng converts no unsigned variable to floating point in device code.
+__aicore__ inline float FloatOf(uint32_t number) {
+    return static_cast<float>(static_cast<int32_t>(number));
+}
+
 // Words of the counts of one source on one destination: the total, the mark of the call, then one
 // count per expert, six to a tagged block.
 struct CountsLayout {
@@ -70,7 +75,7 @@ class Publisher {
         // here.
         AscendC::CreateVecIndex(index, 0.5f, padded_);
         MOE_VBARRIER();
-        AscendC::Muls(index, index, 1.0f / static_cast<float>(p_.topk), padded_);
+        AscendC::Muls(index, index, 1.0f / FloatOf(p_.topk), padded_);
         MOE_VBARRIER();
         AscendC::Cast(tokens, index, RoundMode::CAST_FLOOR, padded_);
         AscendC::CreateVecIndex(pairs, 0, padded_);
@@ -125,10 +130,9 @@ class Publisher {
         MOE_VBARRIER();
         if (p_.mask == Mask::kPairs) DropInactive(ids);
         LocalTensor<uint16_t> at_least = at_least_.Get<uint16_t>(), below = below_.Get<uint16_t>();
-        AscendC::CompareScalar(at_least_.Get<uint8_t>(), ids, static_cast<float>(first),
-                               AscendC::CMPMODE::GE, padded_);
-        AscendC::CompareScalar(below_.Get<uint8_t>(), ids,
-                               static_cast<float>(first + routing_.local_experts),
+        AscendC::CompareScalar(at_least_.Get<uint8_t>(), ids, FloatOf(first), AscendC::CMPMODE::GE,
+                               padded_);
+        AscendC::CompareScalar(below_.Get<uint8_t>(), ids, FloatOf(first + routing_.local_experts),
                                AscendC::CMPMODE::LT, padded_);
         MOE_VBARRIER();
         AscendC::And(below, below, at_least, padded_ / 16);
@@ -144,7 +148,7 @@ class Publisher {
             static_cast<uint32_t>(kept) < ListRows(p_) ? static_cast<uint32_t>(kept) : ListRows(p_);
         if (rows == 0) return 0;
         MOE_VBARRIER();
-        AscendC::Adds(chosen, chosen, -static_cast<float>(first), rows);
+        AscendC::Adds(chosen, chosen, -FloatOf(first), rows);
         MOE_VBARRIER();
         AscendC::Cast(local, chosen, RoundMode::CAST_RINT, rows);
         MOE_SYNC(V_S);

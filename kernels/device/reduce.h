@@ -214,8 +214,8 @@ class Reducer {
         MOE_SYNC(V_S);
         float sums[kBlockWords];
         for (uint32_t i = 0; i < kBlockWords; ++i) sums[i] = terms.GetValue(i);
-        for (uint32_t half = kBlockWords / 2; half > 0; half /= 2) {
-            for (uint32_t i = 0; i < half; ++i) sums[i] += sums[i + half];
+        for (uint32_t width = kBlockWords / 2; width > 0; width /= 2) {
+            for (uint32_t i = 0; i < width; ++i) sums[i] += sums[i + width];
         }
         MOE_SYNC(S_V);
         return sums[0];
@@ -251,7 +251,8 @@ class Reducer {
     uint32_t terms_ = 0;
     Term term_[kMaxTerms];
     uint32_t arrived_[kMaxRanks / 32];  // bit r: rank r's rows are here
-    AscendC::TQue<TPosition::VECIN, 1> rows_;
+    // Two deep: WriteSum has the next row queued before it takes this one.
+    AscendC::TQue<TPosition::VECIN, 2> rows_;
     AscendC::TQue<TPosition::VECOUT, 1> outputs_;
     Buffer wide_, sum_, work_, powers_, ids_, weights_, mask_, own_;
     GroupQuantizer<X> quantizer_;

@@ -19,7 +19,6 @@ class Stager {
     __aicore__ inline Stager(TPipe* pipe, const Window& window, const Parameters& p,
                              const DispatchTensors& t, uint64_t stage_offset, uint32_t active)
         : pipe_(pipe),
-          window_(window),
           p_(p),
           t_(t),
           stage_(window.Data(window.rank, stage_offset)),
@@ -138,7 +137,6 @@ class Stager {
     }
 
     TPipe* pipe_;
-    const Window& window_;
     const Parameters& p_;
     const DispatchTensors& t_;
     uint64_t stage_;

@@ -8,6 +8,7 @@
 #include "api/cast.h"
 #include "api/copy.h"
 #include "api/pipe.h"
+#include "api/queue.h"
 #include "api/sync.h"
 #include "api/tensor.h"
 #include "api/types.h"

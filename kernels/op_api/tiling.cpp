@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "limits.h"
+#include "moe_limits.h"
 #include "report.h"
 #include "runtime.h"
 

@@ -29,7 +29,12 @@ def library() -> ctypes.CDLL:
             raise RuntimeError(
                 f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
             )
-    lib = ctypes.CDLL(str(BUILD / "libmoe_proof.so"))
+    return load(BUILD / "libmoe_proof.so")
+
+
+def load(path: Path) -> ctypes.CDLL:
+    """A library with the interface of the proof library, typed."""
+    lib = ctypes.CDLL(str(path))
     pointer, text, u64, u32, i32 = (
         ctypes.c_void_p, ctypes.c_char_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_int32
     )  # fmt: skip

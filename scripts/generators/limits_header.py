@@ -1,4 +1,4 @@
-"""kernels/device/limits.h: the limits for the argument checks and the static sizes of kernels/."""
+"""kernels/device/moe_limits.h: the limits for the argument checks and the static sizes of kernels/."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CONSTANTS = {
 
 
 def files(root: Path) -> dict[str, str]:
-    return {"kernels/device/limits.h": document()}
+    return {"kernels/device/moe_limits.h": document()}
 
 
 def document() -> str:

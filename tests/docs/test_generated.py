@@ -18,7 +18,7 @@ GENERATED = (
     "docs/errors.md",
     "docs/buffer-size.md",
     "docs/buffer-size.svg",
-    "kernels/device/limits.h",
+    "kernels/device/moe_limits.h",
 )
 
 
@@ -38,7 +38,7 @@ def clone(tmp_path_factory):
     for name in ("ascend_moe", "scripts", "docs"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     (root / "kernels/device").mkdir(parents=True)
-    shutil.copy(ROOT / "kernels/device/limits.h", root / "kernels/device")
+    shutil.copy(ROOT / "kernels/device/moe_limits.h", root / "kernels/device")
     return root
 
 
@@ -60,7 +60,7 @@ def test_a_changed_limit_makes_documents_and_header_stale(clone):
     result = check(clone)
     path.write_text(original)
     assert result.returncode == 1
-    for name in ("docs/constraints.md", "kernels/device/limits.h"):
+    for name in ("docs/constraints.md", "kernels/device/moe_limits.h"):
         assert f"stale: {name}" in result.stdout
 
 
@@ -84,7 +84,7 @@ def test_links_between_documents_lead_somewhere():
 
 
 def test_header_compiles_and_holds_the_limits(tmp_path, compiler):
-    lines = ["#include <cstdint>", '#include "limits.h"', "using namespace ascend_moe::limits;"]
+    lines = ["#include <cstdint>", '#include "moe_limits.h"', "using namespace ascend_moe::limits;"]
     names = {"cann-8.2": "Cann82", "cann-9.1": "Cann91"}
     paths = {"fullmesh": "FullMesh", "fullmesh_v2": "FullMeshV2", "hierarchy": "Hierarchy"}
     for (contract, product), table in LIMITS.items():
@@ -126,3 +126,18 @@ def test_plot_stays_inside_and_clear_of_its_legend():
         assert not any(x < right and y < bottom for x, y in points)
         heights = [y for _, y in points]
         assert heights == sorted(heights, reverse=True), "more tokens never need less"
+
+
+def test_no_header_has_the_name_of_a_system_header(compiler):
+    """A folder on the include path with a ``limits.h`` of its own takes the C library's from everybody."""
+    names = {
+        path.name
+        for room in ("device", "op_api")
+        for path in (ROOT / "kernels" / room).rglob("*.h")
+    }
+    assert len(names) > 20
+    source = "".join(f"#if __has_include(<{name}>)\n#error {name}\n#endif\n" for name in names)
+    result = subprocess.run(
+        [compiler, "-xc++", "-fsyntax-only", "-"], input=source, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr

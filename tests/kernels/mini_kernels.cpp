@@ -46,25 +46,6 @@ MINI(mini_uninit_padding) {
     Sync<HardEvent::MTE2_MTE3>();
     DataCopy(f.out, f.ub, 8);  // five elements are defined
 }
-MINI(mini_event_left_set) { SetFlag<HardEvent::MTE2_V>(0); }
-MINI(mini_event_never_set) { WaitFlag<HardEvent::MTE2_V>(0); }
-MINI(mini_event_set_twice) {
-    SetFlag<HardEvent::MTE2_V>(3);
-    SetFlag<HardEvent::MTE2_V>(3);
-    WaitFlag<HardEvent::MTE2_V>(3);
-}
-MINI(mini_queue_leak) {
-    TPipe pipe;
-    TQue<TPosition::VECIN, 1> queue;
-    pipe.InitBuffer(queue, 1, 256);
-    queue.AllocTensor<float>();
-}
-MINI(mini_queue_empty) {
-    TPipe pipe;
-    TQue<TPosition::VECIN, 1> queue;
-    pipe.InitBuffer(queue, 1, 256);
-    queue.DeQue<float>();
-}
 MINI(mini_scalar_cache_dirty) {
     Frame f(from, to);
     f.out.SetValue(0, 1.0f);
@@ -126,30 +107,6 @@ MINI(mini_writes_input) {
     Duplicate(f.ub, 5.0f, kCount);
     Sync<HardEvent::V_MTE3>();
     DataCopy(f.in, f.ub, kCount);
-}
-MINI(mini_event_id) {
-    SetFlag<HardEvent::MTE2_V>(8);
-    WaitFlag<HardEvent::MTE2_V>(8);
-}
-MINI(mini_queue_no_buffer) {
-    TPipe pipe;
-    TQue<TPosition::VECIN, 1> queue;
-    pipe.InitBuffer(queue, 1, 256);
-    queue.AllocTensor<float>();
-    queue.AllocTensor<float>();
-}
-MINI(mini_queue_never_allocated) {
-    TPipe pipe;
-    TQue<TPosition::VECIN, 1> queue;
-    pipe.InitBuffer(queue, 1, 256);
-    queue.EnQue(LocalTensor<float>(0, 256));
-}
-MINI(mini_queue_never_dequeued) {
-    TPipe pipe;
-    TQue<TPosition::VECIN, 1> queue;
-    pipe.InitBuffer(queue, 1, 256);
-    LocalTensor<float> tensor = queue.AllocTensor<float>();
-    queue.FreeTensor(tensor);
 }
 MINI(mini_uninit_scalar_ub) {
     Frame f(from, to);

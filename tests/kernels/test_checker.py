@@ -1,5 +1,8 @@
 """Every class of mistake is found in a kernel made for it, both sides named; correct twins are clean."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,6 +16,8 @@ MISTAKES = {
     "mini_hazard_store": "hazard",
     "mini_hazard_reuse": "hazard",
     "mini_hazard_scalar": "hazard",
+    "mini_hazard_reduce_behind_a_store": "hazard",
+    "mini_hazard_index_behind_a_store": "hazard",
     "mini_align_ub": "align",
     "mini_align_gm": "align",
     "mini_align_scalar": "align",
@@ -33,8 +38,19 @@ MISTAKES = {
     "mini_align_scalar_barrier": "align",
     "mini_align_cast": "align",
     "mini_align_compare": "align",
+    "mini_align_block_len": "align",
+    "mini_align_overlap": "align",
+    "mini_align_brcb_in_place": "align",
+    "mini_align_block_max_in_place": "align",
+    "mini_align_gather_mask_of_nothing": "align",
+    "mini_align_reduce_of_nothing": "align",
+    "mini_align_gather_count": "align",
+    "mini_align_gather_offset": "align",
+    "mini_align_gather_in_place": "align",
     "mini_ub_capacity": "ub-capacity",
     "mini_ub_bounds": "ub-bounds",
+    "mini_ub_bounds_reduce_work": "ub-bounds",
+    "mini_ub_bounds_reduce_result": "ub-bounds",
     "mini_gm_bounds": "gm-bounds",
     "mini_gm_bounds_write": "gm-bounds",
     "mini_uninit_ub": "uninit",
@@ -42,15 +58,25 @@ MISTAKES = {
     "mini_uninit_padding": "uninit",
     "mini_uninit_scalar_ub": "uninit",
     "mini_uninit_scalar_gm": "uninit",
+    "mini_uninit_deq_scale": "uninit",
     "mini_add_uninit": "uninit",
     "mini_add_left_on": "event",
     "mini_event_left_set": "event",
     "mini_event_never_set": "event",
     "mini_event_set_twice": "event",
     "mini_event_id": "event",
+    "mini_event_id_of_others": "event",
+    "mini_event_too_many_ids": "event",
+    "mini_event_too_many_ids_of_two": "event",
+    "mini_event_of_a_queue": "event",
+    "mini_pipe_65_buffers": "pipe",
+    "mini_pipe_empty_buffer": "pipe",
+    "mini_pipe_second": "pipe",
+    "mini_pipe_old_buffer": "pipe",
+    "mini_pipe_old_queue": "pipe",
     "mini_queue_leak": "queue",
     "mini_queue_empty": "queue",
-    "mini_queue_no_buffer": "queue",
+    "mini_queue_too_many_tensors": "queue",
     "mini_queue_never_allocated": "queue",
     "mini_queue_never_dequeued": "queue",
     "mini_scalar_cache_dirty": "scalar-cache",
@@ -93,6 +119,15 @@ def test_every_mistake_is_found_on_every_schedule(kernel, alone):
         ("mini_add", 4),
         ("mini_flag_after_data", 2),
         ("mini_sync_all_drained", 2),
+        ("mini_nothing", 48),
+        ("mini_event_ids", 1),
+        ("mini_event_fetched", 1),
+        ("mini_pipe_64_buffers", 1),
+        ("mini_queue_two_deep", 1),
+        ("mini_gather", 1),
+        ("mini_reduce", 1),
+        ("mini_reduce_behind_a_store", 1),
+        ("mini_index_behind_a_store", 1),
     ],
 )
 def test_correct_kernels_have_no_finding(kernel, blocks):
@@ -187,6 +222,54 @@ def test_with_one_rank_per_process_blocked_everywhere_is_a_timeout():
 
 
 @pytest.mark.parametrize("alone", [False, True])
+def test_a_core_that_hangs_for_a_buffer_ends_the_run(alone):
+    """AllocTensor looks for a free buffer for ever, and only the core itself could free one.
+
+    With one rank per process the run ends there, although others poll without a limit.
+    """
+    finished, findings, report = run(
+        "mini_queue_no_buffer", blocks=2, schedule=Schedule(alone=alone, max_steps=100_000)
+    )
+    assert not finished
+    assert "no progress" not in report
+    assert re.search(
+        r"^rank 0 core 0 of mini_queue_no_buffer: AllocTensor at .*/mini_queues.cpp:\d+, "
+        r"where no buffer is free$",
+        report,
+        re.M,
+    )
+    assert [finding["text"] for finding in findings] == [
+        "AllocTensor with no free buffer: the core hangs"
+    ]
+
+
+def test_a_kernel_without_a_pipe_hangs():
+    finished, _, report = run("mini_pipe_missing")
+    assert not finished
+    assert report == "rank 0 core 0 of mini_pipe_missing: GetTPipePtr without a TPipe\n"
+
+
+def test_a_row_too_many_in_a_queue_goes_wrong_as_on_the_device():
+    """The first row's handle is overwritten: that buffer is never free again, and the core hangs for it."""
+    finished, findings, report = run("mini_queue_beyond_depth")
+    assert not finished
+    assert "AllocTensor at " in report
+    texts = [finding["text"] for finding in findings]
+    assert texts == [
+        "EnQue beyond the depth of the queue",
+        "FreeTensor of a buffer that was not dequeued",
+        "AllocTensor with no free buffer: the core hangs",
+    ]
+    assert all("kernels/mini_queues.cpp" in finding["where"] for finding in findings)
+
+
+def test_more_blocks_than_cores():
+    finished, findings, _ = run("mini_nothing", blocks=49)
+    assert finished
+    assert [finding["kind"] for finding in findings] == ["launch"]
+
+
+@pytest.mark.parametrize("alone", [False, True])
 def test_leaving_without_a_sync_all(alone):
     finished, findings, report = run(
         "mini_sync_all_skipped", blocks=2, schedule=Schedule(alone=alone)
@@ -215,3 +298,19 @@ def test_the_same_seed_is_the_same_run():
 
     assert steps(7) == steps(7)
     assert len({steps(seed) for seed in range(8)}) > 1
+
+
+def test_every_kind_of_finding_is_documented():
+    root = Path(__file__).parents[2]
+    sources = "".join(
+        path.read_text()
+        for folder in ("api", "sim")
+        for path in (root / "kernels/hostsim" / folder).iterdir()
+    )
+    kinds = set(re.findall(r'\b(?:Report|findings\.Add)\(\s*"([a-z-]+)"', sources))
+    rows = re.findall(
+        r"^\| ((?:`[a-z-]+`(?:, )?)+) \|", (root / "docs/hostsim.md").read_text(), re.M
+    )
+    documented = {kind for row in rows for kind in re.findall(r"`([a-z-]+)`", row)}
+    assert kinds <= documented
+    assert len(kinds) == 13

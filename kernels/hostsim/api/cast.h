@@ -7,8 +7,11 @@
 
 namespace AscendC {
 
-// The factor of the int32 to half Cast.
-inline void SetDeqScale(half scale) { hostsim::g_core->deq_scale = static_cast<float>(scale); }
+// The factor of the int32 to half Cast, a register that a kernel finds as the last one left it.
+inline void SetDeqScale(half scale) {
+    hostsim::g_core->deq_scale = static_cast<float>(scale);
+    hostsim::g_core->deq_scale_set = true;
+}
 
 namespace detail {
 
@@ -66,8 +69,10 @@ void Cast(const LocalTensor<To>& dst, const LocalTensor<From>& src, RoundMode mo
     detail::VectorInstruction in(loc);
     hostsim::g_core->Align((detail::Caster<To, From>::Allows(mode)),
                            "this rounding mode does not exist for this Cast");
-    hostsim::g_core->Align(dst.At() != src.At() || sizeof(To) == sizeof(From),
-                           "Cast in place between widths");
+    if constexpr (std::is_same_v<To, half> && std::is_same_v<From, int32_t>) {
+        if (!hostsim::g_core->deq_scale_set)
+            hostsim::g_core->Report("uninit", "Cast of int32_t to half before SetDeqScale");
+    }
     if (!in.Reads(src, count) || !in.Writes(dst, count)) return;
     for (uint32_t i = 0; i < count; ++i)
         dst.Host()[i] = detail::Caster<To, From>::Do(src.Host()[i], mode);

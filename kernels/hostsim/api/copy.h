@@ -42,9 +42,10 @@ void Store(const GlobalTensor<T>& dst, const LocalTensor<T>& src, hostsim::CopyS
 
 inline uint32_t Round32(uint32_t bytes) { return (bytes + 31) / 32 * 32; }
 
-inline void CheckPadParams(const DataCopyExtParams& p) {
+inline void CheckPadParams(const DataCopyExtParams& p, uint32_t element) {
     hostsim::g_core->Align(p.blockCount <= 4095 && p.blockLen <= 2097151,
-                           "blockCount is 1..4095 and blockLen 1..2097151 bytes");
+                           "blockCount is 0..4095 and blockLen 0..2097151 bytes");
+    hostsim::g_core->Align(p.blockLen % element == 0, "blockLen is not whole elements");
 }
 
 }  // namespace detail
@@ -69,7 +70,7 @@ template <typename T>
 void DataCopyPad(const LocalTensor<T>& dst, const GlobalTensor<T>& src, const DataCopyExtParams& p,
                  const DataCopyPadExtParams<T>& pad, hostsim::Loc loc = hostsim::Loc::Here()) {
     hostsim::g_core->where = loc;
-    detail::CheckPadParams(p);
+    detail::CheckPadParams(p, sizeof(T));
     hostsim::g_core->Align(!pad.isPad, "padding with values is not part of the subset");
     uint32_t in_ub = detail::Round32(p.blockLen);
     detail::Load(dst, src,
@@ -81,7 +82,7 @@ template <typename T>
 void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const DataCopyExtParams& p,
                  hostsim::Loc loc = hostsim::Loc::Here()) {
     hostsim::g_core->where = loc;
-    detail::CheckPadParams(p);
+    detail::CheckPadParams(p, sizeof(T));
     detail::Store(dst, src,
                   {0, 0, p.blockCount, p.blockLen, static_cast<uint64_t>(p.blockLen) + p.dstStride,
                    detail::Round32(p.blockLen) + p.srcStride * 32, 0},

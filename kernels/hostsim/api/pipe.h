@@ -1,12 +1,139 @@
-// TPipe hands out UB; TBuf is plain memory; TQue and TQueBind are rings of buffers whose steps
-// synchronise two pipes.
+// TPipe hands out UB and event ids; TBuf is plain memory. Queues are in queue.h.
 #pragma once
 
-#include <deque>
-#include <vector>
+#include <array>
 
 #include "sync.h"
 #include "tensor.h"
+
+namespace AscendC {
+
+template <TPosition source, TPosition destination, int32_t depth>
+class TQueBind;
+template <TPosition position>
+class TBuf;
+
+// As in asc-devkit's impl/basic_api/kernel_tpipe_impl.h: one table of at most 64 buffers, and for
+// every HardEvent a pool of ids. A queue step takes an id for as long as its flag is on its way.
+class TPipe {
+ public:
+    // One buffer of the table; a queue owns consecutive ones.
+    struct Entry {
+        enum State { kFree, kAllocated, kQueued, kTaken };
+        static constexpr int kNone = -1;
+        uint32_t at = 0, bytes = 0;
+        State state = kFree;
+        int enqueued = kNone, freed = kNone;  // ids of the flags that are set
+        HardEvent freed_event = HardEvent::MAX;
+        hostsim::Loc freed_at{"", 0};
+    };
+
+    explicit TPipe(hostsim::Loc loc = hostsim::Loc::Here()) {
+        hostsim::g_core->where = loc;
+        if (hostsim::g_core->pipe != nullptr)
+            hostsim::g_core->Report("pipe", "a second TPipe while there is one");
+        hostsim::g_core->pipe = this;
+    }
+    ~TPipe() {
+        Reset();
+        hostsim::g_core->pipe = nullptr;
+    }
+    TPipe(const TPipe&) = delete;
+
+    template <TPosition position>
+    void InitBuffer(TBuf<position>& buffer, uint32_t bytes,
+                    hostsim::Loc loc = hostsim::Loc::Here()) {
+        buffer.Bind(Add(1, bytes, loc), era_);
+    }
+    template <TPosition source, TPosition destination, int32_t depth>
+    void InitBuffer(TQueBind<source, destination, depth>& queue, uint8_t count, uint32_t bytes,
+                    hostsim::Loc loc = hostsim::Loc::Here()) {
+        queue.Bind(Add(count, bytes, loc), count, era_);
+    }
+
+    // A free id, which stays free.
+    TEventID FetchEventID(HardEvent event, hostsim::Loc loc = hostsim::Loc::Here()) {
+        uint32_t taken = taken_[static_cast<int>(event)];
+        int id = 0;
+        while (id < hostsim::kEventIds && (taken >> id & 1) != 0) ++id;
+        if (id >= hostsim::kFreeEventIds) {
+            hostsim::g_core->where = loc;
+            hostsim::g_core->Report(
+                "event", std::to_string(id) + " ids of this event are in flight: none is free");
+        }
+        return static_cast<TEventID>(id);
+    }
+
+    // Waits for the flags of buffers that are free, and forgets all buffers and ids. A flag of a
+    // buffer that is not free stays set. What is in flight stays so: the caller drains first.
+    void Reset() {
+        for (uint32_t i = 0; i < entries_; ++i) {
+            Entry& entry = table_[i];
+            if (entry.freed != Entry::kNone && entry.state == Entry::kFree)
+                hostsim::g_core->Lower(static_cast<int>(entry.freed_event), entry.freed,
+                                       entry.freed_at, true);
+            entry = Entry{};
+        }
+        entries_ = top_ = 0;
+        taken_.fill(0);
+        alive_.fill(0);
+        ++era_;
+    }
+
+    // --- hostsim only ---
+    int TakeEventID(HardEvent event, hostsim::Loc loc) {
+        int id = FetchEventID(event, loc);
+        taken_[static_cast<int>(event)] |= 1u << id;
+        return id;
+    }
+    void GiveEventID(HardEvent event, int id) { taken_[static_cast<int>(event)] &= ~(1u << id); }
+    uint32_t Era() const { return era_; }  // changes with every Reset; never 0
+    // Tensors of the queues of a position that are allocated and not yet free.
+    uint32_t& Alive(TPosition position) { return alive_[static_cast<int>(position)]; }
+
+ private:
+    static constexpr uint32_t kEntries = 64;
+
+    Entry* Add(uint32_t count, uint32_t bytes, hostsim::Loc loc) {
+        hostsim::Core* core = hostsim::g_core;
+        core->where = loc;
+        if (count == 0 || bytes == 0) core->Report("pipe", "InitBuffer of no bytes");
+        if (entries_ + count > kEntries) {
+            core->Report("pipe", "more than 64 buffers of one TPipe");
+            entries_ = 0;
+        }
+        bytes = (bytes + 31) / 32 * 32;
+        uint32_t at = top_;
+        top_ += count * bytes;
+        core->ub_top = std::max(core->ub_top, top_);
+        if (top_ > hostsim::kUbUsable) {
+            core->Report("ub-capacity", "buffers of " + std::to_string(top_) + " bytes, " +
+                                            std::to_string(hostsim::kUbUsable) + " are usable");
+            at = top_ = 0;
+        }
+        Entry* first = &table_[entries_];
+        for (uint32_t i = 0; i < count; ++i) {
+            table_[entries_] = Entry{};
+            table_[entries_].at = at + i * bytes;
+            table_[entries_++].bytes = bytes;
+        }
+        return first;
+    }
+
+    std::array<Entry, kEntries> table_;
+    uint32_t entries_ = 0, top_ = 0, era_ = 1;
+    std::array<uint32_t, static_cast<int>(HardEvent::MAX)> taken_{};
+    std::array<uint32_t, static_cast<int>(TPosition::VECCALC) + 1> alive_{};
+};
+
+}  // namespace AscendC
+
+// The pipe of the running kernel.
+inline AscendC::TPipe* GetTPipePtr() {
+    auto* pipe = static_cast<AscendC::TPipe*>(hostsim::g_core->pipe);
+    if (pipe == nullptr) hostsim::g_core->SpinForever("GetTPipePtr without a TPipe");
+    return pipe;
+}
 
 namespace AscendC {
 
@@ -14,141 +141,22 @@ template <TPosition position>
 class TBuf {
  public:
     template <typename T>
-    LocalTensor<T> Get() const {
-        return LocalTensor<T>(at, bytes);
-    }
-
-    uint32_t at = 0, bytes = 0;  // hostsim only
-};
-
-// EnQue sets an event from the producing pipe to the consuming pipe, DeQue waits for it; FreeTensor
-// and AllocTensor likewise in the other direction (asc-devkit include/basic_api/kernel_tquebind.h).
-template <TPosition source, TPosition destination, int32_t depth>
-class TQueBind {
- public:
-    template <typename T>
-    LocalTensor<T> AllocTensor(hostsim::Loc loc = hostsim::Loc::Here()) {
-        hostsim::Core* core = hostsim::g_core;
-        core->where = loc;
-        for (Slot& slot : slots_) {
-            if (slot.state != kFree) continue;
-            slot.state = kAllocated;
-            if (!core->world->Mutated(loc, "queue")) core->Learn(kProducer, slot.clock);
-            ++core->queues_open;
-            core->queue_where = loc;
-            return LocalTensor<T>(slot.at, bytes_);
+    LocalTensor<T> Get(hostsim::Loc loc = hostsim::Loc::Here()) const {
+        if (era_ != GetTPipePtr()->Era()) {
+            hostsim::g_core->where = loc;
+            hostsim::g_core->Report("pipe", "a TBuf without InitBuffer since the TPipe was reset");
         }
-        core->Report("queue", "AllocTensor with no free buffer: the core would hang");
-        return LocalTensor<T>(0, bytes_);
-    }
-    template <typename T>
-    bool EnQue(const LocalTensor<T>& tensor, hostsim::Loc loc = hostsim::Loc::Here()) {
-        Slot* slot = Of(tensor.At(), kAllocated, "EnQue of a buffer that was not allocated", loc);
-        if (slot == nullptr) return false;
-        slot->state = kQueued;
-        slot->clock = hostsim::g_core->Snapshot(kProducer);
-        order_.push_back(slot);
-        return true;
-    }
-    template <typename T>
-    LocalTensor<T> DeQue(hostsim::Loc loc = hostsim::Loc::Here()) {
-        hostsim::Core* core = hostsim::g_core;
-        core->where = loc;
-        if (order_.empty()) {
-            core->Report("queue", "DeQue of an empty queue: the core would hang");
-            return LocalTensor<T>(0, bytes_);
-        }
-        Slot* slot = order_.front();
-        order_.pop_front();
-        slot->state = kTaken;
-        if (!core->world->Mutated(loc, "queue")) core->Learn(kConsumer, slot->clock);
-        return LocalTensor<T>(slot->at, bytes_);
-    }
-    template <typename T>
-    void FreeTensor(LocalTensor<T>& tensor, hostsim::Loc loc = hostsim::Loc::Here()) {
-        Slot* slot = Of(tensor.At(), kTaken, "FreeTensor of a buffer that was not dequeued", loc);
-        if (slot == nullptr) return;
-        slot->state = kFree;
-        slot->clock = hostsim::g_core->Snapshot(kConsumer);
-        --hostsim::g_core->queues_open;
+        return LocalTensor<T>(at_, bytes_);
     }
 
-    void Bind(uint32_t at, uint8_t count, uint32_t bytes) {  // hostsim only
-        bytes_ = bytes;
-        slots_.clear();
-        for (uint8_t i = 0; i < count; ++i) slots_.push_back({at + i * bytes, kFree, {}});
+    void Bind(const TPipe::Entry* entry, uint32_t era) {  // hostsim only
+        at_ = entry->at;
+        bytes_ = entry->bytes;
+        era_ = era;
     }
 
  private:
-    enum State { kFree, kAllocated, kQueued, kTaken };
-    struct Slot {
-        uint32_t at;
-        State state;
-        hostsim::Clock clock;
-    };
-    static constexpr pipe_t kProducer = source == TPosition::VECIN ? PIPE_MTE2 : PIPE_V;
-    static constexpr pipe_t kConsumer = destination == TPosition::VECOUT ? PIPE_MTE3 : PIPE_V;
-
-    Slot* Of(uint32_t at, State expected, const char* otherwise, hostsim::Loc loc) {
-        hostsim::g_core->where = loc;
-        for (Slot& slot : slots_) {
-            if (slot.at == at && slot.state == expected) return &slot;
-        }
-        hostsim::g_core->Report("queue", otherwise);
-        return nullptr;
-    }
-
-    uint32_t bytes_ = 0;
-    std::vector<Slot> slots_;
-    std::deque<Slot*> order_;
-};
-
-// A VECIN queue feeds the vector unit from GM, a VECOUT queue drains it to GM.
-template <TPosition position, int32_t depth>
-class TQue : public TQueBind<position, position, depth> {};
-
-class TPipe {
- public:
-    TPipe() {
-        Reset();
-        hostsim::g_core->pipe = this;
-    }
-    template <TPosition position>
-    void InitBuffer(TBuf<position>& buffer, uint32_t bytes,
-                    hostsim::Loc loc = hostsim::Loc::Here()) {
-        buffer.bytes = Round(bytes);
-        buffer.at = Take(buffer.bytes, loc);
-    }
-    template <TPosition source, TPosition destination, int32_t depth>
-    void InitBuffer(TQueBind<source, destination, depth>& queue, uint8_t count, uint32_t bytes,
-                    hostsim::Loc loc = hostsim::Loc::Here()) {
-        queue.Bind(Take(count * Round(bytes), loc), count, Round(bytes));
-    }
-    // A free id. Queues of this simulator do not use ids.
-    TEventID FetchEventID(HardEvent) { return 0; }
-    // Frees all buffers. Nothing may be in flight: the caller drains first.
-    void Reset() { top_ = 0; }
-
- private:
-    static uint32_t Round(uint32_t bytes) { return (bytes + 31) / 32 * 32; }
-    uint32_t Take(uint32_t bytes, hostsim::Loc loc) {
-        hostsim::Core* core = hostsim::g_core;
-        uint32_t at = top_;
-        top_ += bytes;
-        core->ub_top = std::max(core->ub_top, top_);
-        if (top_ > hostsim::kUbUsable) {
-            core->where = loc;
-            core->Report("ub-capacity", "buffers of " + std::to_string(top_) + " bytes, " +
-                                            std::to_string(hostsim::kUbUsable) + " are usable");
-            top_ = 0;
-            return 0;
-        }
-        return at;
-    }
-    uint32_t top_ = 0;
+    uint32_t at_ = 0, bytes_ = 0, era_ = 0;
 };
 
 }  // namespace AscendC
-
-// The pipe of the running kernel.
-inline AscendC::TPipe* GetTPipePtr() { return static_cast<AscendC::TPipe*>(hostsim::g_core->pipe); }

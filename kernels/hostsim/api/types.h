@@ -108,12 +108,24 @@ inline uint16_t FloatToBfloat(float value, AscendC::RoundMode mode) {
 
 }  // namespace hostsim
 
-struct half {
+namespace hostsim {
+
+struct Half {
     uint16_t bits;
-    half() = default;
-    explicit half(float value) : bits(hostsim::FloatToHalf(value, AscendC::RoundMode::CAST_RINT)) {}
-    explicit operator float() const { return hostsim::HalfToFloat(bits); }
+    Half() = default;
+    explicit Half(float value) : bits(FloatToHalf(value, AscendC::RoundMode::CAST_RINT)) {}
+    explicit operator float() const { return HalfToFloat(bits); }
 };
+
+}  // namespace hostsim
+
+// On the device this is a keyword or a macro (8.5 passes -Dhalf=__fp16), as are the others, so none
+// of them can be the name of anything.
+#define half ::hostsim::Half
+#define block_idx ::hostsim::kNotAName
+#define block_num ::hostsim::kNotAName
+#define l2_vaddr_base ::hostsim::kNotAName
+#define l2_in_main ::hostsim::kNotAName
 
 struct bfloat16_t {
     uint16_t bits;

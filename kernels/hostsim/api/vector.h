@@ -11,6 +11,10 @@ namespace AscendC {
 
 namespace detail {
 
+// Whether what is written may be the very tensor that is read. Partly the same it may never be:
+// later iterations would read what earlier ones wrote.
+enum class InPlace { kAllowed, kRefused };
+
 // One vector instruction: declares its operands to the checker.
 class VectorInstruction {
  public:
@@ -19,15 +23,21 @@ class VectorInstruction {
     }
     template <typename T>
     bool Reads(const LocalTensor<T>& t, uint64_t count) {
-        core_->Align(t.At() % 32 == 0, "a vector operand is not 32-byte aligned");
-        if (!t.Holds(0, count * sizeof(T))) return false;
+        if (!Holds(t, count)) return false;
         core_->Read(t.At(), static_cast<uint32_t>(count * sizeof(T)));
         return true;
     }
     template <typename T>
-    bool Writes(const LocalTensor<T>& t, uint64_t count) {
-        core_->Align(t.At() % 32 == 0, "a vector operand is not 32-byte aligned");
-        if (!t.Holds(0, count * sizeof(T))) return false;
+    bool Writes(const LocalTensor<T>& t, uint64_t count, InPlace in_place = InPlace::kAllowed) {
+        if (!Holds(t, count)) return false;
+        const Range to = sources_[--sources_used_];
+        for (uint32_t i = 0; i < sources_used_; ++i) {
+            const Range& from = sources_[i];
+            const bool apart = from.end <= to.begin || to.end <= from.begin;
+            const bool same = from.begin == to.begin && from.end == to.end;
+            core_->Align(apart || (same && in_place == InPlace::kAllowed),
+                         "the operand that is written overlaps one that is read");
+        }
         core_->Write(t.At(), static_cast<uint32_t>(count * sizeof(T)));
         core_->MarkWritten(t.At(), static_cast<uint32_t>(count * sizeof(T)), true);
         core_->launch->counters.vector_elements += count;
@@ -35,7 +45,21 @@ class VectorInstruction {
     }
 
  private:
+    struct Range {
+        uint64_t begin, end;
+    };
+    static constexpr uint32_t kOperands = 4;
+
+    template <typename T>
+    bool Holds(const LocalTensor<T>& t, uint64_t count) {
+        core_->Align(t.At() % 32 == 0, "a vector operand is not 32-byte aligned");
+        sources_[sources_used_++] = {t.At(), t.At() + count * sizeof(T)};
+        return t.Holds(0, count * sizeof(T));
+    }
+
     hostsim::Core* core_;
+    Range sources_[kOperands];
+    uint32_t sources_used_ = 0;
 };
 
 template <typename T, typename F>
@@ -115,11 +139,13 @@ inline void ShiftRight(const LocalTensor<int32_t>& dst, const LocalTensor<int32_
     detail::Unary(dst, src, count, loc, [s](int32_t v) { return v >> s; });
 }
 
+// The first block is written by the scalar unit, without a wait for anything before.
 template <typename T>
 void CreateVecIndex(const LocalTensor<T>& dst, T first, uint32_t count,
                     hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(detail::kArithmetic<T>, "float and int32_t here");
     detail::VectorInstruction in(loc);
+    hostsim::g_core->AlsoWrites(PIPE_S, dst.At(), 32, false);
     if (!in.Writes(dst, count)) return;
     for (uint32_t i = 0; i < count; ++i) dst.Host()[i] = static_cast<T>(first + static_cast<T>(i));
 }
@@ -178,6 +204,7 @@ void GatherMask(const LocalTensor<T>& dst, const LocalTensor<T>& src,
     detail::VectorInstruction in(loc);
     hostsim::g_core->Align(reduce_mode && p.repeatTimes == 1 && p.src0BlockStride == 1,
                            "only reduceMode with one dense repeat is in the subset");
+    hostsim::g_core->Align(mask > 0, "reduceMode needs a mask of at least 1");
     kept = 0;
     if (!in.Reads(src, mask) ||
         !in.Reads(pattern.template ReinterpretCast<uint8_t>(), (mask + 7) / 8))
@@ -199,10 +226,18 @@ void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src,
             hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(sizeof(T) == 4, "32-bit elements here");
     detail::VectorInstruction in(loc);
+    hostsim::g_core->Align(count / 64 <= 255,
+                           "the repeats of Gather are 8 bits: at most 16383 elements of 4 bytes");
     if (!in.Reads(offsets, count)) return;
+    hostsim::g_core->Align(dst.At() + count * sizeof(T) <= src.At() ||
+                               src.At() + src.GetSize() * sizeof(T) <= dst.At(),
+                           "Gather writes what it gathers from");
+    hostsim::g_core->Align(src.At() % 32 == 0, "a vector operand is not 32-byte aligned");
     std::vector<T> out(count);
     for (uint32_t i = 0; i < count; ++i) {
         uint32_t at = base + offsets.Host()[i];
+        hostsim::g_core->Align(at % sizeof(T) == 0,
+                               "an offset of Gather is not aligned to the element");
         if (!src.Holds(at, sizeof(T))) return;
         hostsim::g_core->Read(src.At() + at, sizeof(T));
         std::memcpy(&out[i], reinterpret_cast<const uint8_t*>(src.Host()) + at, sizeof(T));
@@ -210,14 +245,20 @@ void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src,
     if (in.Writes(dst, count)) std::copy(out.begin(), out.end(), dst.Host());
 }
 
-// dst[0] = largest element. `tmp` holds one element per repeat.
+// dst[0] = largest element. `tmp` holds value and index of every repeat, also when no index is
+// asked for. The scalar unit, which has waited for the vector unit, puts the result into dst, and
+// reads two elements there.
 inline void ReduceMax(const LocalTensor<float>& dst, const LocalTensor<float>& src,
                       const LocalTensor<float>& tmp, int32_t count, bool index = false,
                       hostsim::Loc loc = hostsim::Loc::Here()) {
     detail::VectorInstruction in(loc);
     hostsim::g_core->Align(!index, "the index is not part of the subset");
-    if (!in.Reads(src, count) || !in.Writes(tmp, (count + 63) / 64) || count == 0) return;
+    hostsim::g_core->Align(count >= 1, "ReduceMax of no element");
+    if (count < 1 || !in.Reads(src, count) || !in.Writes(tmp, 2 * ((count + 63) / 64)) ||
+        !dst.Holds(0, 2 * sizeof(float)))
+        return;
     float best = *std::max_element(src.Host(), src.Host() + count);
+    hostsim::g_core->AlsoWrites(PIPE_S, dst.At(), sizeof(float), true);
     if (in.Writes(dst, 1)) dst.Host()[0] = best;
 }
 
@@ -227,10 +268,11 @@ inline void BlockReduceMax(const LocalTensor<float>& dst, const LocalTensor<floa
                            int32_t repeat, int32_t mask, int32_t dst_repeat, int32_t src_block,
                            int32_t src_repeat, hostsim::Loc loc = hostsim::Loc::Here()) {
     detail::VectorInstruction in(loc);
-    hostsim::g_core->Align(
-        repeat <= 255 && mask == 64 && dst_repeat == 1 && src_block == 1 && src_repeat == 8,
-        "only dense full repeats are in the subset");
-    if (!in.Reads(src, repeat * 64) || !in.Writes(dst, repeat * 8)) return;
+    hostsim::g_core->Align(repeat >= 0 && repeat <= 255 && mask == 64 && dst_repeat == 1 &&
+                               src_block == 1 && src_repeat == 8,
+                           "only dense full repeats are in the subset");
+    if (!in.Reads(src, repeat * 64) || !in.Writes(dst, repeat * 8, detail::InPlace::kRefused))
+        return;
     for (int32_t b = 0; b < repeat * 8; ++b)
         dst.Host()[b] = *std::max_element(src.Host() + b * 8, src.Host() + b * 8 + 8);
 }
@@ -241,7 +283,8 @@ inline void Brcb(const LocalTensor<float>& dst, const LocalTensor<float>& src, u
     detail::VectorInstruction in(loc);
     hostsim::g_core->Align(p.dstBlkStride == 1 && p.dstRepStride == 8,
                            "only dense Brcb is in the subset");
-    if (!in.Reads(src, repeat * 8) || !in.Writes(dst, repeat * 64)) return;
+    if (!in.Reads(src, repeat * 8) || !in.Writes(dst, repeat * 64, detail::InPlace::kRefused))
+        return;
     for (int32_t i = 0; i < repeat * 8; ++i) std::fill_n(dst.Host() + i * 8, 8, src.Host()[i]);
 }
 

@@ -80,16 +80,15 @@ void Core::Read(uint32_t at, uint32_t bytes) {
     }
 }
 
-void Core::Write(uint32_t at, uint32_t bytes) {
-    if (bytes == 0) return;
-    if (at + bytes > kUbBytes) return Report("ub-bounds", "write behind the unified buffer");
+// What a write of `pipe`, which knows what is complete, collides with.
+void Core::CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t bytes) {
     for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
         UbBlock& block = blocks_[b];
-        bool same_instruction = block.write_pipe == pipe_ && block.write_seq == seq_;
+        bool same_instruction = block.write_pipe == pipe && block.write_seq == seq_;
         if (block.write_pipe >= 0 && !same_instruction &&
-            !(block.write_pipe == PIPE_S && pipe_ == PIPE_S) &&
-            known_[pipe_][block.write_pipe] < block.write_seq) {
-            Report("hazard", std::string(kPipeNames[pipe_]) + " writes UB byte " +
+            !(block.write_pipe == PIPE_S && pipe == PIPE_S) &&
+            known[block.write_pipe] < block.write_seq) {
+            Report("hazard", std::string(kPipeNames[pipe]) + " writes UB byte " +
                                  std::to_string(b * kBlock) + " written by " +
                                  kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() +
                                  " without synchronisation");
@@ -97,17 +96,31 @@ void Core::Write(uint32_t at, uint32_t bytes) {
         for (int q = 0; q < kPipes; ++q) {
             // A pipe works in order, so it cannot overwrite what its own earlier instruction still
             // reads.
-            if (q != pipe_ && block.read_seq[q] > known_[pipe_][q]) {
-                Report("hazard", std::string(kPipeNames[pipe_]) + " overwrites UB byte " +
+            if (q != pipe && block.read_seq[q] > known[q]) {
+                Report("hazard", std::string(kPipeNames[pipe]) + " overwrites UB byte " +
                                      std::to_string(b * kBlock) + " read by " + kPipeNames[q] +
                                      " at " + block.read_loc[q].Text() +
                                      " without synchronisation");
             }
         }
-        block.write_pipe = pipe_;
-        block.write_seq = seq_;
-        block.write_loc = where;
     }
+}
+
+void Core::Write(uint32_t at, uint32_t bytes) {
+    if (bytes == 0) return;
+    if (at + bytes > kUbBytes) return Report("ub-bounds", "write behind the unified buffer");
+    CheckWrite(pipe_, known_[pipe_], at, bytes);
+    for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
+        blocks_[b].write_pipe = pipe_;
+        blocks_[b].write_seq = seq_;
+        blocks_[b].write_loc = where;
+    }
+}
+
+void Core::AlsoWrites(pipe_t pipe, uint32_t at, uint32_t bytes, bool after_vector) {
+    Clock known = known_[pipe];
+    if (after_vector) known[PIPE_V] = issued_[PIPE_V];
+    CheckWrite(pipe, known, at, bytes);
 }
 
 void Core::MarkWritten(uint32_t at, uint32_t bytes, bool written) {
@@ -149,22 +162,38 @@ void Core::Barrier(pipe_t pipe, Loc loc) {
 
 void Core::SetFlag(int event, int id, Loc loc) {
     where = loc;
-    if (world->Mutated(loc, "event")) return;
-    if (id < 0 || id >= kEventIds) return Report("event", "event id out of range");
-    Event& e = events_[event][id];
-    if (e.set) Report("event", "set twice without a wait; first at " + e.loc.Text());
-    e = {true, Snapshot(kEventFrom[event]), loc};
+    if (!world->Mutated(loc, "event")) Raise(event, id, loc);
 }
 
 void Core::WaitFlag(int event, int id, Loc loc) {
     where = loc;
     if (world->Mutated(loc, "event")) return;
+    Lower(event, id, loc, true);
+    world->MaybeYield(8);
+}
+
+void Core::Raise(int event, int id, Loc loc) {
+    where = loc;
+    if (id < 0 || id >= kEventIds) return Report("event", "event id out of range");
+    if (id >= kFreeEventIds) Report("event", "event id 6 or 7, which are not the kernel's");
+    Event& e = events_[event][id];
+    if (e.set) Report("event", "set twice without a wait; first at " + e.loc.Text());
+    e = {true, Snapshot(kEventFrom[event]), loc};
+}
+
+void Core::Lower(int event, int id, Loc loc, bool learn) {
+    where = loc;
     if (id < 0 || id >= kEventIds) return Report("event", "event id out of range");
     Event& e = events_[event][id];
     if (!e.set) return Report("event", "waits for an event that nobody set");
     e.set = false;
-    Learn(kEventTo[event], e.clock);
-    world->MaybeYield(8);
+    if (learn) Learn(kEventTo[event], e.clock);
+}
+
+void Core::SpinForever(const std::string& why) {
+    waiting_for = why;
+    state = State::kSpinning;
+    while (true) world->Yield();
 }
 
 void Core::Finish() {

@@ -21,6 +21,7 @@ constexpr uint32_t kUbBytes = 196608;
 // set.
 constexpr uint32_t kUbUsable = kUbBytes - 256 - 8192;
 constexpr int kEventIds = 8;
+constexpr int kFreeEventIds = 6;  // 6 is reserved, 7 belongs to the compiler's own synchronisation
 
 // For each pipe, the number of its instructions known to be complete.
 using Clock = std::array<uint32_t, kPipes>;
@@ -56,6 +57,9 @@ class Core {
     void Begin(pipe_t pipe, Loc loc);
     void Read(uint32_t at, uint32_t bytes);
     void Write(uint32_t at, uint32_t bytes);
+    // Only checks: part of this instruction also writes there from another pipe, which has waited
+    // for the vector unit if after_vector.
+    void AlsoWrites(pipe_t pipe, uint32_t at, uint32_t bytes, bool after_vector);
     void MarkWritten(uint32_t at, uint32_t bytes, bool written);
     void Align(bool ok, const char* what);
 
@@ -65,6 +69,10 @@ class Core {
     void Barrier(pipe_t pipe, Loc loc);
     void SetFlag(int event, int id, Loc loc);
     void WaitFlag(int event, int id, Loc loc);
+    // The same inside a queue step, which may be a mutation's site as a whole: then nothing is
+    // learnt.
+    void Raise(int event, int id, Loc loc);
+    void Lower(int event, int id, Loc loc, bool learn);
     void Report(const char* kind, const std::string& text);
     Loc where{"", 0};
 
@@ -91,8 +99,10 @@ class Core {
     uint32_t ub_top = 0;
     void* pipe = nullptr;  // the kernel's TPipe
     int queues_open = 0;
-    Loc queue_where{"", 0};  // the last AllocTensor
-    float deq_scale = 1.0f;
+    Loc queue_where{"", 0};                    // the last AllocTensor
+    void SpinForever(const std::string& why);  // a loop that only this core could end; no return
+    float deq_scale = 0.0f;
+    bool deq_scale_set = false;
     bool adding = false;  // SetAtomicAdd: copies to GM add int32
     Loc adding_since{"", 0};
     uint32_t phase = 0;
@@ -100,7 +110,7 @@ class Core {
     // --- the fiber ---
     ucontext_t context{};
     uint8_t* stack = nullptr;
-    enum class State { kReady, kPolling, kInSyncAll, kDone } state = State::kReady;
+    enum class State { kReady, kPolling, kInSyncAll, kSpinning, kDone } state = State::kReady;
 
  private:
     struct UbBlock {
@@ -144,6 +154,7 @@ class Core {
     uint32_t generation_ = 0;  // of stores: advanced by a barrier on MTE3
     std::map<uint64_t, Line> cache_;
 
+    void CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t bytes);
     void RunLoad(const PendingLoad& load);
     void LandPiece(size_t at);
     void AddPiece(Allocation& a, const Piece& piece);

@@ -14,6 +14,7 @@ namespace hostsim {
 namespace {
 
 constexpr size_t kStackBytes = 256 * 1024;
+constexpr int kVectorCores = 48;  // of one die of Atlas A3
 
 void FiberEntry() {
     Core* core = g_core;
@@ -99,6 +100,10 @@ void World::StartLaunches() {
         if (launch.done) continue;
         if (!busy.insert({launch.rank, launch.stream}).second || launch.started) continue;
         launch.started = true;
+        if (launch.blocks > kVectorCores) {
+            findings.Add("launch", launch.name, launch.entry, launch.rank, 0,
+                         "more blocks than the chip has vector cores");
+        }
         for (int c = 0; c < launch.blocks; ++c) {
             auto core = std::make_unique<Core>(this, &launch, c);
             getcontext(&core->context);
@@ -308,6 +313,11 @@ bool World::Run() {
                 break;
             case Core::State::kInSyncAll:
                 break;
+            case Core::State::kSpinning:
+                // Alone, others of this launch may poll for long: it cannot end any more.
+                if (!schedule_.alone) break;
+                deadlock = WhoWaits();
+                return false;
             case Core::State::kDone:
                 Retire(core);
                 break;

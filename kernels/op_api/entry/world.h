@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "arguments.h"
-#include "limits.h"
+#include "moe_limits.h"
 
 namespace ascend_moe {
 
