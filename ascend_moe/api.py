@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 
 from ascend_moe.bootstrap import import_torch_npu
-from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS, by_name
 from ascend_moe.cpu import kernels
 from ascend_moe.cpu.eager import are_plain, nobody_listens
 from ascend_moe.cpu.registration import register
 from ascend_moe.cpu.remembered import again
 from ascend_moe.gate import require_legal
-from ascend_moe.ranks import meet_once, window_mb_of
+from ascend_moe.ranks import require_legal_on_all_ranks
+from ascend_moe.traced import check_while_traced
 
 __all__ = [
     "install",
@@ -302,6 +302,7 @@ def uninstall() -> None:
 def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
     """Checks the call where the kernel behind the operator does not, and makes it."""
     if torch.compiler.is_compiling():
+        check_while_traced(op, tensors, attributes)
         return _operator(op, by_name(op, tensors, attributes))
     direct = nobody_listens()
     if direct:
@@ -313,7 +314,7 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
         return kernels.run(op, arguments)
     device = arguments["expert_ids"].device.type
     if device == "npu":
-        _require_legal_on_all_ranks(op, arguments)
+        require_legal_on_all_ranks(op, arguments)
     elif device != "cpu":
         require_legal(op, arguments)
     return _operator(op, arguments)
@@ -322,15 +323,6 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
 def _operator(op: str, arguments: dict[str, Any]) -> Any:
     operator = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2")
     return operator(**_that_old_schemas_know(op, arguments))
-
-
-def _require_legal_on_all_ranks(op: str, arguments: dict[str, Any]) -> None:
-    try:
-        require_legal(op, arguments, window_mb=window_mb_of(arguments["group_ep"]))
-    except ConstraintError as refusal:
-        meet_once(op, arguments, refusal)
-        raise
-    meet_once(op, arguments, None)
 
 
 def _that_old_schemas_know(op: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -25,11 +25,25 @@ from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
 from ascend_moe.contract.path import path_of
 from ascend_moe.contract.resolve import resolve_contract, resolve_product
+from ascend_moe.gate import require_legal
 from ascend_moe.patience import TIMEOUT_VARIABLE, timeout_seconds
 
 _met: set[str] = set()
 _window_mb: dict[str, int | None] = {}
 _attempts: dict[str, int] = {}
+
+
+def require_legal_on_all_ranks(op: str, call: Mapping[str, Any]) -> None:
+    """This rank's own checks, then `meet_once`, whatever they found.
+
+    call: every parameter of the operator; tensors may be described.
+    """
+    try:
+        require_legal(op, call, window_mb=window_mb_of(call["group_ep"]))
+    except ConstraintError as refusal:
+        meet_once(op, call, refusal)
+        raise
+    meet_once(op, call, None)
 
 
 def meet_once(op: str, call: Mapping[str, Any], refusal: ConstraintError | None) -> None:

@@ -1,5 +1,8 @@
 """torch.compile of dispatch, an expert and combine with torchair, in one of its modes.
 
+First with torch_npu's own functions, then with ours in their place: illegal calls end while they are traced, on all
+ranks.
+
 usage: compiled.py max-autotune | reduce-overhead | npugraph_ex
 """
 
@@ -7,23 +10,26 @@ import sys
 
 import ranks
 import torch
+import torch.distributed as dist
 import torch_npu
 import torchair
+from torch._dynamo.utils import counters
 
+import ascend_moe
 from ascend_moe.vnpu import torchair_native
 
 SIZE, MODE = 2, sys.argv[1]
 
 
 class Layer(torch.nn.Module):
-    def __init__(self, rank: int):
+    def __init__(self, rank: int, **changes):
         super().__init__()
         self.group = {
             "group_ep": ranks.GROUPS["ep"],
             "ep_world_size": SIZE,
             "ep_rank_id": rank,
             "moe_expert_num": 4,
-        }
+        } | changes
 
     def forward(self, x, ids, weights):
         rows, _, assist, _, counts, _, _ = torch_npu.npu_moe_distribute_dispatch_v2(
@@ -129,22 +135,66 @@ def backend():
     return torchair.get_npu_backend(compiler_config=config)
 
 
+def inputs(rank: int, seed: int, hidden: int = 1024) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(10 * seed + rank)
+    x = torch.randn(8, hidden, generator=generator).to(torch.bfloat16)
+    ids = torch.rand(8, 4, generator=generator).argsort(dim=1)[:, :2].int()
+    return [tensor.npu() for tensor in (x, ids, torch.rand(8, 2, generator=generator))]
+
+
 def check(rank: int) -> None:
     layer = Layer(rank)
     compiled = torch.compile(layer, backend=backend(), dynamic=False, fullgraph=True)
     for seed in range(3):
-        generator = torch.Generator().manual_seed(10 * seed + rank)
-        x = torch.randn(8, 1024, generator=generator).to(torch.bfloat16).npu()
-        ids = torch.rand(8, 4, generator=generator).argsort(dim=1)[:, :2].int().npu()
-        weights = torch.rand(8, 2, generator=generator).npu()
+        given = inputs(rank, seed)
         if seed == 0:
-            layer(x, ids, weights)  # a group is opened by an eager call, never during a capture
-        output = compiled(x, ids, weights)
+            layer(*given)  # a group is opened by an eager call, never during a capture
+        output = compiled(*given)
         torch.npu.synchronize()
-        assert torch.equal(output.cpu(), layer(x, ids, weights).cpu())
+        assert torch.equal(output.cpu(), layer(*given).cpu())
     if MODE == "max-autotune":
         check_ge_graph(rank)
         check_every_option(rank)
+    check_installed(rank)
+
+
+def check_installed(rank: int) -> None:
+    """A group of its own, on which nobody met yet: every meeting below is made by a trace."""
+    name = ascend_moe.hccl_comm_name(dist.new_group(list(range(SIZE))), rank)
+    layer, given = Layer(rank, group_ep=name), inputs(rank, 5)
+    wanted = layer(*given).cpu()  # opens the group with torch_npu's functions, which ask no one
+    ascend_moe.install()
+    text = refused(rank, given, group_ep=name, moe_expert_num=8 if rank else 4)
+    assert "X-40 error moe_expert_num: ranks disagree: 4 on rank 0, 8 on rank 1" in text, text
+    text = refused(rank, inputs(rank, 0, hidden=512 if rank else 1024), group_ep=name)
+    told = "x: H is 512, allowed: 1024..8192" if rank else "group_ep: rank 1 refuses the call: x: H"
+    assert f"X-25 error {told}" in text, text
+    assert "compiled.py" in text, text  # where in the caller's code
+    text = refused(rank, inputs(rank, 0, hidden=512), group_ep=name)
+    assert "X-25 error x: H is 512" in text, text
+
+    compiled = torch.compile(layer, backend=backend(), dynamic=False, fullgraph=True)
+    for _ in range(2):
+        output = compiled(*given)
+        torch.npu.synchronize()
+        assert torch.equal(output.cpu(), wanted)
+    text = refused(rank, inputs(rank, 0, hidden=512), group_ep=name)  # alone, after the meeting
+    assert "X-25 error x: H is 512" in text, text
+    ascend_moe.uninstall()
+
+
+def refused(rank: int, given: list[torch.Tensor], **changes) -> str:
+    """The text with which it ends, before there is a graph to compile."""
+    compiled = torch.compile(
+        Layer(rank, **changes), backend=backend(), dynamic=False, fullgraph=True
+    )
+    graphs = counters["stats"]["unique_graphs"]
+    try:
+        compiled(*given)
+    except ascend_moe.ConstraintError as error:
+        assert counters["stats"]["unique_graphs"] == graphs
+        return str(error)
+    raise AssertionError(f"rank {rank}: {changes} was not refused")
 
 
 def check_ge_graph(rank: int) -> None:
