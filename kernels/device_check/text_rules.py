@@ -9,7 +9,7 @@ from pathlib import Path
 from .findings import Finding
 
 # Up to the name, and no function: what follows is an initialiser or the end. A constexpr is no variable.
-STATIC = r"\b(?:static|thread_local)\s(?![^(;]*\bconstexpr\b)[^(){};=]*\w\s*[={;\[]"
+STATIC = r"(?<!constexpr )\b(?:static|thread_local)\s(?![^(;]*\bconstexpr\b)[^(){};=]*\w\s*[={;\[]"
 
 RULES = (
     # The first three: asc-devkit 9.1.0, guide, appendix on C++, page on language features.

@@ -53,7 +53,7 @@ def search(tree: Tree, device: Path) -> Iterator[Finding]:
             continue
         if node.tree["kind"] in FUNCTIONS:
             functions[node.tree["id"]] = node
-            first[node.tree["id"]] = node.tree.get("previousDecl", node.tree["id"])
+            first[node.tree["id"]] = str(node.tree.get("previousDecl", node.tree["id"]))
         member = {"id": node.tree.get("referencedMemberDecl", "")}
         calls.setdefault(node.function, set()).add(node.tree.get("referencedDecl", member)["id"])
         for rule, text in _broken(node):
