@@ -170,7 +170,7 @@ TREE = [
     Mistake("half a = half(1.0f); (void)(a < a);", "half"),
     Mistake("(void)*reinterpret_cast<uint32_t*>(window.bytes);", "pointer"),
     Mistake("(void)new uint32_t;", "memory"),
-    Mistake("static int32_t a = 1; (void)a;", "static"),
+    Mistake("static Share a(ShareOf(1, 0, 1)); (void)a;", "static"),
     Mistake("uint32_t a = 1;", "warning", "unused variable"),
 ]
 
