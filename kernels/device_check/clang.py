@@ -29,7 +29,7 @@ REPORT = (
 )
 PROBE = """
 static_assert(__clang_major__ >= 16);
-__attribute__((device)) _Float16 Read(__attribute__((address_space(1))) _Float16* at) { return *at; }
+__attribute__((device)) _Float16 Read(__attribute__((address_space(101))) _Float16* at) { return *at; }
 """
 LIMIT_S = 300
 

@@ -36,8 +36,9 @@ struct bfloat16_t {    // no scalar arithmetic and no scalar cast
 #if CHECK_FROM_9_1
 #define __schedmode__(mode)  // before 9.1 an unknown name
 #endif
-#define __gm__ __attribute__((address_space(1)))
-#define __ubuf__ __attribute__((address_space(6)))
+// Numbers the target does not know: later clangs convert its own to plain pointers.
+#define __gm__ __attribute__((address_space(101)))
+#define __ubuf__ __attribute__((address_space(102)))
 #define GM_ADDR __gm__ uint8_t*  // impl/utils/kernel_utils_macros.h
 
 // Macros of bisheng's own __clang_cce_aicore_builtin_vars.h (CANN 8.1): not free as names.

@@ -120,6 +120,7 @@ def test_comments_strings_and_constants_are_no_mistakes(tmp_path):
 COMPILE = [
     Mistake("(void)*reinterpret_cast<uint32_t*>(context);", "compile", "not allowed"),
     Mistake("uint8_t* a = context;", "compile", "cannot initialize"),
+    Mistake("__ubuf__ uint8_t* a = context;", "compile", "cannot initialize"),
     Mistake("memset(&window, 0, sizeof(window));", "compile", "memset"),
     Mistake("AscendC::Duplicate(zero, 0u);", "compile", "no matching function"),
     Mistake("AscendC::Duplicate(zero, 0u, 64ull, 1, 1, 8);", "compile", "no matching function"),
