@@ -24,8 +24,9 @@
 namespace ascend_moe {
 namespace {
 
-constexpr const char* kNames[] = {"ascend_moe_meet", "ascend_moe_open", "ascend_moe_pack",
-                                  "ascend_moe_dispatch", "ascend_moe_combine"};
+constexpr const char* kNames[] = {"ascend_moe_meet",     "ascend_moe_open",    "ascend_moe_pack",
+                                  "ascend_moe_dispatch", "ascend_moe_combine", "ascend_moe_cores",
+                                  "ascend_moe_row"};
 
 // Device memory of a rank; operands are this rank's.
 struct Range {
@@ -135,7 +136,8 @@ class Simulation {
     }
 
     int GaveUp() const {
-        if (launch_.kernel == Kernel::kMeet) return ACL_SUCCESS;  // the host compares
+        if (launch_.kernel == Kernel::kMeet) return ACL_SUCCESS;   // the host compares
+        if (launch_.kernel == Kernel::kCores) return ACL_SUCCESS;  // has no windows
         const uint64_t control = launch_.group->ep_windows().control[launch_.group->ep_rank()];
         const void* records = standin::HostAddress(reinterpret_cast<void*>(control + kErrorOffset),
                                                    kErrorWords * sizeof(uint32_t));
@@ -166,6 +168,10 @@ class Simulation {
 }  // namespace
 
 int Start(const Launch& launch, aclrtStream stream) {
+    // As CANN's runtime (v8.5.0, api_error.cc, KernelLaunch): refused at once, not by the stream.
+    if (launch.blocks == 0)
+        return Fail(ACL_ERROR_RT_PARAM_INVALID, "%s cannot be launched on 0 cores",
+                    kNames[static_cast<int>(launch.kernel)]);
     return standin::Launch(stream, kNames[static_cast<int>(launch.kernel)],
                            [launch] { return Simulation(launch).Run(); });
 }
