@@ -74,7 +74,7 @@ STEPS: dict[str, Callable[[Job, ProbeLibrary], dict[str, Any]]] = {
 
 def row_of(rank: int, nonce: int) -> bytes:
     """What a rank sends: no two ranks and no two runs the same."""
-    return bytes((nonce + 7 * rank + 3 * at) % 251 for at in range(ROW_BYTES))
+    return nonce.to_bytes(4, "little") + bytes((7 * rank + at) % 251 for at in range(4, ROW_BYTES))
 
 
 def _exchange(job: Job, library: ProbeLibrary, absent: int | None) -> dict[str, Any]:
