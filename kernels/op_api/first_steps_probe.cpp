@@ -5,14 +5,13 @@
 //
 // All go through Start() and the error records of the operators, so that what holds here holds
 // there.
-#include <algorithm>
 #include <chrono>
+#include <memory>
 
 #include "group.h"
 #include "launch.h"
 #include "report.h"
 #include "runtime.h"
-#include "settings.h"
 
 #define PROBE extern "C" __attribute__((visibility("default")))
 
@@ -47,6 +46,23 @@ int64_t Nanoseconds() {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
 }
 
+Windows WindowsAt(uint32_t rank, std::vector<uint64_t> base, uint64_t bytes) {
+    Windows windows;
+    windows.rank = rank;
+    windows.ranks = static_cast<uint32_t>(base.size());
+    windows.bytes = bytes;
+    windows.base = std::move(base);
+    return windows;
+}
+
+// A launch that its host may have to leave behind, with all it uses.
+struct CoresLaunch {
+    DeviceBytes window{kControlBytes};  // of a group of one: as for any launch; the report is in it
+    OwnStream stream;
+    std::shared_ptr<Group> group = std::make_shared<Group>("npu_check", "");
+    uint64_t report() const { return window.address() + kCountsOffset; }
+};
+
 }  // namespace
 }  // namespace ascend_moe
 
@@ -62,31 +78,25 @@ PROBE int ascend_moe_probe_cores(uint32_t blocks, uint32_t mark, void* report, i
                                  int64_t* began, int64_t* ended) {
     using namespace ascend_moe;
     constexpr size_t kBytes = kMaxCores * kCoreReportBytes;
-    auto* const memory = new DeviceBytes(kBytes);
-    auto* const stream = new OwnStream();
-    if (memory->address() == 0 || stream->get() == nullptr)
+    auto probe = std::make_unique<CoresLaunch>();
+    if (probe->window.address() == 0 || probe->stream.get() == nullptr)
         return Fail(kInnerError, "no device memory or no stream for a probe");
-    Launch launch{Kernel::kCores,
-                  blocks,
-                  {{"report", memory->address(), kBytes}},
-                  {},
-                  std::make_shared<Group>("", "")};
+    int status = probe->group->OpenForProbe(WindowsAt(0, {probe->window.address()}, kControlBytes),
+                                            /*nonce=*/1);
+    if (status != ACL_SUCCESS) return status;
+    Launch launch{Kernel::kCores, blocks, {{"report", probe->report(), kBytes}}, {}, probe->group};
     launch.Pass(CoresProbe{mark});
     *began = Nanoseconds();
-    *launched = Start(launch, stream->get());
-    int status = *launched;
+    *launched = Start(launch, probe->stream.get());
+    status = *launched;
     if (status == ACL_SUCCESS) {
-        status = aclrtSynchronizeStreamWithTimeout(stream->get(), kCoresTimeoutMs);
-        if (status != ACL_SUCCESS) {
-            Fail(status, "the probe of the cores has not ended well: %s", aclGetRecentErrMsg());
-        }
+        status = aclrtSynchronizeStreamWithTimeout(probe->stream.get(), kCoresTimeoutMs);
+        if (status != ACL_SUCCESS)
+            Fail(status, "the probe of the cores did not end well: %s", aclGetRecentErrMsg());
     }
     *ended = Nanoseconds();
-    CopyFromDevice(report, memory->address(), kBytes);
-    if (status == ACL_SUCCESS || *launched != ACL_SUCCESS) {
-        delete stream;
-        delete memory;
-    }
+    CopyFromDevice(report, probe->report(), kBytes);
+    if (status != *launched) probe.release();  // the kernel may still run
     return status;
 }
 
@@ -98,13 +108,8 @@ PROBE int ascend_moe_probe_row(const char* group_ep, uint32_t rank, uint32_t ran
                                const uint64_t* base, uint32_t nonce, const void* row,
                                void* received, uint32_t* record) {
     using namespace ascend_moe;
-    Windows windows;
-    windows.rank = rank;
-    windows.ranks = ranks;
-    windows.bytes = bytes;
-    windows.base.assign(base, base + ranks);
     const auto group = std::make_shared<Group>(group_ep, "");
-    int status = group->OpenForProbe(windows, nonce);
+    int status = group->OpenForProbe(WindowsAt(rank, {base, base + ranks}, bytes), nonce);
     if (status != ACL_SUCCESS) return status;
     const DeviceBytes sent(kPitchBytes), taken(kPitchBytes);
     if (sent.address() == 0 || taken.address() == 0)
@@ -120,10 +125,10 @@ PROBE int ascend_moe_probe_row(const char* group_ep, uint32_t rank, uint32_t ran
     launch.Pass(RowProbe{group->timeout_ticks()});
     status = OwnStream().Run(launch);
     CopyFromDevice(received, taken.address(), kPitchBytes);
-    uint32_t found[kBlockWords] = {};
-    CopyFromDevice(found, windows.base[rank] + kErrorOffset, sizeof(found));
-    const bool ours = found[0] == nonce;
-    for (uint32_t word = 0; word < kBlockWords; ++word) record[word] = ours ? found[word] : 0;
-    const std::string failure = group->Failure();
+    std::vector<uint32_t> records(kErrorWords);
+    CopyFromDevice(records.data(), base[rank] + kErrorOffset, records.size() * sizeof(uint32_t));
+    const bool ours = records[0] == nonce;  // of core 0, on which the kernel runs
+    for (uint32_t word = 0; word < kBlockWords; ++word) record[word] = ours ? records[word] : 0;
+    const std::string failure = ours ? group->Failure(records.data()) : "";
     return failure.empty() ? status : Fail(kInnerError, "%s", failure.c_str());
 }
