@@ -148,8 +148,9 @@ def _timeout(rank: int, seen: Mapping[str, Any], ranks: int, virtual: bool) -> F
         if rank != absent and seen["status"] != 0:
             yield "row-not-arrived", f"status {seen['status']}: {seen['text']}"
         return
-    if seen["status"] == 0:
-        yield "absent-rank-not-noticed", f"rank {absent} sent nothing, the kernel ended well"
+    if seen["status"] == 0 and seen["waited_s"] < seen["limit_s"]:
+        text = f"rank {absent} sent nothing, the kernel ended well after {seen['waited_s']:g} s"
+        yield "absent-rank-not-noticed", text
     if seen["waited_s"] > seen["limit_s"] + LATE_S:
         text = f"limit {seen['limit_s']:g} s, gave up after {seen['waited_s']:g} s: {seen['text']}"
         yield "gives-up-late", text

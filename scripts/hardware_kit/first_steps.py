@@ -13,6 +13,7 @@ import os
 import re
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ ROW_LIMIT_S, ABSENT_LIMIT_S = 30, 3
 BUILD_PATIENCE_S = 3600.0  # of a supervisor that waits for the one that builds
 ERROR = re.compile(r"\berror\b|undefined reference|cannot find", re.IGNORECASE)
 KEPT_LINES = 60
+SHOWN = 500  # characters of evidence on the screen; the JSON has all
 
 
 class Outcome(NamedTuple):
@@ -56,7 +58,8 @@ class Outcome(NamedTuple):
     def __str__(self) -> str:
         if not self.finding:
             return f"  {self.step:8} ok       {self.evidence}"
-        return f"  {self.step:8} FINDING  {self.finding}: {self.evidence}\n{'':20}{self.advice}"
+        evidence = textwrap.shorten(self.evidence, SHOWN, placeholder=" [...]")
+        return f"  {self.step:8} FINDING  {self.finding}: {evidence}\n{'':20}{self.advice}"
 
 
 @dataclass(frozen=True)

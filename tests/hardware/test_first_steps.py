@@ -354,6 +354,17 @@ def test_a_time_limit_that_does_not_hold():
     assert judge("timeout", {0: in_time, 1: seen[1]}, 2, "", virtual=False).finding == ""
 
 
+@pytest.mark.parametrize(
+    ("waited_s", "finding"), [(3.1, "no-record"), (0.2, "absent-rank-not-noticed")]
+)
+def test_a_kernel_that_ends_without_a_word(waited_s, finding):
+    """Where only the record says that it gave up, the time says whether it did."""
+    record = 8 * [0]
+    seen = {"status": 0, "text": "", "waited_s": waited_s, "limit_s": 3.0, "record": record}
+    verdict = judge("timeout", {0: seen | {"nonce": 9, "files": []}}, 2, "", virtual=False)
+    assert verdict.finding == finding
+
+
 def test_rows_of_ranks_and_runs_differ():
     rows = [row_of(rank, nonce) for rank in range(16) for nonce in (1, 3, 1 << 31)]
     assert len(set(rows)) == len(rows)
