@@ -157,9 +157,10 @@ def _load(kit: Kit) -> Told:
         return Verdict("not-ours", f"{path} has no {MARK}"), ""
     if found["lacks"]:
         return Verdict("other-library", f"{path} lacks {', '.join(found['lacks'])}"), ""
-    packages = package_versions(cann_home(environment))
-    versions = ", ".join(f"{name} {version}" for name, version in packages.items()) or "unknown"
-    return Verdict("", f"{path}, version {found['version']}; CANN packages: {versions}"), ""
+    home = cann_home(environment)
+    packages = package_versions(home) or {"CANN": cann_version_text(home) or "unknown"}
+    versions = ", ".join(f"{name} {version}" for name, version in packages.items())
+    return Verdict("", f"{path}, version {found['version']}; {versions}"), ""
 
 
 @dataclass(frozen=True)

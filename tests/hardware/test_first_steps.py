@@ -169,6 +169,21 @@ def test_no_library_on_the_search(with_library, tmp_path):
     assert (code, outcome["finding"]) == (1, "not-found")
 
 
+def test_the_versions_of_the_packages(with_library, vendor, tmp_path, monkeypatch):
+    """CANN 9 installs them apart; what a deployment mixes is in the report."""
+    for name, version in (("runtime", "9.0.1"), ("hcomm", "9.1.0-beta.1")):
+        info = tmp_path / "share/info" / name / "version.info"
+        info.parent.mkdir(parents=True)
+        info.write_text(f"# of the package\nVersion={version}\ntimestamp=20260101\n")
+    with_library(vendor)
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
+    monkeypatch.setattr(first_steps, "STEPS", first_steps.STEPS[1:2])
+    monkeypatch.setattr(first_steps, "NAMES", ("load",))
+    code, (outcome,) = check(tmp_path, "--from", "load")
+    assert code == 0
+    assert outcome["evidence"].endswith("; hcomm 9.1.0-beta.1, runtime 9.0.1")
+
+
 def test_under_torchrun_all_supervisors_stop(with_library, vendor, tmp_path, monkeypatch):
     """One per rank, who speak through files; the finding is that of rank 0's."""
     with_library(vendor)
