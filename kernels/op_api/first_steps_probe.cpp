@@ -93,7 +93,8 @@ PROBE int ascend_moe_probe_cores(uint32_t blocks, uint32_t mark, void* report, i
         status = aclrtSynchronizeStreamWithTimeout(probe->stream.get(), kCoresTimeoutMs);
         if (status != ACL_SUCCESS) {
             const char* text = aclGetRecentErrMsg();
-            Fail(status, "the probe of the cores did not end well: %s", text == nullptr ? "" : text);
+            Fail(status, "the probe of the cores did not end well: %s",
+                 text == nullptr ? "" : text);
         }
     }
     *ended = Nanoseconds();
