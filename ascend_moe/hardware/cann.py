@@ -55,6 +55,21 @@ def cann_version_text(home: Path | None = None) -> str | None:
     return None
 
 
+def package_versions(home: Path | None) -> dict[str, str]:
+    """The versions of CANN's packages (runtime, hcomm, ...), which are installed apart from each other since 9.0.
+
+    Read from ``share/info/PACKAGE/version.info``; empty where there are none.
+    """
+    found: dict[str, str] = {}
+    if home is None:
+        return found
+    for path in sorted(home.glob("share/info/*/version.info")):
+        version = re.search(r"(?im)^\s*version\s*=\s*(\S+)", path.read_text(errors="replace"))
+        if version:
+            found[path.parent.name] = version[1]
+    return found
+
+
 def cann_version(home: Path | None = None) -> tuple[int, int] | None:
     """(8, 2) for 8.2.RC1, or None."""
     text = cann_version_text(home)

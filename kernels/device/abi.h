@@ -75,6 +75,19 @@ struct Packing {
     uint64_t stride[3];  // in bytes
 };
 
+// Of the kernels of first_steps.h.
+struct CoresProbe {
+    uint32_t mark;  // of this launch
+};
+struct RowProbe {
+    uint32_t timeout_ticks;  // as in Parameters
+};
+// What a core reports: three blocks, the second one counts its runs in word 0.
+enum CoreBlock : uint32_t { kCoreBefore = 0, kCoreRuns, kCoreBehind };  // the SyncAll
+constexpr uint32_t kCoreReportBytes = 3 * kBlockBytes;
+// Words of the others. Behind the SyncAll the mark is what the next core had written before it.
+enum CoreWord : uint32_t { kCoreMark = 0, kCoreIndex, kCoreBlocks, kCoreTicks };  // two words
+
 // Layout of a window: see docs/kernels.md, section 2.
 constexpr uint64_t kStateOffset = 0;
 constexpr uint64_t kFailuresOffset =

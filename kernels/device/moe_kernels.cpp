@@ -2,6 +2,7 @@
 // section 9.
 #include "combine.h"
 #include "dispatch.h"
+#include "first_steps.h"
 #include "meet.h"
 #include "open.h"
 #include "pack.h"
@@ -11,6 +12,17 @@ namespace {
 __aicore__ inline uint64_t Address(GM_ADDR at) { return reinterpret_cast<uint64_t>(at); }
 
 }  // namespace
+
+extern "C" MOE_KERNEL void ascend_moe_cores(GM_ADDR report, ascend_moe::CoresProbe probe) {
+    AscendC::TPipe pipe;
+    ascend_moe::CoresKernel().Run(&pipe, report, probe);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_row(GM_ADDR context, GM_ADDR row, GM_ADDR received,
+                                          ascend_moe::RowProbe probe) {
+    AscendC::TPipe pipe;
+    ascend_moe::RowKernel().Run(&pipe, context, row, received, probe);
+}
 
 extern "C" MOE_KERNEL void ascend_moe_meet(GM_ADDR context, ascend_moe::Meeting meeting) {
     AscendC::TPipe pipe;

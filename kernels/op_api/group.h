@@ -40,6 +40,9 @@ class Group : public std::enable_shared_from_this<Group> {
     // The group of a call, opened if this is its first. ACL_SUCCESS, or a status with a text.
     static int Of(const char* op, const Attributes& attributes, std::shared_ptr<Group>* group);
 
+    // For first_steps_probe.cpp: these windows and this nonce, without a meeting of the ranks.
+    int OpenForProbe(const Windows& windows, uint32_t nonce);
+
     const std::string name, tp_name;  // no tp_name: without TP
 
     bool ours() const { return ours_; }

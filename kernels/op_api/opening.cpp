@@ -80,6 +80,17 @@ int Group::OpenOurs(const char* op, const Attributes& attributes) {
     return ACL_SUCCESS;
 }
 
+int Group::OpenForProbe(const Windows& windows, uint32_t nonce) {
+    constexpr const char* kOp = "npu_check";
+    ep_ = windows;
+    ep_.control = ep_.base;
+    ep_rank_ = windows.rank;
+    nonce_ = nonce;
+    timeout_ticks_ = Ticks(KernelTimeoutSeconds());
+    const int status = TakeMemory(kOp);
+    return status == ACL_SUCCESS ? WriteContext(kOp, ep_, ep_rank_) : status;
+}
+
 int Group::CheckWindows(const char* op, const Attributes& a) {
     const struct {
         const char* parameter;

@@ -2,6 +2,8 @@
 #include "device/moe_kernels.cpp"
 #include "register.h"
 
+HOSTSIM_KERNEL(ascend_moe_cores);
+HOSTSIM_KERNEL(ascend_moe_row);
 HOSTSIM_KERNEL(ascend_moe_meet);
 HOSTSIM_KERNEL(ascend_moe_open);
 HOSTSIM_KERNEL(ascend_moe_pack);

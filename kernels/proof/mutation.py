@@ -17,7 +17,7 @@ from .execution import Outcome, execute, old_window
 from .failures import LateCase, UnequalCase
 from .programs import Program, Shape, layer_program
 from .simulator import Schedule
-from .small_cases import MeetingCase, PackCase
+from .small_cases import CoresCase, MeetingCase, PackCase, RowCase
 
 SMALL = Shape(ranks=4, max_batch=5, hidden=1031, topk=4, local_experts=3)
 SHARED = replace(SMALL, local_experts=2, shared_experts=1, shared_ranks=2)
@@ -86,6 +86,8 @@ def cases() -> Iterator[Case]:
     )
     yield MeetingCase(ranks=4, cores=2)
     yield MeetingCase(ranks=2, cores=1, old_data=False)
+    yield CoresCase(cores=5)
+    yield RowCase(ranks=3)
     yield PackCase(torch.arange(40_000).view(4, 10_000)[:, :9000], cores=1)
     yield PackCase(torch.arange(6000, dtype=torch.int16).view(3, 2000)[:, ::2], cores=1)
     for number, (shape, cores, order) in enumerate(shapes):

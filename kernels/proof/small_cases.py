@@ -1,4 +1,4 @@
-"""The two kernels that no program of layers shows at work: the meeting before a group is opened, and packing."""
+"""The kernels that no program of layers shows at work: the meeting of a group, packing, the first steps."""
 
 from __future__ import annotations
 
@@ -87,6 +87,68 @@ class PackCase:
                 found, written = simulator.get(target, tensor.contiguous())
                 if not written.all() or not torch.equal(found, tensor.contiguous()):
                     mismatches = ["the packed tensor differs"]
+            return Outcome(
+                simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
+            )
+
+
+@dataclass(frozen=True)
+class CoresCase:
+    """Every core reports once, and what the next one had written before the SyncAll."""
+
+    cores: int
+    mark: int = 0x5EED
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        with Simulator(schedule, site) as simulator:
+            empty = torch.zeros(self.cores, 3, 8, dtype=torch.int32)
+            report = simulator.put(0, empty, "report")
+            simulator.launch(0, "ascend_moe_cores", [report, self.mark], self.cores)
+            finished = simulator.run()
+            mismatches = []
+            if finished:
+                found = simulator.get(report, empty)[0].tolist()
+                for core, (before, runs, behind) in enumerate(found):
+                    own = [self.mark, core, self.cores]
+                    if before[:3] != own or behind[:3] != own or runs != [1] + 7 * [0]:
+                        mismatches.append(f"the report of core {core} differs")
+            return Outcome(
+                simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
+            )
+
+
+@dataclass(frozen=True)
+class RowCase:
+    """A row to the next rank, and the row of the rank before."""
+
+    ranks: int
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        with Simulator(schedule, site) as simulator:
+            group = KernelGroup(
+                simulator,
+                self.ranks,
+                WINDOW_BYTES,
+                old_data=old_window(schedule.seed),
+                opened=False,
+            )
+            group.meet(NONCE)
+            rows = [torch.arange(512) * (rank + 3) % 251 for rank in range(self.ranks)]
+            rows = [row.to(torch.uint8) for row in rows]
+            received = []
+            for rank, row in enumerate(rows):
+                received.append(simulator.alloc(rank, 512, "received"))
+                sent = simulator.put(rank, row, "row")
+                arguments = [group.contexts[rank], sent, received[rank], 0]
+                simulator.launch(rank, "ascend_moe_row", arguments, 1)
+            finished = simulator.run()
+            mismatches = []
+            for rank, address in enumerate(received if finished else ()):
+                found, written = simulator.get(address, rows[rank])
+                if not written.all() or not torch.equal(found, rows[rank - 1]):
+                    mismatches.append(f"the row that rank {rank} received differs")
             return Outcome(
                 simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
             )

@@ -1,4 +1,4 @@
-"""The command line of scripts/npu_check: which ranks are mine, both phases, the report."""
+"""The command line of scripts/npu_check: which ranks are mine, the first steps, both phases, the report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ INHERITED = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 
 from ascend_moe.cli.doctor import gather  # noqa: E402
+from ascend_moe.hardware.cann import STAND_IN  # noqa: E402
 from ascend_moe.hardware.elf import exported_names  # noqa: E402
 from ascend_moe.hardware.kernel_library import MARK  # noqa: E402
+from hardware_kit import first_steps  # noqa: E402
 from hardware_kit.cases import all_cases, window_mb  # noqa: E402
 from hardware_kit.job import Job  # noqa: E402
 from hardware_kit.phases import (  # noqa: E402
@@ -39,25 +41,72 @@ FORMAT = 1
 
 def main(description: str, arguments: Sequence[str] | None = None) -> int:
     options = _parse(description, arguments)
-    try:
-        environment = base_environment(options.virtual, options.phases)
-    except NotPossible as error:
-        print(f"npu_check: {error}", file=sys.stderr)
-        return 2
-    if INHERITED is None:
-        environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
-    else:
-        environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = INHERITED
     ranks = _ranks(options)
     if not 2 <= ranks.world <= 16:
         print(f"npu_check: {ranks.world} ranks: between 2 and 16 are possible", file=sys.stderr)
         return 2
     folder = _folder()
     try:
-        return _run(options, ranks, folder, environment)
+        return _play(options, ranks, folder)
+    except NotPossible as error:
+        print(f"npu_check: {error}", file=sys.stderr)
+        return 2
     finally:
         if 0 in ranks.mine:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _play(options: argparse.Namespace, ranks: Ranks, folder: Path) -> int:
+    """The first steps, and if they are well both phases."""
+    outcomes: list[first_steps.Outcome] = []
+    if OURS in options.phases and not options.skip_first_steps:
+        kit = first_steps.Kit(ranks, folder, options.virtual, options.rebuild)
+        outcomes = first_steps.play(kit, options.begin)
+    if options.first_steps or any(outcome.finding for outcome in outcomes):
+        return _stop(options, ranks, outcomes)
+    environment = base_environment(options.virtual, options.phases)
+    if INHERITED is None:
+        environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
+    else:
+        environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = INHERITED
+    return _run(options, ranks, folder, environment, outcomes)
+
+
+def _stop(
+    options: argparse.Namespace, ranks: Ranks, outcomes: Sequence[first_steps.Outcome]
+) -> int:
+    """Nothing else is played: a report of the first steps alone."""
+    good = bool(outcomes) and not outcomes[-1].finding
+    if 0 in ranks.mine:
+        virtual = options.virtual is not None or STAND_IN in os.environ
+        found = _beginning(virtual, good, ranks, os.environ, outcomes)
+        _write(options.json, found, virtual)
+        if len(ranks.mine) < ranks.world:
+            time.sleep(2)  # the other supervisors read the outcome
+    return 0 if good else 1
+
+
+def _beginning(
+    virtual: bool,
+    good: bool,
+    ranks: Ranks,
+    environment: Mapping[str, str],
+    outcomes: Sequence[first_steps.Outcome],
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "virtual": virtual,
+        "timings_meaningless": virtual,
+        "good": good,
+        "ranks": ranks.world,
+        "doctor": gather(environment),
+        "first_steps": [outcome._asdict() for outcome in outcomes],
+    }
+
+
+def _write(path: Path, found: Mapping[str, Any], virtual: bool) -> None:
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"written: {path}" + ("" if virtual else "; please send it back (docs/hardware.md)"))
 
 
 def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -82,10 +131,24 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
         metavar="SECONDS",
         help="until a rank counts as hanging",
     )
+    parser.add_argument(
+        "--from",
+        dest="begin",
+        choices=first_steps.NAMES,
+        default=first_steps.NAMES[0],
+        help="the first step to begin with",
+    )
+    parser.add_argument("--first-steps", action="store_true", help="only the first steps")
+    parser.add_argument("--skip-first-steps", action="store_true", help="for those who know")
+    parser.add_argument(
+        "--rebuild", action="store_true", help="build the library even if it is from these sources"
+    )
     parser.add_argument("--json", type=Path, default=Path("npu_check.json"), metavar="FILE")
     options = parser.parse_args(arguments)
     if "LOCAL_RANK" not in os.environ and (options.ranks is None) == (options.virtual is None):
         parser.error("under torchrun, or with one of --ranks and --virtual")
+    if options.first_steps and (options.skip_first_steps or OURS not in options.phases):
+        parser.error("--first-steps: they are skipped, or ours is not to be played")
     return options
 
 
@@ -108,7 +171,11 @@ def _folder() -> Path:
 
 
 def _run(
-    options: argparse.Namespace, ranks: Ranks, folder: Path, environment: dict[str, str]
+    options: argparse.Namespace,
+    ranks: Ranks,
+    folder: Path,
+    environment: dict[str, str],
+    outcomes: Sequence[first_steps.Outcome],
 ) -> int:
     virtual = is_virtual(environment)
     sweep = options.sweep if options.sweep is not None else (8 if virtual else 40)
@@ -135,13 +202,7 @@ def _run(
     for text in strays:
         print(text)
     good = report.good and not strays
-    found = {
-        "format": FORMAT,
-        "virtual": virtual,
-        "timings_meaningless": virtual,
-        "good": good,
-        "ranks": ranks.world,
-        "doctor": gather(environment),
+    found = _beginning(virtual, good, ranks, environment, outcomes) | {
         "hccl_buffsize_mb": windows,
         "facts": facts,
         "checks": report.checks,
@@ -151,10 +212,7 @@ def _run(
             for phase, numbers in failed.items()
         },
     }
-    options.json.write_text(json.dumps(found, indent=1) + "\n")
-    print(
-        f"written: {options.json}" + ("" if virtual else "; please send it back (docs/hardware.md)")
-    )
+    _write(options.json, found, virtual)
     code = 0 if good else 1
     (folder / "verdict.new").write_text(str(code))
     (folder / "verdict.new").rename(folder / "verdict")

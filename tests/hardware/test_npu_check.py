@@ -16,7 +16,7 @@ from vnpu_launch import clean_environment, require_virtual_npu
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-from hardware_kit import command, phases, report, supervisor  # noqa: E402
+from hardware_kit import command, first_steps, phases, report, supervisor  # noqa: E402
 from hardware_kit.cases import GOLDEN, SWEEP, TIMING, all_cases, window_mb  # noqa: E402
 from hardware_kit.job import Job  # noqa: E402
 from hardware_kit.timing import link_bytes  # noqa: E402
@@ -163,6 +163,9 @@ def test_on_the_virtual_npu(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "timings are meaningless" in done.stdout
     found = json.loads(file.read_text())
+    assert [step["step"] for step in found["first_steps"]] == list(first_steps.NAMES)
+    assert [step["finding"] for step in found["first_steps"]] == [""] * len(first_steps.NAMES)
+    assert "rank 3 did not come" in found["first_steps"][-1]["evidence"]
     assert (found["virtual"], found["timings_meaningless"], found["good"]) == (True, True, True)
     assert len(found["checks"]) == 13 + 4
     assert all(check["ours"] == check["stock"] == "equal" for check in found["checks"])

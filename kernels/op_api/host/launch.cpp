@@ -24,8 +24,9 @@
 namespace ascend_moe {
 namespace {
 
-constexpr const char* kNames[] = {"ascend_moe_meet", "ascend_moe_open", "ascend_moe_pack",
-                                  "ascend_moe_dispatch", "ascend_moe_combine"};
+constexpr const char* kNames[] = {"ascend_moe_meet",     "ascend_moe_open",    "ascend_moe_pack",
+                                  "ascend_moe_dispatch", "ascend_moe_combine", "ascend_moe_cores",
+                                  "ascend_moe_row"};
 
 // Device memory of a rank; operands are this rank's.
 struct Range {
@@ -166,6 +167,10 @@ class Simulation {
 }  // namespace
 
 int Start(const Launch& launch, aclrtStream stream) {
+    // As CANN's runtime (v8.5.0, api_error.cc, KernelLaunch): refused at once, not by the stream.
+    if (launch.blocks == 0)
+        return Fail(ACL_ERROR_RT_PARAM_INVALID, "%s cannot be launched on 0 cores",
+                    kNames[static_cast<int>(launch.kernel)]);
     return standin::Launch(stream, kNames[static_cast<int>(launch.kernel)],
                            [launch] { return Simulation(launch).Run(); });
 }
