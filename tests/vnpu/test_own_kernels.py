@@ -70,7 +70,7 @@ def test_ranks_behind_rdma_run_stock(run):
 def test_phases_are_profiled_as_those_of_cann(run, tmp_path):
     """Level acl, an own type registered once per name; kernels report themselves."""
     file = tmp_path / "records"
-    case(run, "few_cores", 2, ASCEND_MOE_VNPU_MSPROF=str(file))
+    case(run, "layers", 2, ASCEND_MOE_VNPU_MSPROF=str(file))
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     registered = [line for line in lines if "registered" in line]
     ours = {line["type"]: line["registered"] for line in registered}
