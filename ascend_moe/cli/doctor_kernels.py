@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from ascend_moe.hardware import error_record, kernel_library, lookup
 from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE, LIBRARY, OPP_VARIABLE
+from ascend_moe.hardware.loading import load_failure
 from ascend_moe.hardware.process import Process
 from ascend_moe.native import BuildError
 
@@ -50,7 +51,8 @@ def row(facts: Mapping[str, Any]) -> str:
 
 def problems(kernels: Kernels, env: Mapping[str, str], cann: str | None) -> list[str]:
     """Why ours are not taken, or should not be."""
-    found = [*_of_path(kernels, env), *_of_choice(kernels), *_of_build(kernels, cann)]
+    found = [*_of_path(kernels, env), *_of_choice(kernels), *_of_loading(kernels, env)]
+    found += _of_build(kernels, cann)
     if env.get(KERNELS_VARIABLE) == "require" and not kernels.used:
         found.append(
             f"{KERNELS_VARIABLE}=require, but torch_npu will not take our kernels: {EVAL}."
@@ -120,6 +122,21 @@ def _of_choice(kernels: Kernels) -> list[str]:
             "dispatch and combine come from different libraries, whose windows do not fit."
         )
     return found
+
+
+def _of_loading(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
+    """Ours, wherever they are: on the path, or installed and soon to be put there."""
+    ours = [library for library in kernels.candidates if library.ours and not library.skipped]
+    paths = {library.path for library in ours}
+    if kernels.installed is not None:
+        paths.add((Path(kernels.installed) / LIBRARY).resolve())
+    failures = {path: load_failure(path, env) for path in sorted(paths)}
+    return [
+        f"{path} cannot be loaded, and torch_npu then takes CANN's own in silence: {text}. "
+        "Source CANN's set_env.sh; after an update of CANN build it again: scripts/build_kernels npu-a3."
+        for path, text in failures.items()
+        if text
+    ]
 
 
 def _of_build(kernels: Kernels, cann: str | None) -> list[str]:

@@ -14,6 +14,10 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the subcommand; all that follows them belongs to the script."""
+    parser.epilog = (
+        "ASCEND_MOE_VNPU_CANN=8.5.0, 9.0.0 or 9.1.0 chooses the CANN that is played; "
+        "docs/virtual-npu.md has all variables"
+    )
     parser.add_argument(
         "--product", choices=("A2", "A3"), help="default: ASCEND_MOE_PRODUCT, else A3"
     )

@@ -14,6 +14,7 @@ from ascend_moe.vnpu.environment import (
     MARKER,
     MAX_DEVICES,
     announcement,
+    played_cann,
     refuse_beside_real_cann,
     variables,
 )
@@ -76,6 +77,7 @@ def environment_of_run(
     devices = _device_count(devices, os.environ.get(DEVICES))
     if not force:
         refuse_beside_real_cann(os.environ)
+    played_cann(os.environ)  # before a build
     changes = variables(virtual_npu(), os.environ, product=product, devices=devices)
     print(announcement(product, devices), file=sys.stderr, flush=True)
     return changes

@@ -17,6 +17,8 @@ from ascend_moe.vnpu.errors import VirtualNpuError
 
 MARKER = STAND_IN  # set to the home of the stand-in in every process that uses it
 DEVICES = "ASCEND_MOE_VNPU_DEVICES"
+CANN = "ASCEND_MOE_VNPU_CANN"
+CANN_VERSIONS = ("8.5.0", "9.0.0", "9.1.0")  # kernels/standin/ascendcl/version.cpp
 CHILD_HOOK = Path(__file__).parent / "child"
 MAX_DEVICES = 1024
 
@@ -30,7 +32,8 @@ def variables(
 ) -> dict[str, str]:
     """What to set, given the environment as it is.
 
-    Variables that the user may have set for reasons of his own are extended, not replaced.
+    Variables that the user may have set for reasons of his own are extended, not replaced. Raises
+    VirtualNpuError when one names a CANN that is not known.
     """
     changes = {
         MARKER: str(built.home),
@@ -39,13 +42,25 @@ def variables(
         "ASCEND_CUSTOM_OPP_PATH": prepended(built.vendor, current.get("ASCEND_CUSTOM_OPP_PATH")),
         "LD_LIBRARY_PATH": prepended(built.home / "lib64", current.get("LD_LIBRARY_PATH")),
         "PYTHONPATH": prepended(CHILD_HOOK, current.get("PYTHONPATH")),
-        "ASCEND_MOE_VNPU_CANN": current.get("ASCEND_MOE_VNPU_CANN", CANN_VERSION),
+        CANN: played_cann(current),
     }
     if product is not None:
         changes["ASCEND_MOE_PRODUCT"] = product
     if devices is not None:
         changes[DEVICES] = str(devices)
     return changes
+
+
+def played_cann(current: Mapping[str, str]) -> str:
+    """The version of CANN that is played: which functions of HCCL there are, and what they answer.
+
+    Raises VirtualNpuError for one that is not known.
+    """
+    version = current.get(CANN) or CANN_VERSION
+    if version not in CANN_VERSIONS:
+        known = ", ".join(CANN_VERSIONS)
+        raise VirtualNpuError(f"{CANN}={version} is none of the versions that are played: {known}")
+    return version
 
 
 def refuse_beside_real_cann(current: Mapping[str, str]) -> None:

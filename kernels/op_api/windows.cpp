@@ -2,11 +2,14 @@
 //
 //   kfc          CANN 9. What CANN's own operators with a context tensor use on A2 and A3
 //                (cann_ops_transformer, comm_context.cpp), so the best proven one.
-//   channel      CANN 9. The documented interface of HCCL, also for A3; CANN's own operators take
-//                it on 950 only. For a CANN without the experimental HcclGetRemoteIpcHcclBuf.
 //   tiling       CANN 8.x, private structures; also in 9.x.
 //   virtual-npu  the stand-in's own interface; in the host build only. Last, so that tests run the
 //                code above.
+//
+// HCCL's channels (HcclChannelAcquire), its documented interface, are no way on A2 and A3: engine
+// AIV is refused there up to 9.1 (hcomm:src/framework/communicator/impl/independent_op/channel/
+// channel_manager.cc:71, v9.0.0) and not among those that the page of HcclChannelAcquire lists
+// (HEAD).
 //
 // The order must be the same on all ranks, since each provider meets the other ranks. It depends on
 // the installed CANN and the chip alone, and only their absence leads to the next one.
@@ -29,7 +32,6 @@ struct Row {
 
 constexpr Row kProviders[] = {
     {"kfc", FromKfc, 2},
-    {"channel", FromChannels, 2},
     {"tiling", FromTiling, 1},
 #ifdef ASCEND_MOE_VIRTUAL_NPU
     {"virtual-npu", FromVirtualNpu, 2},
@@ -86,24 +88,6 @@ void SetWindow(Windows* windows, uint32_t rank, const void* address, uint64_t by
     if (windows->bytes == 0 || bytes < windows->bytes) windows->bytes = bytes;
 }
 
-Attempt OpenGroup(const std::string& group, cann::HcclComm* comm, Windows* found) {
-    const cann::Symbols& cann = cann::Cann();
-    cann::HcclResult result = cann.HcclCommGetHandleWithName(group.c_str(), comm);
-    if (result != cann::kHcclSuccess) return Attempt::Of("HcclCommGetHandleWithName", result);
-    result = cann.HcclGetRankSize(*comm, &found->ranks);
-    if (result != cann::kHcclSuccess) return Attempt::Of("HcclGetRankSize", result);
-    result = cann.HcclGetRankId(*comm, &found->rank);
-    if (result != cann::kHcclSuccess) return Attempt::Of("HcclGetRankId", result);
-    if (found->rank >= found->ranks) return Attempt::Failed("HcclGetRankId is outside the group");
-    found->base.assign(found->ranks, 0);
-    void* address = nullptr;
-    uint64_t bytes = 0;
-    result = cann.HcclGetHcclBuffer(*comm, &address, &bytes);
-    if (result != cann::kHcclSuccess) return Attempt::Of("HcclGetHcclBuffer", result);
-    SetWindow(found, found->rank, address, bytes);
-    return Attempt::Found();
-}
-
 int FindWindows(const std::string& group, aclrtStream stream, Windows* found) {
     if (group.empty() || group.size() >= 128)
         return Fail(kBadParameter, "group_ep has %zu characters, must have 1 to 127", group.size());
@@ -123,10 +107,10 @@ int FindWindows(const std::string& group, aclrtStream stream, Windows* found) {
         }
         tried += (tried.empty() ? "" : "; ") + std::string(row.name) + ": " + attempt.why;
         if (attempt.outcome == Attempt::kFailed) return NoWindows(kInnerError, group, tried);
+        if (attempt.outcome == Attempt::kUnreachable) break;
     }
     if (tried.empty())
-        return Fail(kBadParameter, "ASCEND_MOE_WINDOWS=%s is none of kfc, channel, tiling",
-                    chosen.c_str());
+        return Fail(kBadParameter, "ASCEND_MOE_WINDOWS=%s is none of kfc, tiling", chosen.c_str());
     return NoWindows(kNoWindows, group, tried);
 }
 

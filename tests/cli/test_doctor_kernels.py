@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from ascend_moe.cli import doctor, main
+from ascend_moe.cli import doctor, doctor_kernels, main
 from ascend_moe.hardware import error_record, lookup, process
 from ascend_moe.hardware.kernel_library import BUILT, LIBRARY, VENDOR, installation, source_key
+from ascend_moe.hardware.loading import load_failure
 from ascend_moe.hardware.lookup import Candidate
 
 ALL = {2, 3, 4}
@@ -28,6 +29,7 @@ def machine(tmp_path, monkeypatch):
         lookup, "generations_of_torch_npu", lambda: {"dispatch": ALL, "combine": ALL}
     )
     monkeypatch.setattr(Candidate, "generations", lambda self, operator: ALL)
+    monkeypatch.setattr(doctor_kernels, "load_failure", lambda library, env: "")
 
 
 @pytest.fixture
@@ -124,6 +126,20 @@ def test_the_stand_in_is_not_shown_as_cann(capsys, monkeypatch, tmp_path):
     assert (found["virtual_npu"], found["cann"], found["cann_home"]) == (True, None, None)
     main(["doctor"])
     assert "CANN none: this is the virtual NPU" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_library_that_cannot_be_loaded(capsys, monkeypatch, vendor):
+    """The file of the fixture is empty. It is tried whether it is on the path or not, and once."""
+    monkeypatch.setattr(doctor_kernels, "load_failure", load_failure)
+    for path in ("", str(vendor)):
+        monkeypatch.setenv("ASCEND_CUSTOM_OPP_PATH", path)
+        (text,) = problems(capsys)
+        assert text.startswith(f"{vendor / LIBRARY} cannot be loaded, and torch_npu then takes")
+        assert "file too short" in text
+    monkeypatch.setattr(lookup, "_skipped", lambda owner, user: "it belongs to user 7")
+    monkeypatch.setattr(doctor_kernels.kernel_library, "installed_vendor", lambda: None)
+    (text,) = problems(capsys)
+    assert "is skipped" in text  # and what belongs to somebody else is not loaded
 
 
 def proc(monkeypatch, tmp_path: Path, pid: int, opp_path: str, *libraries: str) -> None:

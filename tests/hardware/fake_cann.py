@@ -124,11 +124,11 @@ def make(home: Path, *, version: str = "9.0.0") -> Path:
     return log
 
 
-def add_runtime(home: Path) -> None:
-    """What the library is compiled and linked against besides AscendC."""
+def add_runtime(home: Path, acl: str = "ascendcl") -> None:
+    """What the library is compiled and linked against besides AscendC; ``acl`` is what has acl_rt.h's functions."""
     (home / "include/acl").symlink_to(acl_headers())
     (home / "lib64").mkdir()
-    for name in ("ascendcl", "nnopbase"):
+    for name in (acl, "nnopbase"):
         library = home / f"lib64/lib{name}.so"
         subprocess.run(["g++", "-shared", "-x", "c++", "/dev/null", "-o", library], check=True)
 

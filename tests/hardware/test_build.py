@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -86,10 +87,13 @@ def test_an_environment_that_was_not_sourced(toolkit, monkeypatch):
 
 @needs_compiler
 @needs_headers
-@pytest.mark.parametrize("version", ["8.5.0", "9.1.0"])  # 9.0.0: the next test
-def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version):
+@pytest.mark.parametrize(  # 9.0.0: the next test
+    ("version", "acl"), [("8.5.0", "ascendcl"), ("9.1.0", "acl_rt")]
+)
+def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version, acl):
+    """Also where libascendcl has gone."""
     log = fake_cann.make(tmp_path / "cann", version=version)
-    fake_cann.add_runtime(tmp_path / "cann")
+    fake_cann.add_runtime(tmp_path / "cann", acl)
     monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path / "cann"))
     assert build.missing(os.environ) == []
     tree, installed = tmp_path / "tree", tmp_path / "installed"
@@ -103,7 +107,10 @@ def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version
             command, cwd=KERNELS, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, done.stdout + done.stderr
-    assert (installed / kernel_library.VENDOR / kernel_library.LIBRARY).is_file()
+    library = installed / kernel_library.VENDOR / kernel_library.LIBRARY
+    dynamic = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True)
+    needed = set(re.findall(r"NEEDED.*\[(.*)\]", dynamic.stdout))
+    assert needed & {"libascendcl.so", "libacl_rt.so"} == {f"lib{acl}.so"}
     (compiled,) = [line.split() for line in log.read_text().splitlines() if " -c " in line]
     assert compiled[-1].endswith("kernels/npu/launch.asc")
     assert {"--npu-arch=dav-2201", "-O3", "-fPIC"} <= set(compiled)

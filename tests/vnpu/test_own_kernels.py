@@ -52,6 +52,40 @@ def test_one_line_says_whose_kernels_run(run):
     assert stock.count("kernels=stock (ASCEND_MOE_KERNELS=off; libopapi.so)") == 1
 
 
+@pytest.mark.parametrize("remotes", ["0", "1"])
+def test_windows_of_8_5(run, remotes):
+    """The one way that 8.5 has, with the count of remote ranks as HCCL writes it, and counted."""
+    cann = {"ASCEND_MOE_VNPU_CANN": "8.5.0", "ASCEND_MOE_VNPU_HCCL_REMOTES": remotes}
+    said = case(run, "few_cores", 2, **cann).stdout
+    assert "kernels=ours (ABI 2, 2 ranks, windows of 200 MB through tiling)" in said
+
+
+def test_ranks_behind_rdma_run_stock(run):
+    auto = {"ASCEND_MOE_KERNELS": "auto", "ASCEND_MOE_VNPU_HCCL_FAULT": "link"}
+    said = run("golden_cases.py", 2, 1, "A3", environment=auto).stdout
+    assert "kernels=stock (" in said
+    assert "kfc: there is no HCCS link to rank 1" in said
+
+
+def test_phases_are_profiled_as_those_of_cann(run, tmp_path):
+    """Level acl, an own type registered once per name; kernels report themselves."""
+    file = tmp_path / "records"
+    case(run, "layers", 2, ASCEND_MOE_VNPU_MSPROF=str(file))
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    registered = [line for line in lines if "registered" in line]
+    ours = {line["type"]: line["registered"] for line in registered}
+    records = [line for line in lines if line.get("type") in ours and "magic" in line]
+    assert {name.removesuffix("GetWorkspaceSize") for name in ours.values()} >= {
+        "aclnnMoeDistributeDispatch",
+        "aclnnMoeDistributeCombine",
+    }
+    assert len(registered) == 2 * len(ours)  # two processes
+    assert {line["level"] for line in registered + records} == {20000}
+    assert all(0x50000 <= kind < 0x60000 for kind in ours)
+    assert {(record["magic"], record["item"]) for record in records} == {(0x5A5A, 0)}
+    assert len(records) > len(registered)
+
+
 @pytest.mark.parametrize("queue", ["0", "1"])
 def test_replays_read_new_inputs(run, queue):
     """torch_npu itself refuses a capture with TASK_QUEUE_ENABLE=2."""

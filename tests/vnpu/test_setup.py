@@ -54,6 +54,30 @@ def test_wrong_number_of_devices(count):
     assert done.stderr.strip() == wanted
 
 
+@pytest.mark.parametrize("version", ["8.5", "8.4.0", "9.2.0", "nine"])
+def test_a_cann_that_is_not_played(version):
+    done = run_command(__file__, ASCEND_MOE_VNPU_CANN=version)
+    assert done.returncode == 1
+    wanted = (
+        f"ascend-moe run: ASCEND_MOE_VNPU_CANN={version} is none of the versions that are played: "
+        "8.5.0, 9.0.0, 9.1.0"
+    )
+    assert done.stderr.strip() == wanted
+
+
+@pytest.mark.usefixtures("run")
+def test_a_cann_that_is_changed_to_one_that_is_not_played(tmp_path):
+    """Below ``ascend-moe run``, where only the stand-in itself can say so."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os; os.environ['ASCEND_MOE_VNPU_CANN'] = '7.0.0'\n"
+        "import torch, torch_npu; torch.zeros(1).npu()\n"
+    )
+    done = run_command(str(script))
+    assert done.returncode == 1
+    assert "ASCEND_MOE_VNPU_CANN=7.0.0: no CANN of that version is played here" in done.stderr
+
+
 @pytest.mark.usefixtures("run")
 def test_the_exit_is_the_scripts(tmp_path):
     """Its code, and a signal's; Ctrl-C reaches it as it would without us."""

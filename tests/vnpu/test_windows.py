@@ -27,63 +27,98 @@ def windows(run):
     return start
 
 
-@pytest.mark.parametrize(("ranks", "product"), [(4, "A3"), (3, "A2")])
-def test_every_way_leads_to_the_same_windows(windows, ranks, product):
+A3_OF_9 = {"kfc": 8, "tiling": 4, "virtual-npu": 8}
+WITHOUT_KFC = {"tiling": 4, "virtual-npu": 8}
+
+
+@pytest.mark.parametrize(
+    ("cann", "product", "ranks", "ways"),
+    [
+        ("8.5.0", "A3", 3, WITHOUT_KFC),
+        ("9.0.0", "A3", 4, A3_OF_9),
+        ("9.1.0", "A3", 3, A3_OF_9),
+        ("9.0.0", "A2", 3, WITHOUT_KFC),
+    ],
+)
+def test_every_way_leads_to_the_same_windows(windows, cann, product, ranks, ways):
     """The tiling way knows HCCL's "in" buffer only, half of what the others show."""
-    ways = {"kfc": 8, "channel": 8, "tiling": 4, "virtual-npu": 8}
-    texts = windows(ranks, *ways, product=product)
-    for way, megabytes in ways.items():
-        for rank in range(ranks):
+    texts = windows(ranks, *ways, "any", product=product, ASCEND_MOE_VNPU_CANN=cann)
+    for rank in range(ranks):
+        for way, megabytes in ways.items():
             assert texts[way, rank] == f"{way}, {megabytes} MB"
+        first, megabytes = next(iter(ways.items()))
+        assert texts["any", rank] == f"{first}, {megabytes} MB"
 
 
 def test_a_group_of_one(windows):
-    texts = windows(1, "kfc", "channel", "tiling")
-    assert texts["channel", 0] == "channel, 8 MB"
+    texts = windows(1, "kfc", "tiling")
+    assert texts["kfc", 0] == "kfc, 8 MB"
     assert texts["tiling", 0] == "tiling, 4 MB"
 
 
 @pytest.mark.parametrize(
-    ("cann", "hidden", "way"),
-    [
-        ("9.1.0", "kfc", "channel"),
-        ("9.2.0", "kfc,channel", "tiling"),
-        ("8.1.RC1", "", "tiling"),
-        ("8.5.0", "tiling", "virtual-npu"),
-    ],
+    ("cann", "hidden", "way"), [("9.1.0", "kfc", "tiling"), ("8.5.0", "tiling", "virtual-npu")]
 )
-def test_the_first_way_that_this_cann_has(windows, cann, hidden, way):
+def test_the_first_way_that_is_there(windows, cann, hidden, way):
     texts = windows(2, "any", ASCEND_MOE_VNPU_CANN=cann, ASCEND_MOE_VNPU_HIDE=hidden)
     for rank in (0, 1):
         assert texts["any", rank].startswith(f"{way}, ")
 
 
 def test_missing_functions_are_named(windows):
-    texts = windows(
-        2, "kfc", "channel", "tiling", "shmem", ASCEND_MOE_VNPU_HIDE="kfc,channel,tiling"
-    )
+    texts = windows(2, "kfc", "tiling", "shmem", ASCEND_MOE_VNPU_HIDE="kfc,tiling")
     for rank in (0, 1):
         assert texts["kfc", rank].startswith("561002 ")
         assert "group_ep vnpu_" in texts["kfc", rank]
-        assert "CANN has no HcclCommGetHandleWithName, HcclGetHcclBuffer, " in texts["kfc", rank]
+        assert "CANN has no HcclCommGetHandleWithName, HcclKfcAllocOpArgs, " in texts["kfc", rank]
         assert "HcclGetRemoteIpcHcclBuf" in texts["kfc", rank]
         assert "ASCEND_MOE_KERNELS=off" in texts["kfc", rank]
-        assert "HcclChannelAcquire, HcclChannelGetHcclBuffer" in texts["channel", rank]
         assert "CANN has no HcomGetCommHandleByGroup" in texts["tiling", rank]
         assert texts["shmem", rank].startswith("161002 ")
-        assert "ASCEND_MOE_WINDOWS=shmem is none of kfc, channel, tiling" in texts["shmem", rank]
+        assert "ASCEND_MOE_WINDOWS=shmem is none of kfc, tiling" in texts["shmem", rank]
 
 
-@pytest.mark.parametrize("version", ["8.50.0", "9.3.0"])
-def test_private_structures_of_an_unknown_version_are_refused(windows, version):
-    texts = windows(2, "tiling", ASCEND_MOE_VNPU_CANN=version)
+def test_ranks_behind_rdma_end_the_search(windows):
+    """Tiling would have found an address: that of a link over which no core can write."""
+    texts = windows(2, "any", "kfc", "tiling", ASCEND_MOE_VNPU_HCCL_FAULT="link")
     for rank in (0, 1):
-        assert f"the private structures of CANN {version} are not known" in texts["tiling", rank]
+        for case in ("any", "kfc"):
+            assert texts[case, rank].startswith("561002 ")
+            assert f"kfc: there is no HCCS link to rank {1 - rank} " in texts[case, rank]
+        assert "tiling: " not in texts["any", rank]
+        assert texts["tiling", rank] == "tiling, 4 MB"
+
+
+@pytest.mark.parametrize(
+    ("hcomm", "asked"),
+    [
+        ("8.50.0", "8.50.0"),
+        ("9.3.0", "9.3.0"),
+        ("", None),  # no such package: runtime's is known
+    ],
+)
+def test_private_structures_of_an_unknown_version_are_refused(windows, hcomm, asked):
+    """The version is that of HCCL's package, where there is one."""
+    texts = windows(2, "tiling", ASCEND_MOE_VNPU_HCOMM=hcomm)
+    for rank in (0, 1):
+        if asked is None:
+            assert texts["tiling", rank] == "tiling, 4 MB"
+        else:
+            refused = f"the private structures of HCCL {asked} are not known"
+            assert refused in texts["tiling", rank]
+
+
+def test_the_number_of_remote_ranks_is_not_believed(windows):
+    """HCCL writes 0, which the other tests have."""
+    texts = windows(2, "tiling", ASCEND_MOE_VNPU_HCCL_REMOTES="1")
+    for rank in (0, 1):
+        assert texts["tiling", rank] == "tiling, 4 MB"
 
 
 @pytest.mark.parametrize(
     ("environment", "why"),
     [
+        ({"ASCEND_MOE_VNPU_HCCL_REMOTES": "3"}, "it has 3 remote ranks, the group 2 ranks"),
         ({"ASCEND_MOE_VNPU_HCCL_STREAMS": "40"}, "it has 16843009 remote ranks, the group 2 ranks"),
         ({"ASCEND_MOE_VNPU_HCCL_FAULT": "rank"}, "it says rank 1 of 2, the communicator rank 0"),
         ({"ASCEND_MOE_VNPU_HCCL_FAULT": "relation"}, "the relation to rank 1 is one to rank 2"),

@@ -15,11 +15,11 @@ namespace ascend_moe::cann {
 
 using HcclComm = void*;
 using HcclResult = int32_t;
-using Channel = uint64_t;
 
-// hcomm:include/hccl/hccl_types.h; the second is what libhccl answers where libhcomm has no such
+// hcomm:include/hccl/hccl_types.h; the last is what libhccl answers where libhcomm has no such
 // function: hicann/hccl:src/common/hcomm_dlsym/hccl_res_dl.h (v9.0.0).
 constexpr HcclResult kHcclSuccess = 0;
+constexpr HcclResult kHcclNullPointer = 2;
 constexpr HcclResult kHcclNotSupport = 5;
 constexpr HcclResult kHcclNotThere = -2;
 
@@ -31,53 +31,11 @@ constexpr int32_t kEngineAiv = 4;
 constexpr uint8_t kOpAllToAllV = 8;
 constexpr char kAllToAllEverywhere[] = "AlltoAll=level0:fullmesh;level1:pairwise";
 
-// ---- channels. hcomm:include/hcomm_res_defs.h, include/hccl/hccl_channel.h (before 9.2:
-// hccl_res.h), include/hccl/hccl_rank_graph.h. Every union may grow to its full size, so it is
-// bytes here.
-
-enum Protocol : int32_t { kProtocolReserved = -1, kProtocolHccs = 0, kProtocolSio = 3 };
-
-struct AbiHeader {
-    uint32_t version, magic, size, reserved;
-};
-
-struct Endpoint {
-    int32_t protocol;
-    int32_t address_type;
-    uint8_t address[36];
-    int32_t location_type;
-    uint8_t location[60];
-    uint8_t rest[52];
-};
-
-struct Link {
-    AbiHeader header;
-    Endpoint source, target;
-    int32_t protocol;
-    uint8_t attributes[124];
-};
-
-struct ChannelDescription {
-    AbiHeader header;
-    uint32_t remote_rank;
-    int32_t protocol;
-    Endpoint local, remote;
-    uint32_t notifies;
-    void** memory_handles;
-    uint32_t memory_handle_count;
-    uint8_t attributes[128];
-};
-constexpr uint32_t kChannelMagic = 0x0f0f0f0f;
-constexpr uint32_t kChannelVersion = 1;
-
-static_assert(sizeof(Endpoint) == 160 && sizeof(Link) == 464);
-static_assert(offsetof(ChannelDescription, memory_handles) == 352);
-static_assert(offsetof(ChannelDescription, attributes) == 364);
-static_assert(sizeof(ChannelDescription) == 496);
-
 // ---- resources by tiling (CANN 8.x)
 
-// hw-native-sys/pto-isa:kernels/include/communication/host/detail/hccl_tiling.hpp (3186c38).
+// Mc2InitTilingInner and Mc2CcTilingInner, mirror-cann/asc-devkit:include/adv_api/hccl/internal/
+// hccl_tiling_msg.h (v8.5.0, v9.0.0, HEAD 82b89a15). HCCL reads up to `reduce`
+// (hcomm:src/framework/op_base/src/op_base_mc2.cc); what follows must be there and zero.
 struct TilingHead {
     uint32_t version, count, offset[8];
     uint8_t debug_mode, prepare_position;
@@ -91,19 +49,20 @@ struct TilingTask {
     uint8_t engine, source_type, target_type;
     char group[128], algorithm[128];
     uint32_t op, reduce;
+    char rest[232];
 };
 struct Tiling {
     TilingHead head;
     TilingTask task;
 };
-static_assert(sizeof(TilingHead) == 64 && sizeof(TilingTask) == 280);
+static_assert(sizeof(TilingHead) == 64 && sizeof(TilingTask) == 512);
+static_assert(offsetof(TilingTask, op) == 272);
 constexpr uint32_t kTilingVersion = 100;
 constexpr uint8_t kTilingEngineAiv = 3;
 
 // ---- profiling
 
-// mirror-cann/asc-devkit:tools/build/asc_rt/ascendc_runtime.cpp (v8.5.0, v9.0.0) and the wheel's
-// profiling/aprof_pub.h; 40 bytes.
+// MsprofApi, the wheel's profiling/aprof_pub.h; 40 bytes.
 struct ProfiledApi {
     uint16_t magic, level;
     uint32_t type, thread, reserved;
@@ -118,7 +77,8 @@ HcclResult HcclCommGetHandleWithName(const char* name, HcclComm* comm);
 // the torch_npu wheel's hccl/hccl.h (all versions)
 HcclResult HcclGetRankSize(HcclComm comm, uint32_t* ranks);
 HcclResult HcclGetRankId(HcclComm comm, uint32_t* rank);
-// hcomm:include/hccl/hccl_res.h (from 9.0): this rank's buffer
+// hcomm:include/hccl/hccl_res.h (from 8.5): this rank's buffer. Never on 8.5, where it answers half
+// of it and may allocate a second one: src/algorithm/impl/resource_manager/ccl_buffer_manager.cc.
 HcclResult HcclGetHcclBuffer(HcclComm comm, void** address, uint64_t* bytes);
 
 // hicann/hccl:include/hccl_mc2.h (v9.0.0 .. v9.2.0-beta.1; not in v8.5.0)
@@ -127,27 +87,18 @@ HcclResult HcclKfcFreeOpArgs(void* arguments);
 HcclResult HcclKfcOpArgsSetAlgConfig(void* arguments, char* algorithm);
 HcclResult HcclKfcOpArgsSetCommEngine(void* arguments, uint8_t engine);
 HcclResult HcclCreateOpResCtx(HcclComm comm, uint8_t op, void* arguments, void** context);
-// hcomm:pkg_inc/hccl/hccl_res_expt.h (from 9.0; in hccl_res.h until 9.1)
+// hcomm:pkg_inc/hccl/hccl_res_expt.h (from 9.0)
 HcclResult HcclGetRemoteIpcHcclBuf(HcclComm comm, uint64_t rank, void** address, uint64_t* bytes);
 
-// hcomm:include/hccl/hccl_rank_graph.h (from 9.0)
-HcclResult HcclRankGraphGetLayers(HcclComm comm, uint32_t** layers, uint32_t* count);
-HcclResult HcclRankGraphGetLinks(HcclComm comm, uint32_t layer, uint32_t source, uint32_t target,
-                                 Link** links, uint32_t* count);
-// hcomm:include/hccl/hccl_channel.h (from 9.0)
-HcclResult HcclChannelAcquire(HcclComm comm, int32_t engine, const ChannelDescription* described,
-                              uint32_t count, Channel* channels);
-HcclResult HcclChannelGetHcclBuffer(HcclComm comm, Channel channel, void** address,
-                                    uint64_t* bytes);
-
-// hcomm:pkg_inc/legacy/hccl/hcom.h, hccl_ex.h; used on 8.x by pto-isa, as above
+// hcomm:pkg_inc/hccl/hcom.h, hccl_ex.h (HEAD: pkg_inc/legacy/hccl); used on 8.x by
+// hw-native-sys/pto-isa:kernels/include/communication/host/detail/addressing.hpp (3186c38)
 HcclResult HcomGetCommHandleByGroup(const char* group, HcclComm* comm);
 HcclResult HcomGetL0TopoTypeEx(const char* group, uint32_t* topology, uint32_t flag);
 HcclResult HcclAllocComResourceByTiling(HcclComm comm, void* stream, void* tiling, void** context);
 
-// the torch_npu wheel's profiling/aprof_pub.h
+// hicann/runtime:pkg_inc/profiling/aprof_pub.h; the wheel's has no MsprofRegTypeInfo
+int32_t MsprofRegTypeInfo(uint16_t level, uint32_t type, const char* name);
 int32_t MsprofReportApi(uint32_t aging, const ProfiledApi* api);
-uint64_t MsprofGetHashId(const char* text, size_t length);
 uint64_t MsprofSysCycleTime();
 
 }  // extern "C"

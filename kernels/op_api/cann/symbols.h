@@ -25,15 +25,11 @@ namespace ascend_moe::cann {
     ROW(HcclKfcOpArgsSetCommEngine, "libhccl.so")   \
     ROW(HcclCreateOpResCtx, "libhccl.so")           \
     ROW(HcclGetRemoteIpcHcclBuf, "libhccl.so")      \
-    ROW(HcclRankGraphGetLayers, "libhccl.so")       \
-    ROW(HcclRankGraphGetLinks, "libhccl.so")        \
-    ROW(HcclChannelAcquire, "libhccl.so")           \
-    ROW(HcclChannelGetHcclBuffer, "libhccl.so")     \
     ROW(HcomGetCommHandleByGroup, "libhccl.so")     \
     ROW(HcomGetL0TopoTypeEx, "libhccl.so")          \
     ROW(HcclAllocComResourceByTiling, "libhccl.so") \
+    ROW(MsprofRegTypeInfo, "libprofapi.so")         \
     ROW(MsprofReportApi, "libprofapi.so")           \
-    ROW(MsprofGetHashId, "libprofapi.so")           \
     ROW(MsprofSysCycleTime, "libprofapi.so")
 
 // One function; called like a function pointer.

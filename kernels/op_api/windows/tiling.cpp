@@ -20,6 +20,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cann/version.h"
 #include "windows/provider.h"
 
 namespace ascend_moe {
@@ -46,7 +47,10 @@ static_assert(sizeof(Head) == 32);
 constexpr uint64_t kMeshWindows = 32;
 
 // The general one: Head, the own two windows, then far behind the number of remote ranks and a pair
-// of pointers for each. The second points to device memory with what is known of that rank.
+// of pointers for each. The second points to device memory with what is known of that rank. HCCL
+// never counts the remote ranks: the number is 0 (hcomm:src/framework/communicator/impl/
+// hccl_communicator.cc:128, v8.5.0; :115, v9.0.0 and v9.1.0-beta.1; no other write). A count that
+// no group can have still shows a layout that is not this one.
 constexpr uint64_t kOwnWindow = 32;
 constexpr uint64_t kRemoteCount = 2980;
 constexpr uint64_t kRemotes = 2984;
@@ -64,22 +68,6 @@ std::string Hex(uint64_t value) {
     return text;
 }
 
-std::string RunningVersion() {
-    char name[] = "CANN";
-    char version[256] = {};
-    using GetVersion = aclError (*)(char*, char*);
-    const auto ask =
-        reinterpret_cast<GetVersion>(cann::Resolve("aclsysGetVersionStr", "libascendcl.so"));
-    if (ask != nullptr && ask(name, version) == ACL_SUCCESS) return version;
-    aclCANNPackageVersion package = {};
-    using GetPackage = aclError (*)(aclCANNPackageName, aclCANNPackageVersion*);
-    const auto older =
-        reinterpret_cast<GetPackage>(cann::Resolve("aclsysGetCANNVersion", "libascendcl.so"));
-    if (older != nullptr && older(ACL_PKG_NAME_CANN, &package) == ACL_SUCCESS)
-        return package.version;
-    return "";
-}
-
 // "8.5" knows "8.5.0" and "8.5.RC1", not "8.50".
 bool Knows(const char* known, const std::string& version) {
     const size_t length = strlen(known);
@@ -88,11 +76,11 @@ bool Knows(const char* known, const std::string& version) {
 }
 
 Attempt CheckVersion() {
-    const std::string version = RunningVersion();
+    const std::string version = cann::HcclVersion();
     for (const char* known : kKnownVersions) {
         if (Knows(known, version)) return Attempt::Found();
     }
-    return Attempt::Absent("the private structures of CANN " +
+    return Attempt::Absent("the private structures of HCCL " +
                            (version.empty() ? "of unknown version" : version) +
                            " are not known (8.1, 8.2, 8.3, 8.5, 9.0, 9.1, 9.2 are)");
 }
@@ -151,7 +139,7 @@ Attempt ReadGeneral(uint64_t structure, Windows* found) {
         !Read(structure + kRemoteCount, &count, sizeof(count)) ||
         !Read(structure + kRemotes, remotes.data(), sizeof(Remote) * ranks))
         return Attempt::Failed("cannot read the structure of HcclAllocComResourceByTiling");
-    if (count > ranks || (count == 0 && ranks > 1))
+    if (count > ranks)
         return Contradiction("it has " + std::to_string(count) + " remote ranks, the group " +
                              std::to_string(ranks) + " ranks");
     for (uint32_t rank = 0; rank < ranks; ++rank) {

@@ -73,6 +73,10 @@ using standin::Fail;
 extern "C" {
 
 aclError aclInit(const char*) {
+    if (standin::PlayedCann() == nullptr)
+        return Fail(ACL_ERROR_INVALID_PARAM,
+                    "ASCEND_MOE_VNPU_CANN=%s: no CANN of that version is played here",
+                    getenv("ASCEND_MOE_VNPU_CANN"));
     static std::once_flag once;
     std::call_once(once, standin::LoadAtenOperators);
     return ACL_SUCCESS;
@@ -176,19 +180,6 @@ aclError aclrtGetDeviceInfo(uint32_t, aclrtDevAttr attribute, int64_t* value) {
             return Fail(ACL_ERROR_INVALID_PARAM, "aclrtGetDeviceInfo: attribute %d is not modelled",
                         attribute);
     }
-}
-
-// The version decides which code paths torch_npu takes (from 8.3 on a device is set lazily).
-aclError aclsysGetVersionStr(char*, char* version) {
-    const char* chosen = getenv("ASCEND_MOE_VNPU_CANN");
-    strcpy(version, chosen == nullptr ? "9.0.0" : chosen);
-    return ACL_SUCCESS;
-}
-
-aclError aclsysGetCANNVersion(aclCANNPackageName, aclCANNPackageVersion* version) {
-    memset(version, 0, sizeof(*version));
-    aclsysGetVersionStr(nullptr, version->version);
-    return ACL_SUCCESS;
 }
 
 }  // extern "C"

@@ -60,10 +60,11 @@ int64_t IntegerOption(const char* name, int64_t fallback) {
 
 extern "C" {
 
+// Null when there is none: hicann/runtime:src/acl/aclrt_impl/acl.cpp:1232, v9.0.0.
 const char* aclGetRecentErrMsg() {
     static thread_local std::string handed_out;
     handed_out = standin::TakeRecentError();
-    return handed_out.c_str();
+    return handed_out.empty() ? nullptr : handed_out.c_str();
 }
 
 void aclAppLog(aclLogLevel level, const char* func, const char* file, uint32_t line,

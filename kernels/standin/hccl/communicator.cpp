@@ -83,7 +83,7 @@ Communicator::Communicator(std::string name, const std::string& token, uint32_t 
     : name_(std::move(name)), rank_(rank), size_(size), segment_(token, rank, size, buffer_mb) {
     if (!segment_.error().empty()) return;
     for (uint32_t r = 0; r < size_; ++r) {
-        device_windows_.push_back(MapWindow(segment_.window(r), segment_.window_bytes()));
+        device_windows_.push_back(MapWindow(segment_.window(r), segment_.mapped_bytes()));
     }
 }
 

@@ -1,5 +1,8 @@
 // The Kfc interface of HCCL 9 (hccl_mc2.h, hccl_res_expt.h): links built by a description of the
 // operator that will use them. Remote buffers can be asked for when they have been built.
+//
+// For tests only: with ASCEND_MOE_VNPU_HCCL_FAULT=link the second half of a group is in another
+// server and joined by RDMA.
 #include <mutex>
 #include <set>
 
@@ -26,9 +29,26 @@ Linked& LinkedGroups() {
     return *linked;
 }
 
+bool Reached(const standin::Communicator& communicator, uint32_t rank) {
+    const uint32_t half = communicator.size() / 2;
+    const bool apart = standin::Fault("link") && (rank < half) != (communicator.rank() < half);
+    return rank < communicator.size() && rank != communicator.rank() && !apart;
+}
+
+// 9.0 and 9.1 refuse A2 (hcomm:src/framework/op_base/src/op_base_mc2.cc:134, v9.0.0).
+bool A3() { return strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) == 0; }
+
 }  // namespace
 
 extern "C" {
+
+HcclResult HcclCommGetHandleWithName(const char* name, HcclComm* comm) {
+    const auto communicator = standin::Named(name);
+    if (communicator == nullptr)
+        return standin::Wrong("HcclCommGetHandleWithName", "no communicator of that name");
+    *comm = communicator.get();
+    return HCCL_SUCCESS;
+}
 
 HcclResult HcclKfcAllocOpArgs(void** arguments) {
     *arguments = new OpArguments();
@@ -55,6 +75,7 @@ HcclResult HcclKfcOpArgsSetCommEngine(void* arguments, uint8_t engine) {
 HcclResult HcclCreateOpResCtx(HcclComm comm, uint8_t op, void* arguments, void** context) {
     const auto communicator = standin::OfHandle(comm);
     if (communicator == nullptr) return standin::Wrong(__func__, "no communicator");
+    if (!A3()) return HCCL_E_NOT_SUPPORT;
     const auto& described = *static_cast<OpArguments*>(arguments);
     if (op != kAllToAllV || described.engine != kAiv || described.algorithm != kAlgorithm)
         return standin::Wrong(__func__, "only ALLTOALLV by AIV to all ranks is played here");
@@ -67,17 +88,26 @@ HcclResult HcclCreateOpResCtx(HcclComm comm, uint8_t op, void* arguments, void**
     return HCCL_SUCCESS;
 }
 
+// Known are the buffers behind links that a core can write through: of the own rank and of a rank
+// that is joined by RDMA there is none, which is HCCL_E_PTR (hcomm:src/framework/op_base/src/
+// op_base_mc2.cc:358, src/framework/communicator/impl/hccl_communicator_host.cc:8686, v9.0.0).
 HcclResult HcclGetRemoteIpcHcclBuf(HcclComm comm, uint64_t rank, void** address, uint64_t* bytes) {
     const auto communicator = standin::OfHandle(comm);
-    if (communicator == nullptr || rank >= communicator->size())
+    if (communicator == nullptr || rank >= standin::kMaxRanks)
         return standin::Wrong(__func__, "no communicator, or no such rank");
     Linked& linked = LinkedGroups();
     std::lock_guard<std::mutex> lock(linked.mutex);
     if (linked.groups.count(communicator->name()) == 0)
         return standin::Wrong(__func__, "no links yet: HcclCreateOpResCtx comes first");
+    *address = nullptr;
+    *bytes = 0;
+    if (!Reached(*communicator, static_cast<uint32_t>(rank))) {
+        standin::Fail(0, "%s: no link of a core to rank %lu", __func__, rank);
+        return HCCL_E_PTR;
+    }
     const standin::Window window = communicator->window(static_cast<uint32_t>(rank));
     *address = window.device_address;
-    *bytes = window.bytes;
+    *bytes = window.bytes + standin::kExpBytes;
     return HCCL_SUCCESS;
 }
 

@@ -1,12 +1,11 @@
 // Which ways to its windows HCCL offers depends on the version of CANN:
 //
-//   libstandin_tiling    8.x and 9.x   HcclAllocComResourceByTiling
-//   libstandin_kfc       9.x           HcclKfc..., HcclCreateOpResCtx, HcclGetRemoteIpcHcclBuf
-//   libstandin_channel   9.x           HcclRankGraph..., HcclChannel...
+//   libstandin_tiling    all   HcclAllocComResourceByTiling
+//   libstandin_kfc       9.x   HcclKfc..., HcclCreateOpResCtx, HcclGetRemoteIpcHcclBuf
 //
-// Each is a library of its own, loaded with libhccl when ASCEND_MOE_VNPU_CANN has it, so that a
+// Each is a library of its own, loaded with libhccl when the CANN that is played has it, so that a
 // function which that CANN lacks is really absent for dlsym. For tests only,
-// ASCEND_MOE_VNPU_HIDE=kfc,channel takes away more of them.
+// ASCEND_MOE_VNPU_HIDE=kfc,tiling takes away more of them. What all versions have is here.
 #include "offer.h"
 
 #include <dlfcn.h>
@@ -17,12 +16,6 @@
 namespace standin {
 namespace {
 
-struct Way {
-    const char* name;
-    int since;  // major version of CANN
-};
-constexpr Way kWays[] = {{"tiling", 8}, {"kfc", 9}, {"channel", 9}};
-
 bool Hidden(const std::string& name) {
     const char* hidden = getenv("ASCEND_MOE_VNPU_HIDE");
     return hidden != nullptr &&
@@ -30,11 +23,10 @@ bool Hidden(const std::string& name) {
 }
 
 __attribute__((constructor)) void LoadWays() {
-    const char* version = getenv("ASCEND_MOE_VNPU_CANN");
-    const int major = version == nullptr ? 9 : atoi(version);
-    for (const Way& way : kWays) {
-        if (major < way.since || Hidden(way.name)) continue;
-        const std::string library = "libstandin_" + std::string(way.name) + ".so";
+    const Cann* cann = PlayedCann();
+    for (const std::string way : {"tiling", "kfc"}) {
+        if (cann == nullptr || (way == "kfc" && !cann->kfc) || Hidden(way)) continue;
+        const std::string library = "libstandin_" + way + ".so";
         if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
             fprintf(stderr, "[virtual NPU] %s\n", dlerror());
     }
@@ -72,9 +64,26 @@ HcclResult MeetToBuildLinks(Communicator& communicator, const char* call) {
     return HCCL_SUCCESS;
 }
 
+bool Fault(const char* name) {
+    const char* chosen = getenv("ASCEND_MOE_VNPU_HCCL_FAULT");
+    return chosen != nullptr && strcmp(chosen, name) == 0;
+}
+
 HcclResult Wrong(const char* call, const char* what) {
     Fail(0, "%s: %s", call, what);
     return HCCL_E_PARA;
 }
 
 }  // namespace standin
+
+// 8.5 makes and shows the "in" buffer alone; later ones make both and the 1 MB behind them, and
+// show both (hcomm:src/algorithm/impl/resource_manager/ccl_buffer_manager.cc:385 v8.5.0, :383
+// v9.0.0).
+extern "C" HcclResult HcclGetHcclBuffer(HcclComm comm, void** address, uint64_t* bytes) {
+    const auto communicator = standin::OfHandle(comm);
+    if (communicator == nullptr) return standin::Wrong("HcclGetHcclBuffer", "no communicator");
+    const standin::Window window = communicator->window(communicator->rank());
+    *address = window.device_address;
+    *bytes = standin::PlayedCann()->whole_buffer ? window.bytes : window.bytes / 2;
+    return HCCL_SUCCESS;
+}

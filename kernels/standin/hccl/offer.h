@@ -27,6 +27,9 @@ void SetField(void* structure, size_t offset, T value) {
     memcpy(static_cast<char*>(structure) + offset, &value, sizeof(value));
 }
 
+// For tests only: whether ASCEND_MOE_VNPU_HCCL_FAULT is this one.
+bool Fault(const char* name);
+
 // A wrong argument: the text and HCCL_E_PARA.
 HcclResult Wrong(const char* call, const char* what);
 

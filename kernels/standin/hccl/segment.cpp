@@ -128,14 +128,14 @@ std::string Segment::MapWindows(uint32_t buffer_mb) {
                std::to_string(state(r).buffer_mb) + " MB";
     }
     window_bytes_ = size_t{2} * buffer_mb << 20;
-    const size_t total = control_bytes_ + window_bytes_ * size_;
+    const size_t total = control_bytes_ + mapped_bytes() * size_;
     struct stat status;
     if (fstat(file_, &status) != 0) return Errno("fstat");
     if (static_cast<size_t>(status.st_size) < total && ftruncate(file_, total) != 0)
         return Errno("ftruncate");
     for (uint32_t r = 0; r < size_; ++r) {
-        const off_t offset = control_bytes_ + window_bytes_ * r;
-        void* window = mmap(nullptr, window_bytes_, PROT_READ | PROT_WRITE,
+        const off_t offset = control_bytes_ + mapped_bytes() * r;
+        void* window = mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE,
                             MAP_SHARED | MAP_NORESERVE, file_, offset);
         if (window == MAP_FAILED) return Errno("mmap of a window");
         windows_.push_back(static_cast<char*>(window));
@@ -144,7 +144,7 @@ std::string Segment::MapWindows(uint32_t buffer_mb) {
 }
 
 Segment::~Segment() {
-    for (char* window : windows_) munmap(window, window_bytes_);
+    for (char* window : windows_) munmap(window, mapped_bytes());
     if (header_ != nullptr) {
         Notify();
         munmap(header_, control_bytes_);

@@ -21,6 +21,9 @@ namespace standin {
 
 constexpr uint32_t kMaxRanks = 1024;
 
+// HCCL keeps 1 MB of its own behind the buffers of a rank.
+constexpr size_t kExpBytes = size_t{1} << 20;
+
 // What a rank is about to do in a collective, for the check that all ranks do the same.
 struct CollectiveCall {
     uint32_t kind;
@@ -71,6 +74,8 @@ class Segment {
     Channel& channel(uint32_t from, uint32_t to) const { return channels_[from * size_ + to]; }
     char* window(uint32_t rank) const { return windows_[rank]; }
     size_t window_bytes() const { return window_bytes_; }
+    // What is mapped of a window: kExpBytes more.
+    size_t mapped_bytes() const { return window_bytes_ + kExpBytes; }
 
     // Waits for all ranks; an empty string, or who is missing. Calls on one channel must not
     // overlap.

@@ -40,6 +40,19 @@ STANDIN_API std::string TakeRecentError();
 // starts using it.
 STANDIN_API int64_t IntegerOption(const char* name, int64_t fallback);
 
+// ---- versions (libascendcl)
+// -----------------------------------------------------------------------------------------
+
+// The CANN that is played: in what the versions differ, see ascendcl/version.cpp.
+struct Cann {
+    const char* version;  // as in ASCEND_MOE_VNPU_CANN
+    bool kfc;             // HcclCommGetHandleWithName, HcclKfc..., HcclGetRemoteIpcHcclBuf
+    bool whole_buffer;    // HcclGetHcclBuffer answers "in" and "out", not "in" alone
+};
+// Null when the variable names one that is not known; torch_npu then ends at aclInit, which says
+// so.
+STANDIN_API const Cann* PlayedCann();
+
 // ---- memory (libascendcl)
 // -------------------------------------------------------------------------------------------
 
