@@ -40,6 +40,15 @@ STANDIN_API std::string TakeRecentError();
 // starts using it.
 STANDIN_API int64_t IntegerOption(const char* name, int64_t fallback);
 
+// ---- devices (libascendcl)
+// ------------------------------------------------------------------------------------------
+
+// The device of this thread; negative when it has none.
+STANDIN_API int CurrentDevice();
+// How long a kernel may run before the hardware ends it. ASCEND_MOE_VNPU_OP_TIMEOUT_S, in seconds,
+// stands above what the program has asked for.
+STANDIN_API int64_t OperatorLimitMs();
+
 // ---- memory (libascendcl)
 // -------------------------------------------------------------------------------------------
 
