@@ -59,8 +59,7 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     }
     // Before anything that waits for other ranks, as it shows whether this thread may wait at all.
     int status = TakeMemory(op);
-    if (status == kTryEagerFirst)
-        return verdict == Verdict::kStock && !require ? kStockForNow : status;
+    if (status == kTryEagerFirst) return status;
     if (status != ACL_SUCCESS && verdict == Verdict::kOurs) {
         verdict = Verdict::kStock;
         why = TakeText();

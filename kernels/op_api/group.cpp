@@ -89,7 +89,6 @@ int Group::OpenOnce(const char* op, const Attributes& attributes, const Exchange
     std::lock_guard<std::mutex> lock(mutex_);
     if (opened_) return status_ == ACL_SUCCESS ? status_ : Fail(status_, "%s", problem_.c_str());
     const int status = Open(op, attributes, exchange);
-    if (status == kStockForNow) return ACL_SUCCESS;
     if (status == kTryEagerFirst) {
         return Fail(kInnerError,
                     "%s: group_ep %s has not been used yet and cannot be opened while a stream is "

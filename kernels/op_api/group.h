@@ -83,9 +83,8 @@ class Group : public std::enable_shared_from_this<Group> {
     int WriteContext(const char* op, const Windows& windows, uint32_t rank);
     int RunAlone(Kernel kernel, Meeting meeting);
 
-    // Openings that a capture refuses; the next call tries again. A rank that will say stock can
-    // run this one without an answer: whatever the others say, it will be stock.
-    static constexpr int kTryEagerFirst = -1, kStockForNow = -2;
+    // An opening that a capture refuses; the next call tries again.
+    static constexpr int kTryEagerFirst = -1;
 
     std::mutex mutex_;
     bool opened_ = false;

@@ -98,7 +98,9 @@ Heard ThroughHccl(const std::string& group, const Word& own, int64_t limit_s) {
     static const auto gather =
         reinterpret_cast<AllGather>(cann::Resolve("HcclAllGather", "libhccl.so"));
     const cann::Symbols& cann = cann::Cann();
-    const std::string missing = cann::Missing(cann.HcclGetRankSize, cann.HcclGetRankId);
+    std::string missing = cann::Missing(cann.HcclGetRankSize, cann.HcclGetRankId);
+    if (missing.empty() && cann.HcclCommGetHandleWithName.call == nullptr)
+        missing = cann::Missing(cann.HcomGetCommHandleByGroup);
     if (gather == nullptr || !missing.empty())
         return {{}, "CANN has no " + (gather == nullptr ? "HcclAllGather" : missing)};
     void* comm = const_cast<void*>(CommunicatorOf(group));
