@@ -19,6 +19,7 @@ from ascend_moe.cpu.eager import are_plain, nobody_listens
 from ascend_moe.cpu.registration import register
 from ascend_moe.cpu.remembered import again
 from ascend_moe.gate import require_legal
+from ascend_moe.opening import open_once
 from ascend_moe.ranks import require_legal_on_all_ranks
 from ascend_moe.traced import check_while_traced
 
@@ -315,6 +316,7 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
     device = arguments["expert_ids"].device.type
     if device == "npu":
         require_legal_on_all_ranks(op, arguments)
+        open_once(op, arguments)
     elif device != "cpu":
         require_legal(op, arguments)
     return _operator(op, arguments)

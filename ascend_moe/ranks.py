@@ -55,9 +55,9 @@ def meet_once(op: str, call: Mapping[str, Any], refusal: ConstraintError | None)
     not come within ``ASCEND_MOE_TIMEOUT_S`` seconds.
     """
     name = call["group_ep"]
-    if name in _met or _capturing():
+    if name in _met or capturing():
         return
-    group = _process_group(name)
+    group = process_group(name)
     if group is None:  # a communicator that torch.distributed does not know: nowhere to meet
         _met.add(name)
         return
@@ -117,7 +117,7 @@ class Meeting:
 def window_mb_of(name: str) -> int | None:
     """The group's own ``hccl_buffer_size`` in MB, where its process group was made with one; looked up once."""
     if name not in _window_mb:
-        group = _process_group(name)
+        group = process_group(name)
         backend: Any = group._get_backend(torch.device("npu")) if group is not None else None
         config = getattr(getattr(backend, "options", None), "hccl_config", None) or {}
         size = config.get("hccl_buffer_size")
@@ -125,12 +125,13 @@ def window_mb_of(name: str) -> int | None:
     return _window_mb[name]
 
 
-def _capturing() -> bool:
+def capturing() -> bool:
+    """Whether a graph is being captured on the current stream, so that nothing may wait."""
     npu = getattr(torch, "npu", None)
     return npu is not None and bool(npu.is_current_stream_capturing())
 
 
-def _process_group(name: str) -> dist.ProcessGroup | None:
+def process_group(name: str) -> dist.ProcessGroup | None:
     """The process group whose HCCL communicator has this name."""
     if not dist.is_available() or not dist.is_initialized():
         return None

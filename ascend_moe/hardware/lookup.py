@@ -94,8 +94,15 @@ def choices(env: Mapping[str, str]) -> list[Choice]:
 @cache
 def takes_ours() -> bool:
     """Whether torch_npu takes both operators from our library; asked once, as torch_npu reads the variables once."""
-    ours = [choice.operator for choice in choices(os.environ) if choice.library.ours]
-    return ours == list(OPERATORS)
+    return library_taken(os.environ) is not None
+
+
+def library_taken(env: Mapping[str, str]) -> Path | None:
+    """Our library, where torch_npu takes both operators from it; else None."""
+    ours = [choice for choice in choices(env) if choice.library.ours]
+    if [choice.operator for choice in ours] != list(OPERATORS):
+        return None
+    return ours[0].library.path
 
 
 @cache

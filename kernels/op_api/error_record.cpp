@@ -10,7 +10,6 @@
 
 #include "device/abi.h"
 #include "entry/calls.h"
-#include "settings.h"
 
 namespace ascend_moe {
 namespace {
@@ -22,7 +21,8 @@ constexpr bool kVirtualNpu = false;
 #endif
 
 const char* OperatorOf(const uint32_t* record) {
-    if (record[kErrorOp] == kLastNone) return "opening the group";
+    if (record[kErrorOp] == kLastNone)
+        return record[kErrorReason] == kForeignUse ? "between two calls" : "opening the group";
     return record[kErrorOp] == kLastDispatch ? DispatchCall::kOperator : CombineCall::kOperator;
 }
 
@@ -84,8 +84,7 @@ std::string Text(const GaveUp& event) {
                    end;
         default:
             return where + ": rank " + rank + " did not come (time limit " +
-                   std::to_string(KernelTimeoutSeconds()) +
-                   " s). It died, or has made another call" + end;
+                   std::to_string(event.waited_s) + " s). It died, or has made another call" + end;
     }
 }
 
@@ -103,7 +102,7 @@ void Remember(const GaveUp& event) {
             "{\"time\": %.3f, \"pid\": %d, \"group\": \"%s\", \"ep_rank\": %u, \"op\": \"%s\", "
             "\"missing_rank\": %u, \"waited_s\": %ld, \"virtual_npu\": %s}\n",
             static_cast<double>(microseconds) / 1e6, getpid(), Plain(event.group).c_str(),
-            event.ep_rank, OperatorOf(event.record), RankOf(event.record), KernelTimeoutSeconds(),
+            event.ep_rank, OperatorOf(event.record), RankOf(event.record), event.waited_s,
             kVirtualNpu ? "true" : "false");
     const bool complete = fclose(file) == 0;
     if (!complete || rename((path + ".new").c_str(), path.c_str()) != 0)

@@ -11,6 +11,7 @@ struct GaveUp {
     std::string group;
     uint32_t ep_rank;
     const uint32_t* record;  // an error block, device/abi.h
+    int64_t waited_s;        // the time limit of its launch
 };
 
 std::string Text(const GaveUp& event);

@@ -2,15 +2,11 @@
 #include "group.h"
 
 #include <chrono>
-#include <cstdio>
-#include <cstring>
 #include <map>
 
 #include "error_record.h"
 #include "report.h"
 #include "runtime.h"
-#include "settings.h"
-#include "stock.h"
 
 namespace ascend_moe {
 namespace {
@@ -26,9 +22,14 @@ Registry& Groups() {
     return *registry;
 }
 
-// Contexts of communicators that are no more. HCCL destroys one when its kernels have ended.
-void ForgetDestroyed(Registry& registry) {
+// Contexts of communicators that are no more. HCCL destroys one when its kernels have ended. It
+// knows the communicators of this thread's device alone, and so do we.
+void ForgetDestroyed(Registry& registry, int32_t device) {
     for (auto entry = registry.groups.begin(); entry != registry.groups.end();) {
+        if (entry->first.first != device) {
+            ++entry;
+            continue;
+        }
         const Group& group = *entry->second;
         const bool gone =
             group.ours() && CommunicatorOf(group.name) != group.ep_windows().communicator;
@@ -43,32 +44,30 @@ int64_t Milliseconds() {
 
 }  // namespace
 
-Group::~Group() {
-    if (context_ != 0) aclrtFree(reinterpret_cast<void*>(context_));
+Group::~Group() { GiveMemoryBack(); }
+
+std::shared_ptr<Group> Group::Find(int32_t device, const Attributes& attributes) {
+    Registry& registry = Groups();
+    std::lock_guard<std::mutex> lock(registry.mutex);
+    std::shared_ptr<Group>& found = registry.groups[{device, attributes.group_ep}];
+    // The communicator of that name may have been destroyed and made again.
+    if (found != nullptr && found->ours_ && CommunicatorOf(found->name) != found->ep_.communicator)
+        found = nullptr;
+    if (found != nullptr) return found;
+    const bool tp = attributes.tp_world_size == 2;
+    found = std::make_shared<Group>(attributes.group_ep, tp ? attributes.group_tp : "");
+    const std::shared_ptr<Group> made = found;
+    ForgetDestroyed(registry, device);
+    return made;
 }
 
 int Group::Of(const char* op, const Attributes& attributes, std::shared_ptr<Group>* group) {
     int32_t device = 0;
     if (aclrtGetDevice(&device) != ACL_SUCCESS)
         return Fail(kBadParameter, "%s: this thread has no device", op);
+    *group = Find(device, attributes);
     const bool tp = attributes.tp_world_size == 2;
-    {
-        Registry& registry = Groups();
-        std::lock_guard<std::mutex> lock(registry.mutex);
-        std::shared_ptr<Group>& found = registry.groups[{device, attributes.group_ep}];
-        // The communicator of that name may have been destroyed and made again.
-        if (found != nullptr && found->ours_ &&
-            CommunicatorOf(found->name) != found->ep_.communicator)
-            found = nullptr;
-        if (found == nullptr) {
-            found = std::make_shared<Group>(attributes.group_ep, tp ? attributes.group_tp : "");
-            *group = found;
-            ForgetDestroyed(registry);
-        } else {
-            *group = found;
-        }
-    }
-    const int status = (*group)->OpenOnce(op, attributes);
+    const int status = (*group)->OpenOnce(op, attributes, ThroughHccl);
     if (status != ACL_SUCCESS || !(*group)->ours_ || (*group)->tp() == tp) return status;
     return Fail(kInnerError,
                 "%s: tp_world_size=%ld, but group_ep %s runs our kernels %s TP since its first "
@@ -77,10 +76,19 @@ int Group::Of(const char* op, const Attributes& attributes, std::shared_ptr<Grou
                 (*group)->tp() ? "with" : "without");
 }
 
-int Group::OpenOnce(const char* op, const Attributes& attributes) {
+bool Group::Decide(const char* op, const Attributes& attributes, const Exchange& exchange) {
+    int32_t device = 0;
+    if (aclrtGetDevice(&device) != ACL_SUCCESS) return false;
+    const std::shared_ptr<Group> group = Find(device, attributes);
+    group->OpenOnce(op, attributes, exchange);
+    std::lock_guard<std::mutex> lock(group->mutex_);
+    return group->opened_;
+}
+
+int Group::OpenOnce(const char* op, const Attributes& attributes, const Exchange& exchange) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (opened_) return status_ == ACL_SUCCESS ? status_ : Fail(status_, "%s", problem_.c_str());
-    const int status = Open(op, attributes);
+    const int status = Open(op, attributes, exchange);
     if (status == kTryEagerFirst) {
         return Fail(kInnerError,
                     "%s: group_ep %s has not been used yet and cannot be opened while a stream is "
@@ -91,58 +99,8 @@ int Group::OpenOnce(const char* op, const Attributes& attributes) {
     status_ = status;
     if (status == ACL_SUCCESS) return status;
     problem_ = TakeText();
+    TakeLastError();  // torch_npu would report it in the place of this one
     return Fail(status, "%s", problem_.c_str());
-}
-
-int Group::Open(const char* op, const Attributes& attributes) {
-    std::string problem;
-    const Kernels kernels = ChosenKernels(&problem);
-    if (!problem.empty()) return Fail(kBadParameter, "%s: %s", op, problem.c_str());
-    std::string why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off" : WhyNotOurs(attributes);
-    if (why.empty()) {
-        int status = TakeMemory(op);  // before anything that waits for other ranks
-        if (status == ACL_SUCCESS) status = FindAllWindows();
-        if (status == ACL_SUCCESS) return OpenOurs(op, attributes);
-        if (status != kNoWindows) return status;
-        why = TakeText();
-    }
-    if (kernels == Kernels::kRequire) {
-        return Fail(kInnerError,
-                    "%s: ASCEND_MOE_KERNELS=require, but our kernels cannot serve group_ep %s: %s",
-                    op, attributes.group_ep.c_str(), why.c_str());
-    }
-    const std::string stock = StockLibrary(DispatchCall::kAclnn);
-    if (stock.empty()) {
-        return Fail(kInnerError,
-                    "%s: our kernels do not serve group_ep %s (%s), and CANN's own "
-                    "operator was not found in any library that torch_npu would search",
-                    op, attributes.group_ep.c_str(), why.c_str());
-    }
-    Announce(attributes, "stock", why + "; " + stock);
-    return ACL_SUCCESS;
-}
-
-// One line per group: in CANN's log on every rank, and where people look on rank 0.
-void Group::Announce(const Attributes& attributes, const char* whose, const std::string& more) {
-    const std::string line =
-        "group " + attributes.group_ep + ": kernels=" + whose + " (" + more + ")";
-    Log(ACL_INFO, "%s", line.c_str());
-    if (attributes.ep_rank_id == 0) fprintf(stderr, "ascend-moe: %s\n", line.c_str());
-}
-
-std::string Group::WhyNotOurs(const Attributes& attributes) {
-    const World world = World::Of(attributes);
-    if (world.a2) return "they are written for A3, this is A2";
-    if (world.hierarchy()) return "they have no comm_alg hierarchy";
-    if (strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) != 0)
-        return std::string("they are written for A3, this is ") + aclrtGetSocName();
-    return "";
-}
-
-int Group::FindAllWindows() {
-    const OwnStream stream;
-    const int status = FindWindows(name, stream.get(), &ep_);
-    return status == ACL_SUCCESS && tp() ? FindWindows(tp_name, stream.get(), &tp_) : status;
 }
 
 std::string Group::Failure() {
@@ -150,11 +108,21 @@ std::string Group::Failure() {
     std::lock_guard<std::mutex> lock(mutex_);
     if (!failure_.empty() || Milliseconds() - looked_at_ < kLookEveryMs) return failure_;
     looked_at_ = Milliseconds();
-    std::vector<uint32_t> records(kErrorWords);
+    std::vector<uint32_t> control(kErrorOffset / sizeof(uint32_t) + kErrorWords);
     const BesideCapture beside;
-    if (CopyFromDevice(records.data(), ep_.control[ep_rank_] + kErrorOffset,
-                       records.size() * sizeof(uint32_t)) == ACL_SUCCESS) {
-        failure_ = Failure(records.data());
+    if (CopyFromDevice(control.data(), ep_.control[ep_rank_], control.size() * sizeof(uint32_t)) !=
+        ACL_SUCCESS) {
+        return failure_;
+    }
+    failure_ = Failure(control.data() + kErrorOffset / sizeof(uint32_t));
+    // No launch has noticed yet, and perhaps none can: a communicator that was destroyed and made
+    // again under the same name and at the same address has another buffer.
+    if (failure_.empty() && control[kStateNonce] != nonce_) {
+        uint32_t record[kBlockWords] = {nonce_};
+        record[kErrorPeer] = ep_rank_ + 1;
+        record[kErrorOp] = kLastNone;
+        record[kErrorReason] = kForeignUse;
+        failure_ = Text({name, ep_rank_, record, timeout_s_});
     }
     return failure_;
 }
@@ -163,7 +131,7 @@ std::string Group::Failure(const uint32_t* records) const {
     for (uint32_t core = 0; core < kMaxCores; ++core) {
         const uint32_t* record = records + core * kBlockWords;
         if (record[0] != nonce_) continue;
-        const GaveUp event{name, ep_rank_, record};
+        const GaveUp event{name, ep_rank_, record, timeout_s_};
         std::call_once(remembered_, [&event] { Remember(event); });
         return Text(event);
     }

@@ -1,16 +1,16 @@
 // The EP groups of this process: who runs their calls, and what our kernels need for it.
 //
 // Stock and our window layouts are incompatible, so ours or stock is decided once per group and
-// device, at its first call, for dispatch and combine alike:
+// device, at its first call, for dispatch and combine alike, by all ranks together (agreement.h):
 //
-//   off        ASCEND_MOE_KERNELS=off: CANN's own kernels; this rank takes part in no meeting
-//   auto       ours where they can serve the group (product, algorithm, windows), else CANN's
-//   require    ours, or an error
+//   off        ASCEND_MOE_KERNELS=off: this rank says stock
+//   auto       ours where they can serve the group (product, algorithm, windows), else stock
+//   require    the same, and stock, whoever says it, is an error on all ranks
 //
-// A rank for which it is ours meets all others (device/meet.h) and compares ABI version, window
-// sizes and TP. Whoever is missing has not chosen ours: an error that names the rank, within
-// HCCL_CONNECT_TIMEOUT. From then on the choice stands: a call that our kernels cannot serve is an
-// error, never a fallback. A group that failed once stays failed; make a new one.
+// When all have said ours, a kernel meets them (device/meet.h) and compares window sizes and TP:
+// what differs or is damaged from here on is an error. The choice stands: a call that our kernels
+// cannot serve is an error, never a fallback. A group that failed once stays failed; make a new
+// one.
 #pragma once
 
 #include <cstdint>  // before abi.h
@@ -19,6 +19,7 @@
 #include <string>
 #include <vector>
 
+#include "agreement.h"
 #include "device/abi.h"
 #include "entry/check.h"
 #include "windows.h"
@@ -39,6 +40,8 @@ class Group : public std::enable_shared_from_this<Group> {
 
     // The group of a call, opened if this is its first. ACL_SUCCESS, or a status with a text.
     static int Of(const char* op, const Attributes& attributes, std::shared_ptr<Group>* group);
+    // The same before a call, with another way for the words of the ranks. Whether it is decided.
+    static bool Decide(const char* op, const Attributes& attributes, const Exchange& exchange);
 
     // For first_steps_probe.cpp: these windows and this nonce, without a meeting of the ranks.
     int OpenForProbe(const Windows& windows, uint32_t nonce);
@@ -53,22 +56,27 @@ class Group : public std::enable_shared_from_this<Group> {
     uint64_t context() const { return context_; }  // device address of abi.h's Context
     uint32_t timeout_ticks() const { return timeout_ticks_; }
 
-    // Why nothing can be launched any more: from the error blocks of the own window, which are read
-    // at most once a second. Empty while all is well.
+    // Why nothing can be launched any more: from the state and the error blocks of the own window,
+    // which are read at most once a second. Empty while all is well.
     std::string Failure();
     // The same from blocks that have been read already.
     std::string Failure(const uint32_t* records) const;
 
  private:
-    int OpenOnce(const char* op, const Attributes& attributes);
-    int Open(const char* op, const Attributes& attributes);
+    static std::shared_ptr<Group> Find(int32_t device, const Attributes& attributes);
+    int OpenOnce(const char* op, const Attributes& attributes, const Exchange& exchange);
+
+    // deciding.cpp
+    int Open(const char* op, const Attributes& attributes, const Exchange& exchange);
+    int AgreeWithAll(const char* op, Word own, int64_t limit_s, const Exchange& exchange,
+                     Decision* decision) const;
+    int OpenStock(const char* op, const Attributes& attributes, const Decision& decision);
     static void Announce(const Attributes& attributes, const char* whose, const std::string& more);
-    // What is the same on all ranks; empty: our kernels can serve the group where it has windows.
-    static std::string WhyNotOurs(const Attributes& attributes);
     int FindAllWindows();
 
     // opening.cpp
     int TakeMemory(const char* op);
+    void GiveMemoryBack();
     int OpenOurs(const char* op, const Attributes& attributes);
     int CheckWindows(const char* op, const Attributes& attributes);
     int Meet(const char* op, const Windows& windows, uint32_t rank, const char* parameter,
@@ -89,6 +97,7 @@ class Group : public std::enable_shared_from_this<Group> {
     Windows ep_, tp_;
     uint32_t ep_rank_ = 0, tp_rank_ = 0, nonce_ = 0, tp_nonce_ = 0;
     uint64_t context_ = 0;
+    int64_t timeout_s_ = 0;
     uint32_t timeout_ticks_ = 0;
     int64_t looked_at_ = 0;  // milliseconds
     mutable std::once_flag remembered_;

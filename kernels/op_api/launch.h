@@ -40,8 +40,13 @@ struct Launch {
     }
 };
 
-// ACL_SUCCESS, or a status with a text.
+// The name of its entry point.
+const char* NameOf(Kernel kernel);
+
+// ACL_SUCCESS, or a status with a text (launch.cpp).
 int Start(const Launch& launch, aclrtStream stream);
+// Its part that differs; a failure is left in the last error of the thread.
+void Enqueue(const Launch& launch, aclrtStream stream);
 
 // TASK_QUEUE_ENABLE=2 runs phase one on torch_npu's queue thread, which raises without the text of
 // a failure. Where a stream can fail with a text, phase two lets it: on the virtual NPU.

@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kTicksPerSecond = 50'000'000;  // of GetSystemCycle
 
-// In units of 1024 ticks; 0 is no limit.
+// In units of 1024 ticks.
 uint32_t Ticks(int64_t seconds) {
     const int64_t units = seconds * kTicksPerSecond / 1024;
     return static_cast<uint32_t>(std::min<int64_t>(units, UINT32_MAX));
@@ -36,16 +36,6 @@ uint32_t NonceOf(const std::vector<uint32_t>& blocks) {
     return nonce == 0 ? 1 : nonce;
 }
 
-// "rank 3", "ranks 3, 5 and 9 more"
-std::string Names(const std::vector<uint32_t>& ranks) {
-    constexpr size_t kShown = 8;
-    std::string text = ranks.size() == 1 ? "rank " : "ranks ";
-    for (size_t i = 0; i < std::min(ranks.size(), kShown); ++i)
-        text += (i == 0 ? "" : ", ") + std::to_string(ranks[i]);
-    if (ranks.size() > kShown) text += " and " + std::to_string(ranks.size() - kShown) + " more";
-    return text;
-}
-
 }  // namespace
 
 int Group::TakeMemory(const char* op) {
@@ -55,23 +45,27 @@ int Group::TakeMemory(const char* op) {
     const std::vector<char> zeros(sizeof(Context));
     if (status == ACL_SUCCESS) status = CopyToDevice(context_, zeros.data(), zeros.size());
     if (status == ACL_SUCCESS) return ACL_SUCCESS;
-    aclrtFree(memory);
-    context_ = 0;
+    GiveMemoryBack();
     if (RefusedByCapture(status)) return kTryEagerFirst;
     return Fail(status, "%s: no device memory for the context of group_ep %s", op, name.c_str());
+}
+
+void Group::GiveMemoryBack() {
+    if (context_ != 0) aclrtFree(reinterpret_cast<void*>(context_));
+    context_ = 0;
 }
 
 int Group::OpenOurs(const char* op, const Attributes& attributes) {
     ep_rank_ = static_cast<uint32_t>(attributes.ep_rank_id);
     tp_rank_ = static_cast<uint32_t>(attributes.tp_rank_id);
-    int status = CheckWindows(op, attributes);
-    if (status == ACL_SUCCESS) status = Meet(op, ep_, ep_rank_, "group_ep", &nonce_);
+    int status = Meet(op, ep_, ep_rank_, "group_ep", &nonce_);
     if (status == ACL_SUCCESS && tp()) status = Meet(op, tp_, tp_rank_, "group_tp", &tp_nonce_);
     if (status == ACL_SUCCESS) status = WriteContext(op, ep_, ep_rank_);
     if (status != ACL_SUCCESS) return status;
-    timeout_ticks_ = Ticks(KernelTimeoutSeconds());
     status = RunAlone(Kernel::kOpen, Meeting{});
     if (status != ACL_SUCCESS) return status;
+    timeout_s_ = KernelTimeoutSeconds();
+    timeout_ticks_ = Ticks(timeout_s_);
     ours_ = true;
     Announce(attributes, "ours",
              "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) +
@@ -86,7 +80,8 @@ int Group::OpenForProbe(const Windows& windows, uint32_t nonce) {
     ep_.control = ep_.base;
     ep_rank_ = windows.rank;
     nonce_ = nonce;
-    timeout_ticks_ = Ticks(KernelTimeoutSeconds());
+    timeout_s_ = KernelTimeoutSeconds();
+    timeout_ticks_ = Ticks(timeout_s_);
     const int status = TakeMemory(kOp);
     return status == ACL_SUCCESS ? WriteContext(kOp, ep_, ep_rank_) : status;
 }
@@ -106,13 +101,12 @@ int Group::CheckWindows(const char* op, const Attributes& a) {
         if (status != ACL_SUCCESS) return status;
         if (windows.control.empty()) windows.control = windows.base;
     }
-    if (ep_.ranks <= kMaxRanks) return ACL_SUCCESS;
-    return Fail(kInnerError, "%s: ep_world_size=%u, our kernels know %u ranks at most", op,
-                ep_.ranks, kMaxRanks);
+    return ACL_SUCCESS;
 }
 
 int Group::RunAlone(Kernel kernel, Meeting meeting) {
-    meeting.timeout_ticks = Ticks(OpenTimeoutSeconds());
+    timeout_s_ = std::min(OpenTimeoutSeconds(), KernelLimitSeconds());
+    meeting.timeout_ticks = Ticks(timeout_s_);
     Launch launch{
         kernel, GrantedCores(), {{"context", context_, sizeof(Context)}}, {}, shared_from_this()};
     launch.Pass(meeting);
@@ -152,10 +146,9 @@ int Group::Compare(const char* op, const char* parameter, const Meeting& own,
     }
     if (!missing.empty()) {
         return Fail(kInnerError,
-                    "%s: %s of %s %s did not come to open the group within %ld s. It has died, has "
-                    "made no call yet, runs CANN's own kernels (ASCEND_MOE_KERNELS=off), or its "
-                    "process does not find the library of ascend_moe: run ascend-moe doctor there",
-                    op, Names(missing).c_str(), parameter, group.c_str(), OpenTimeoutSeconds());
+                    "%s: %s of %s %s agreed to run our kernels but did not come to open the group "
+                    "within %ld s. It has died, or hangs",
+                    op, Names(missing).c_str(), parameter, group.c_str(), timeout_s_);
     }
     constexpr const char* kWhat[kStatementWords] = {
         "version of the library (with TP in the last bit)", "window of group_ep in 512 bytes",

@@ -58,6 +58,23 @@ int OwnStream::Run(const Launch& launch) {
     return error == ACL_SUCCESS ? ACL_SUCCESS : Fail(error, "%s", aclGetRecentErrMsg());
 }
 
+int64_t OperatorLimitMs() {
+    using Function = aclError (*)(uint32_t*);
+    static const auto limit = Optional<Function>("aclrtGetOpExecuteTimeout");
+    uint32_t limit_ms = 0;
+    return limit != nullptr && limit(&limit_ms) == ACL_SUCCESS && limit_ms > 0 ? int64_t{limit_ms}
+                                                                               : -1;
+}
+
+int WaitForDevice() { return aclrtSynchronizeDevice(); }
+
+int TakeLastError() {
+    using Function = aclError (*)(int level);
+    constexpr int kThreadLevel = 0;  // ACL_RT_THREAD_LEVEL
+    static const auto take = Optional<Function>("aclrtGetLastError");
+    return take == nullptr ? ACL_SUCCESS : take(kThreadLevel);
+}
+
 uint32_t GrantedCores() {
     using Function = aclError (*)(aclrtDevResLimitType, uint32_t*);
     static const auto in_this_thread = Optional<Function>("aclrtGetResInCurrentThread");

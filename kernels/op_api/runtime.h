@@ -41,6 +41,18 @@ class OwnStream {
     aclrtStream stream_ = nullptr;
 };
 
+// How long the hardware lets an operator run before it ends it, in milliseconds; negative where the
+// runtime cannot be asked (aclrtGetOpExecuteTimeout is there from CANN 8.5 on: hicann/runtime
+// v8.5.0 include/external/acl/acl_rt.h:4432). Never is UINT32_MAX.
+int64_t OperatorLimitMs();
+
+// Waits for all that is queued on this thread's device. A status without a text.
+int WaitForDevice();
+
+// The error of the runtime that this thread met last and that nobody has asked for; ACL_SUCCESS
+// where the runtime does not tell. Forgets it. (hicann/runtime v8.5.0 acl_rt.h:875, 885.)
+int TakeLastError();
+
 // Vector cores that the current thread may use, at most what the kernels know what to do with.
 uint32_t GrantedCores();
 

@@ -1,7 +1,10 @@
 // See settings.h.
 #include "settings.h"
 
+#include <algorithm>
 #include <cstdlib>
+
+#include "runtime.h"
 
 namespace ascend_moe {
 namespace {
@@ -26,11 +29,20 @@ Kernels ChosenKernels(std::string* problem) {
     return Kernels::kAuto;
 }
 
-int64_t OpenTimeoutSeconds() {
-    return Seconds("ASCEND_MOE_TIMEOUT_S", Seconds("HCCL_CONNECT_TIMEOUT", 120));
+int64_t KernelLimitSeconds() {
+    constexpr int64_t kUnknown = 500, kCountable = 86'400;  // of a kernel's 32 bits, about 88 000
+    const int64_t limit_ms = OperatorLimitMs();
+    if (limit_ms < 0) return kUnknown;
+    const int64_t margin_ms = std::min(std::max<int64_t>(15'000, limit_ms * 3 / 100), limit_ms / 2);
+    return std::clamp<int64_t>((limit_ms - margin_ms) / 1000, 1, kCountable);
 }
+
+int64_t OpenTimeoutSeconds() { return Seconds("ASCEND_MOE_TIMEOUT_S", LinkTimeoutSeconds()); }
 int64_t KernelTimeoutSeconds() {
-    return Seconds("ASCEND_MOE_TIMEOUT_S", Seconds("HCCL_EXEC_TIMEOUT", 1836));
+    const int64_t wanted = Seconds("ASCEND_MOE_TIMEOUT_S", Seconds("HCCL_EXEC_TIMEOUT", 1836));
+    const int64_t most = KernelLimitSeconds();
+    return wanted == 0 ? most : std::min(wanted, most);
 }
+int64_t LinkTimeoutSeconds() { return Seconds("HCCL_CONNECT_TIMEOUT", 120); }
 
 }  // namespace ascend_moe

@@ -78,6 +78,14 @@ ROWS = (
         f"{ACL}stream.cpp:131",
     ),
     _linked(
+        "aclrtSynchronizeStreamWithTimeout",
+        "the same, for so many milliseconds at most",
+        f"{ACL}stream.cpp:150",
+    ),
+    _linked(
+        "aclrtSynchronizeDevice", "waits for all streams of the device", f"{ACL}device.cpp:168"
+    ),
+    _linked(
         "aclGetRecentErrMsg",
         "the text of this thread, once; null without one",
         f"{ACL}acl.cpp:1212, 1232",
@@ -120,6 +128,20 @@ ROWS = (
         "48 if product == 'A3' else 40",
     ),
     Row(
+        "aclrtGetOpExecuteTimeout",
+        LOOKED_UP,
+        "8.5",
+        "milliseconds until the device ends a kernel, as torch_npu has asked for",
+        f"{ACL}device.cpp:613",
+    ),
+    Row(
+        "aclrtGetLastError",
+        LOOKED_UP,
+        "8.5",
+        "the last error of this thread, once",
+        f"{ACL}context.cpp:200",
+    ),
+    Row(
         "aclsysGetVersionStr",
         LOOKED_UP,
         "8.5",
@@ -154,6 +176,13 @@ ROWS = (
     Row("MsprofReportApi", LOOKED_UP, "8.1", "0, dropped: nobody profiles", "the same, :39", "0"),
     Row("MsprofSysCycleTime", LOOKED_UP, "8.1", "nanoseconds", "the same, :165"),
     # HCCL
+    Row(
+        "HcclAllGather",
+        LOOKED_UP,
+        "all",
+        "every rank's bytes at every rank, in the order of ranks",
+        "hccl ops/all_gather/all_gather_op.cc:22",
+    ),
     Row(
         "HcclGetRankSize",
         LOOKED_UP,

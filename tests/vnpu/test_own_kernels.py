@@ -1,6 +1,7 @@
 """Our AscendC kernels behind the stock torch_npu call: through libcust_opapi.so, in hostsim."""
 
 import json
+import re
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_one_line_says_whose_kernels_run(run):
     said = case(run, "few_cores", 2, **log).stdout
     assert said.count("kernels=ours (ABI 2, 2 ranks, windows of 400 MB through kfc)") == 3
     stock = run("golden_cases.py", 2, 1, "A3", environment={"ASCEND_MOE_KERNELS": "off"}).stdout
-    assert stock.count("kernels=stock (ASCEND_MOE_KERNELS=off; libopapi.so)") == 1
+    assert stock.count("kernels=stock (all ranks: ASCEND_MOE_KERNELS=off; libopapi.so)") == 1
 
 
 @pytest.mark.parametrize("remotes", ["0", "1"])
@@ -104,12 +105,54 @@ def test_a_group_is_made_again(run):
     case(run, "made_again", 2)
 
 
-def test_a_rank_without_our_library_is_named(run):
-    case(run, "one_without", 3, HCCL_CONNECT_TIMEOUT="4")
+def test_without_our_kernels_the_first_call_is_eager_too(run):
+    """This rank may have to tell others that it does not run ours."""
+    case(run, "first_call_captured", 2, ASCEND_MOE_KERNELS="off")
 
 
 def test_foreign_use_of_the_buffer_is_named(run):
     case(run, "foreign_use", 2)
+
+
+def test_foreign_use_is_seen_without_a_launch(run, tmp_path):
+    trace = tmp_path / "trace"
+    case(run, "foreign_use_is_seen_at_rest", 2, ASCEND_MOE_VNPU_TRACE=str(trace))
+    assert trace.read_text().count('"ascend_moe_dispatch"') == 2 * 2
+
+
+@pytest.mark.parametrize("queue", ["0", "1"])
+def test_a_launch_that_fails_is_an_error_of_its_call(run, queue):
+    """With the task queue torch_npu raises and leaves the text to stderr, as for every failure of a phase two."""
+    environment = {
+        "ASCEND_MOE_VNPU_REFUSE_LAUNCH": "ascend_moe_dispatch",
+        "TASK_QUEUE_ENABLE": queue,
+    }
+    said = case(run, "refused_launch", 2, **environment).stdout
+    for rank in (0, 1):
+        assert re.search(rf"^rank {rank}: .*aclnnMoeDistributeDispatchV4", said, re.MULTILINE)
+    why = r"ascend_moe_dispatch on \d+ cores could not be launched: error 107000 of the runtime"
+    assert len(re.findall(f"{why}.*refused on purpose", said)) >= 2
+
+
+def test_an_older_error_is_not_taken_for_one_of_a_launch(run):
+    case(run, "older_error", 2, TASK_QUEUE_ENABLE="0")
+
+
+def test_kernels_end_before_the_hardware_ends_them(run):
+    """Whatever HCCL_EXEC_TIMEOUT says, also 0; and at most half of a very short limit is given away."""
+    case(run, "late_for_the_hardware", 3, ASCEND_MOE_VNPU_OP_TIMEOUT_S="12", HCCL_EXEC_TIMEOUT="0")
+
+
+def test_a_group_is_opened_behind_what_runs_already(run):
+    late = {"ASCEND_MOE_VNPU_DELAY_US": "200000", "TASK_QUEUE_ENABLE": "0"}
+    case(run, "after_a_warm_up", 2, **late)
+
+
+def test_groups_of_two_devices_in_one_process(run, tmp_path):
+    """Each is opened once."""
+    trace = tmp_path / "trace"
+    case(run, "two_devices", 2, ASCEND_MOE_VNPU_TRACE=str(trace))
+    assert trace.read_text().count('"ascend_moe_meet"') == 2 * 2
 
 
 def test_ours_or_stock_is_decided_once(run):
@@ -123,5 +166,5 @@ def test_unknown_choice(run):
 
 def test_required_on_a2(run):
     done = run("own_kernels.py", "layers", 2, product="A2", environment=REQUIRED, code=1)
-    assert "ASCEND_MOE_KERNELS=require, but our kernels cannot serve" in done.stdout
+    assert "ASCEND_MOE_KERNELS=require (this rank), but our kernels cannot serve" in done.stdout
     assert "they are written for A3, this is A2" in done.stdout

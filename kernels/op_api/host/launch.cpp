@@ -6,15 +6,18 @@
 // does a kernel that gave up, at once: on hardware the next call says it.
 //
 // ASCEND_MOE_VNPU_TRACE=FILE appends a line of JSON per launch: kernel, group, rank, cores,
-// counters.
+// counters. For tests, ASCEND_MOE_VNPU_REFUSE_LAUNCH=KERNEL lets no launch of that kernel onto its
+// stream.
 #include "../launch.h"
 
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "../group.h"
 #include "../report.h"
@@ -23,10 +26,6 @@
 
 namespace ascend_moe {
 namespace {
-
-constexpr const char* kNames[] = {"ascend_moe_meet",     "ascend_moe_open",    "ascend_moe_pack",
-                                  "ascend_moe_dispatch", "ascend_moe_combine", "ascend_moe_cores",
-                                  "ascend_moe_row"};
 
 // Device memory of a rank; operands are this rank's.
 struct Range {
@@ -66,7 +65,7 @@ class Simulation {
     ~Simulation() { hostsim_delete(world_); }
 
     int Run() {
-        const char* name = kNames[static_cast<int>(launch_.kernel)];
+        const char* name = NameOf(launch_.kernel);
         const int status = MapMemory();
         if (status != ACL_SUCCESS) return status;
         hostsim_watch(world_, &Simulation::Gone, this);
@@ -77,8 +76,16 @@ class Simulation {
             hostsim_launch(world_, static_cast<int32_t>(launch_.group->ep_rank()), 0,
                            launch_.blocks, name, words.data(), static_cast<uint32_t>(words.size()));
         if (id == 0) return standin::Fail(kInnerError, "no kernel %s takes these operands", name);
+        const Control before = control();
         const bool finished = hostsim_run(world_) != 0;
         Trace(name, id);
+        if (ended_) {
+            control() = before;  // a kernel that is ended from outside says nothing
+            return standin::Fail(ACL_ERROR_RT_VECTOR_CORE_TIMEOUT,
+                                 "%s ran longer than the %ld ms that an operator may take here and "
+                                 "was ended",
+                                 name, standin::OperatorLimitMs());
+        }
         if (!finished)
             return standin::Fail(kStuck, "%s is stuck: %s", name, hostsim_deadlock(world_));
         const std::string findings = hostsim_findings(world_);
@@ -127,9 +134,28 @@ class Simulation {
         return ACL_SUCCESS;
     }
 
-    // A peer whose process has ended will not come: the kernel need not wait for its time limit.
+    // Where a kernel that gives up says so: failures, and the error blocks behind them.
+    struct Control {
+        char bytes[kErrorOffset + kErrorWords * sizeof(uint32_t)];
+    };
+    Control& control() const {
+        const Group& group = *launch_.group;
+        const uint64_t own = group.ep_windows().control[group.ep_rank()];
+        return *static_cast<Control*>(
+            standin::HostAddress(reinterpret_cast<void*>(own), sizeof(Control)));
+    }
+
+    // Asked now and then while a core waits; when the answer is yes the kernel ends by its own time
+    // limit. A peer whose process has ended will not come. And the hardware lets no kernel run for
+    // longer than the limit of operators.
     static int32_t Gone(void* self, const char* wait, uint32_t peer) {
-        const Group& group = *static_cast<Simulation*>(self)->launch_.group;
+        Simulation& simulation = *static_cast<Simulation*>(self);
+        const Group& group = *simulation.launch_.group;
+        const auto ran = std::chrono::steady_clock::now() - simulation.begin_;
+        if (ran > std::chrono::milliseconds(standin::OperatorLimitMs())) {
+            simulation.ended_ = true;
+            return 1;
+        }
         const bool of_pair = strcmp(wait, "TP rank") == 0;
         const auto found = standin::Group::Find(of_pair ? group.tp_name : group.name);
         return found == nullptr || !found->Alive(peer);
@@ -162,17 +188,24 @@ class Simulation {
 
     const Launch& launch_;
     hostsim_world* world_;
+    const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
+    bool ended_ = false;
 };
 
 }  // namespace
 
-int Start(const Launch& launch, aclrtStream stream) {
+void Enqueue(const Launch& launch, aclrtStream stream) {
     // As CANN's runtime (v8.5.0, api_error.cc, KernelLaunch): refused at once, not by the stream.
-    if (launch.blocks == 0)
-        return Fail(ACL_ERROR_RT_PARAM_INVALID, "%s cannot be launched on 0 cores",
-                    kNames[static_cast<int>(launch.kernel)]);
-    return standin::Launch(stream, kNames[static_cast<int>(launch.kernel)],
-                           [launch] { return Simulation(launch).Run(); });
+    if (launch.blocks == 0) {
+        standin::Fail(ACL_ERROR_RT_PARAM_INVALID, "a launch on 0 cores");
+        return;
+    }
+    static const char* refused = getenv("ASCEND_MOE_VNPU_REFUSE_LAUNCH");
+    if (refused != nullptr && strcmp(refused, NameOf(launch.kernel)) == 0) {
+        standin::Fail(ACL_ERROR_RT_PARAM_INVALID, "this launch is refused on purpose");
+        return;
+    }
+    standin::Launch(stream, NameOf(launch.kernel), [launch] { return Simulation(launch).Run(); });
 }
 
 bool StreamsShowFailures() {

@@ -8,19 +8,18 @@ namespace {
 
 using Function = void (*)(uint32_t, void*, uint8_t* const*, const void*);
 
-constexpr Function kLaunch[] = {ascend_moe_launch_meet, ascend_moe_launch_open,
-                                ascend_moe_launch_pack, ascend_moe_launch_dispatch,
+constexpr Function kLaunch[] = {ascend_moe_launch_meet,    ascend_moe_launch_open,
+                                ascend_moe_launch_pack,    ascend_moe_launch_dispatch,
                                 ascend_moe_launch_combine, ascend_moe_launch_cores,
                                 ascend_moe_launch_row};
 
 }  // namespace
 
-int Start(const Launch& launch, aclrtStream stream) {
+void Enqueue(const Launch& launch, aclrtStream stream) {
     std::vector<uint8_t*> at;
     for (const Operand& operand : launch.operands)
         at.push_back(reinterpret_cast<uint8_t*>(operand.address));
     kLaunch[static_cast<int>(launch.kernel)](launch.blocks, stream, at.data(), launch.value.data());
-    return ACL_SUCCESS;
 }
 
 bool StreamsShowFailures() { return false; }

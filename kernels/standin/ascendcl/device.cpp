@@ -5,7 +5,9 @@
 // a thread that has not chosen one gets ACL_ERROR_RT_CONTEXT_NULL, not device 0.
 #include <dlfcn.h>
 
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -64,6 +66,30 @@ const Soc& CurrentSoc() {
 }
 
 int CurrentDevice() { return current_device; }
+
+namespace {
+
+// How long the hardware scheduler lets a kernel run: a multiple of its interval, at most 254 of
+// them, which is also what holds where nobody has asked for less (hicann/runtime v9.1.0,
+// src/runtime/config/910_B_93/dev_info_reg.cc: 1090921693.184 us; task_execute_time.cc). torch_npu
+// asks for 547 s (npu_sys_ctrl.cpp, kMaxOpExecuteTimeOut).
+constexpr uint64_t kIntervalUs = 4'294'967;
+constexpr uint64_t kMaxOperatorUs = 1'090'921'693;
+std::atomic<uint64_t> operator_us{kMaxOperatorUs};
+
+uint64_t SetOperatorLimit(uint64_t asked_us) {
+    const uint64_t intervals = (asked_us + kIntervalUs - 1) / kIntervalUs;
+    operator_us =
+        asked_us == 0 ? kMaxOperatorUs : std::min(intervals * kIntervalUs, kMaxOperatorUs);
+    return operator_us;
+}
+
+}  // namespace
+
+int64_t OperatorLimitMs() {
+    static const int64_t chosen_s = IntegerOption("ASCEND_MOE_VNPU_OP_TIMEOUT_S", 0);
+    return chosen_s > 0 ? chosen_s * 1000 : static_cast<int64_t>(operator_us / 1000);
+}
 
 }  // namespace standin
 
@@ -144,10 +170,19 @@ aclError aclrtDeviceEnablePeerAccess(int32_t, uint32_t) { return ACL_SUCCESS; }
 
 aclError aclrtSetDeviceSatMode(aclrtFloatOverflowMode) { return ACL_SUCCESS; }
 aclError aclrtSetOpWaitTimeout(uint32_t) { return ACL_SUCCESS; }
-aclError aclrtSetOpExecuteTimeOut(uint32_t) { return ACL_SUCCESS; }
 
+// In seconds; V2 in microseconds.
+aclError aclrtSetOpExecuteTimeOut(uint32_t timeout) {
+    standin::SetOperatorLimit(uint64_t{timeout} * 1'000'000);
+    return ACL_SUCCESS;
+}
 aclError aclrtSetOpExecuteTimeOutV2(uint64_t timeout, uint64_t* actual) {
-    if (actual != nullptr) *actual = timeout;
+    const uint64_t set = standin::SetOperatorLimit(timeout);
+    if (actual != nullptr) *actual = set;
+    return ACL_SUCCESS;
+}
+aclError aclrtGetOpExecuteTimeout(uint32_t* timeout_ms) {
+    *timeout_ms = static_cast<uint32_t>(standin::OperatorLimitMs());
     return ACL_SUCCESS;
 }
 

@@ -1,8 +1,11 @@
-// Error text and logging: aclGetRecentErrMsg, aclAppLog.
+// Error text, the last error of a thread, and logging: aclGetRecentErrMsg, aclrtGetLastError,
+// aclAppLog.
 //
 // CANN keeps the most recent error text per thread and hands it out once; torch_npu puts it into
-// the exception it raises. aclAppLog goes to the plog files on hardware; here
-// ASCEND_SLOG_PRINT_TO_STDOUT=1 prints it, as with CANN.
+// the exception it raises. Apart from that the runtime keeps the code of the last of its calls that
+// failed in a thread: aclrtPeekAtLastError reads it, aclrtGetLastError also clears it (acl_rt.h). A
+// kernel launch by <<<>>> returns nothing, so this is where its failure shows. aclAppLog goes to
+// the plog files on hardware; here ASCEND_SLOG_PRINT_TO_STDOUT=1 prints it, as with CANN.
 #include <unistd.h>
 
 #include <cinttypes>
@@ -15,6 +18,10 @@
 namespace {
 
 thread_local std::string recent_error;
+thread_local aclError last_error = ACL_SUCCESS;
+
+// Codes of the runtime: 107xxx, 207xxx, 507xxx (rt_error_codes.h).
+bool OfRuntime(int code) { return code / 1000 % 100 == 7; }
 
 int LowestPrintedLevel() {
     const char* print = getenv("ASCEND_SLOG_PRINT_TO_STDOUT");
@@ -36,6 +43,7 @@ int Fail(int code, const char* format, ...) {
     // A text that is passed on has the prefix already.
     const char* prefix = strstr(text, "[virtual NPU]") == nullptr ? "[virtual NPU] " : "";
     recent_error = std::string(prefix) + text;
+    if (OfRuntime(code)) last_error = code;
     return code;
 }
 
@@ -59,6 +67,14 @@ int64_t IntegerOption(const char* name, int64_t fallback) {
 }  // namespace standin
 
 extern "C" {
+
+aclError aclrtPeekAtLastError(aclrtLastErrLevel) { return last_error; }
+
+aclError aclrtGetLastError(aclrtLastErrLevel) {
+    const aclError error = last_error;
+    last_error = ACL_SUCCESS;
+    return error;
+}
 
 // Null when there is none: hicann/runtime:src/acl/aclrt_impl/acl.cpp:1232, v9.0.0.
 const char* aclGetRecentErrMsg() {

@@ -3,10 +3,10 @@
 
 #include <cstddef>
 
+#include "standin.h"
+
 namespace standin {
 
-// The device of the calling thread, -1 when it has none.
-int CurrentDevice();
 // Host address of a copy operand: translated when it lies in device memory, itself when
 // `device_side` is false. Null, with an error text, when the operand is on the wrong side or the
 // range leaves its allocation.

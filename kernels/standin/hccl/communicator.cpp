@@ -69,11 +69,14 @@ HcclResult Init(uint32_t size, const HcclRootInfo* root, uint32_t rank,
 
 }  // namespace
 
+// HCCL keeps a table per device and looks into that of the thread's device (hcomm v9.0.0,
+// op_base.cc, GetHcclOpInfoCtx).
 std::shared_ptr<Group> Group::Find(const std::string& name) {
     Registry& registry = Communicators();
     std::lock_guard<std::mutex> lock(registry.mutex);
     for (const auto& [handle, communicator] : registry.by_handle) {
-        if (communicator->name() == name) return communicator;
+        const bool here = CurrentDevice() < 0 || communicator->device() == CurrentDevice();
+        if (here && communicator->name() == name) return communicator;
     }
     return nullptr;
 }

@@ -23,6 +23,7 @@ class Communicator : public Group {
     int KernelBarrier(const char* what) override;
 
     const std::string& name() const { return name_; }
+    int device() const { return device_; }
     Segment& segment() { return segment_; }
     // The stream error of a collective that could not go on; also what HcclGetCommAsyncError
     // reports from then on.
@@ -33,9 +34,11 @@ class Communicator : public Group {
     // alone.
     std::mutex collective_mutex;
     std::mutex kernel_mutex;
+    std::mutex links_mutex;  // the same for building links
 
  private:
     const std::string name_;
+    const int device_ = CurrentDevice();  // on which it was made
     const uint32_t rank_;
     const uint32_t size_;
     Segment segment_;

@@ -45,10 +45,10 @@ std::shared_ptr<Communicator> OfHandle(HcclComm comm) {
 }
 
 HcclResult MeetToBuildLinks(Communicator& communicator, const char* call) {
-    std::lock_guard<std::mutex> lock(communicator.kernel_mutex);
+    std::lock_guard<std::mutex> lock(communicator.links_mutex);
     Segment& segment = communicator.segment();
     const auto arrived = [&](uint32_t rank) -> std::atomic<uint32_t>& {
-        return segment.state(rank).arrived[kKernels];
+        return segment.state(rank).arrived[kLinks];
     };
     const uint32_t turn = arrived(communicator.rank()).fetch_add(1) + 1;
     segment.Notify();
@@ -57,6 +57,7 @@ HcclResult MeetToBuildLinks(Communicator& communicator, const char* call) {
         const std::string problem =
             segment.WaitUntil(here, {rank}, IntegerOption("HCCL_CONNECT_TIMEOUT", 120));
         if (problem.empty()) continue;
+        arrived(communicator.rank()).fetch_sub(1);  // not here any more: it may be tried again
         Fail(0, "%s of group %s: waiting for rank %u to build links: %s", call,
              communicator.name().c_str(), rank, problem.c_str());
         return HCCL_E_TIMEOUT;

@@ -37,7 +37,7 @@ struct CollectiveCall {
 struct alignas(64) RankState {
     std::atomic<uint32_t> joined;
     std::atomic<uint32_t>
-        arrived[2];  // per barrier channel: how many barriers this rank has entered
+        arrived[3];  // per barrier channel: how many barriers this rank has entered
     uint32_t buffer_mb;
     uint32_t more;  // collectives: another round is needed
     CollectiveCall call;
@@ -56,8 +56,9 @@ struct alignas(16) Channel {
     uint64_t bytes;
 };
 
-// The two users of barriers on a communicator, which may run on different streams.
-enum BarrierChannel : uint32_t { kCollectives = 0, kKernels = 1 };
+// The users of barriers on a communicator, which may run side by side: collectives and kernels on
+// their streams, and the host that builds links.
+enum BarrierChannel : uint32_t { kCollectives = 0, kKernels = 1, kLinks = 2 };
 
 class Segment {
  public:

@@ -53,6 +53,15 @@ struct Cann {
 // so.
 STANDIN_API const Cann* PlayedCann();
 
+// ---- devices (libascendcl)
+// ------------------------------------------------------------------------------------------
+
+// The device of this thread; negative when it has none.
+STANDIN_API int CurrentDevice();
+// How long a kernel may run before the hardware ends it. ASCEND_MOE_VNPU_OP_TIMEOUT_S, in seconds,
+// stands above what the program has asked for.
+STANDIN_API int64_t OperatorLimitMs();
+
 // ---- memory (libascendcl)
 // -------------------------------------------------------------------------------------------
 

@@ -6,12 +6,14 @@ usage: own_kernels.py CASE RANKS
 import ctypes
 import os
 import sys
+import time
 
 import ranks
 import torch
 import torch.distributed as dist
 import torch_npu
 
+import ascend_moe
 from ascend_moe.reference import combine_world, dispatch_world
 
 SIZE = int(sys.argv[2])
@@ -176,28 +178,98 @@ def made_again(rank: int) -> None:
         dist.destroy_process_group(group)
 
 
-def one_without(rank: int) -> None:
-    """A rank that does not run our kernels is named by all others, and nobody is kept waiting."""
-    if rank == SIZE - 1:
-        os.environ["ASCEND_MOE_KERNELS"] = "off"
-        stays_away()
-        os._exit(0)
-    text = refused(lambda: run_layer(rank, 0, ranks.GROUPS["ep"]))
-    assert f"rank {SIZE - 1} of group_ep" in text, text
-    assert "did not come to open the group" in text, text
-    again = refused(lambda: run_layer(rank, 1, ranks.GROUPS["ep"]))
-    assert "did not come to open the group" in again, again
+def refused_launch(rank: int) -> None:
+    """With ASCEND_MOE_VNPU_REFUSE_LAUNCH: an error of that call on this rank; nobody finds out by waiting."""
+    call = layer_calls(0)[rank]
+    where = (ranks.GROUPS["ep"], SIZE, rank, EXPERTS)
+    x, ids = call["x"].npu(), call["expert_ids"].npu()
+    text = refused(lambda: torch_npu.npu_moe_distribute_dispatch_v2(x, ids, *where))
+    print(f"rank {rank}: {text}", flush=True)
     os._exit(0)
 
 
-def stays_away() -> None:
-    """The rank runs CANN's operator, which ends in an error of its own when the others have gone."""
-    call = layer_calls(0)[SIZE - 1]
-    refused(
-        lambda: torch_npu.npu_moe_distribute_dispatch_v2(
-            call["x"].npu(), call["expert_ids"].npu(), ranks.GROUPS["ep"], SIZE, SIZE - 1, EXPERTS
-        )
-    )
+def older_error(rank: int) -> None:
+    """An error that this thread met before is not taken for one of a launch."""
+    acl = ctypes.CDLL("libascendcl.so")
+    run_layer(rank, 0, ranks.GROUPS["ep"])
+    assert acl.aclrtSetDevice(99) == 107001
+    assert acl.aclrtPeekAtLastError(0) == 107001
+    run_layer(rank, 1, ranks.GROUPS["ep"])
+
+
+def late_for_the_hardware(rank: int) -> None:
+    """The last rank comes later than any kernel may run: the others end before that, by themselves, and say so."""
+    run_layer(rank, 0, ranks.GROUPS["ep"])
+    torch.npu.synchronize()
+    if rank == SIZE - 1:
+        time.sleep(25)
+        os._exit(0)
+    text = refused(lambda: run_layer(rank, 1, ranks.GROUPS["ep"]))
+    assert f"rank {SIZE - 1} did not come (time limit 6 s)" in text, text
+    os._exit(0)
+
+
+def after_a_warm_up(rank: int) -> None:
+    """Collectives on the group that are still on their way when it is opened do not disturb our kernels.
+
+    Opened through the store: HcclAllGather would queue behind them.
+    """
+    for seed in range(3):
+        group = dist.new_group(list(range(SIZE)))
+        name = group._get_backend(torch.device("npu")).get_hccl_comm_name(rank)
+        calls = layer_calls(seed)
+        x, ids = calls[rank]["x"].npu(), calls[rank]["expert_ids"].npu()
+        for _ in range(3):
+            dist.all_reduce(torch.ones(1 << 18).npu(), group=group, async_op=True)
+        out = ascend_moe.npu_moe_distribute_dispatch_v2(x, ids, name, SIZE, rank, EXPERTS)
+        rows = dispatch_world(calls, product="A3", contract="cann-9.1")[rank]
+        received = int(rows.expert_token_nums.sum())
+        assert torch.equal(out[0].cpu()[:received], rows.expand_x[:received]), f"group {seed}"
+        run_layer(rank, seed, name)
+
+
+def two_devices(rank: int) -> None:
+    """Two groups of one process on two devices: the second does not disturb the first.
+
+    HCCL knows a name on the device of its communicator alone, so on the other device the first group seems gone.
+    """
+    hccl = ctypes.CDLL("libhccl.so")
+    store = dist.distributed_c10d._get_default_store()
+    names = []
+    for device in (rank, SIZE + rank):
+        torch_npu.npu.set_device(device)
+        torch.zeros(1).npu()
+        root = ctypes.create_string_buffer(4108)
+        key = f"root of {device - rank}"
+        if rank == 0:
+            assert hccl.HcclGetRootInfo(root) == 0
+            store.set(key, root.raw)
+        root.raw = store.get(key)
+        communicator, name = ctypes.c_void_p(), ctypes.create_string_buffer(128)
+        assert hccl.HcclCommInitRootInfo(SIZE, root, rank, ctypes.byref(communicator)) == 0
+        assert hccl.HcclGetCommName(communicator, name) == 0
+        names.append((device, name.value.decode()))
+    for seed in range(4):
+        device, name = names[seed % 2]
+        torch_npu.npu.set_device(device)
+        run_layer(rank, seed, name)
+        torch.npu.synchronize()
+    torch_npu.npu.set_device(rank)
+
+
+def foreign_use_is_seen_at_rest(rank: int) -> None:
+    """The host looks once a second whether the buffer is still ours: no launch finds out, and none is needed."""
+    group = dist.new_group(list(range(SIZE)))
+    name = group._get_backend(torch.device("npu")).get_hccl_comm_name(rank)
+    run_layer(rank, 1, name)
+    torch.npu.synchronize()
+    dist.all_reduce(torch.ones(4096).npu(), group=group)
+    torch.npu.synchronize()
+    time.sleep(1.1)
+    text = refused(lambda: run_layer(rank, 2, name))
+    assert "between two calls on rank" in text, text
+    assert "somebody else has written to the HCCL buffer" in text, text
+    run_layer(rank, 0, ranks.GROUPS["ep"])  # no stream has stopped
 
 
 def foreign_use(rank: int) -> None:

@@ -10,10 +10,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -25,18 +26,27 @@ GROUPS: dict[str, str] = {}
 
 
 def run(
-    ranks: int, function: Callable[..., None], *args: Any, tp: int = 1, timeout: float = 200
+    ranks: int,
+    function: Callable[..., None],
+    *args: Any,
+    tp: int = 1,
+    timeout: float = 200,
+    apart: Mapping[int, Mapping[str, str]] | None = None,
 ) -> None:
-    """Call ``function(rank, *args)`` on every rank; exit with 1 when any of them fails."""
+    """Call ``function(rank, *args)`` on every rank; exit with 1 when any of them fails.
+
+    The ranks in ``apart`` are started afresh, with these variables from the beginning; the others are forked.
+    """
     with tempfile.TemporaryDirectory(prefix="ascend-moe-npu-") as folder:
-        context = mp.get_context("fork")
         store = str(Path(folder) / "store")
-        processes = [
-            context.Process(target=_serve, args=(rank, ranks, tp, store, function, args))
-            for rank in range(ranks)
-        ]
-        for process in processes:
-            process.start()
+        processes = []
+        for rank in range(ranks):
+            variables = (apart or {}).get(rank)
+            context = mp.get_context("fork" if variables is None else "spawn")
+            process = context.Process(target=_serve, args=(rank, ranks, tp, store, function, args))
+            with mock.patch.dict(os.environ, variables or {}):
+                process.start()
+            processes.append(process)
         _wait(processes, time.monotonic() + timeout)
         for process in processes:
             process.kill()

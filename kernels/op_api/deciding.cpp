@@ -1,0 +1,147 @@
+// Ours or stock, when a group is opened: what this rank says, and what follows from what all say.
+// agreement.h has the idea.
+#include <cstdio>
+#include <cstring>
+
+#include "group.h"
+#include "report.h"
+#include "runtime.h"
+#include "settings.h"
+#include "stock.h"
+
+namespace ascend_moe {
+namespace {
+
+// Empty on the chip that our kernels are written for. All ranks of a group have the same one, so
+// nobody need be asked.
+std::string WrongChip(const World& world) {
+    if (world.a2) return "they are written for A3, this is A2";
+    if (strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) != 0)
+        return std::string("they are written for A3, this is ") + aclrtGetSocName();
+    return "";
+}
+
+// Empty when our kernels can serve the group where it has windows.
+std::string WhyNotOurs(const World& world) {
+    if (world.hierarchy()) return "they have no comm_alg hierarchy";
+    if (world.ranks > kMaxRanks)
+        return "they know " + std::to_string(kMaxRanks) + " ranks at most, ep_world_size is " +
+               std::to_string(world.ranks);
+    return "";
+}
+
+// The text of a failure as the other ranks need it: without the name of the group, and without the
+// advice, which is for the one whose call has failed.
+std::string Reason(const std::string& text, const std::string& group) {
+    const std::string known = "group_ep " + group + ": ";
+    const std::string rest = text.rfind(known, 0) == 0 ? text.substr(known.size()) : text;
+    return rest.substr(0, rest.find(". Needed is "));
+}
+
+}  // namespace
+
+int Group::Open(const char* op, const Attributes& attributes, const Exchange& exchange) {
+    const World world = World::Of(attributes);
+    std::string problem;
+    const Kernels kernels = ChosenKernels(&problem);
+    const bool require = kernels == Kernels::kRequire;
+    const std::string chip = WrongChip(world);
+    if (!chip.empty() && !problem.empty())
+        return Fail(kBadParameter, "%s: %s", op, problem.c_str());
+    if (!chip.empty())
+        return OpenStock(op, attributes, {Verdict::kStock, chip, require ? "this rank" : ""});
+
+    Verdict verdict = problem.empty() ? Verdict::kOurs : Verdict::kNeither;
+    std::string why = problem;
+    if (verdict == Verdict::kOurs) {
+        why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off" : WhyNotOurs(world);
+        if (!why.empty()) verdict = Verdict::kStock;
+    }
+    // Before anything that waits for other ranks, as it shows whether this thread may wait at all.
+    int status = TakeMemory(op);
+    if (status == kTryEagerFirst) return status;
+    if (status != ACL_SUCCESS && verdict == Verdict::kOurs) {
+        verdict = Verdict::kStock;
+        why = TakeText();
+    }
+    // Whoever leaves round 1 knows that nothing older runs on any rank, above all no collective
+    // that still uses the buffer of the group. Errors are the business of those whose work it is.
+    WaitForDevice();
+    Decision decision;
+    status =
+        AgreeWithAll(op, Say(1, verdict, require, why), OpenTimeoutSeconds(), exchange, &decision);
+    if (status == ACL_SUCCESS && decision.verdict == Verdict::kOurs) {
+        status = FindAllWindows();
+        if (status != ACL_SUCCESS) {
+            verdict = Verdict::kStock;
+        } else if ((status = CheckWindows(op, attributes)) != ACL_SUCCESS) {
+            verdict = Verdict::kNeither;
+        }
+        if (verdict != Verdict::kOurs) {
+            problem = TakeText();
+            why = Reason(problem, name);
+            Log(ACL_WARNING, "%s: %s", op, problem.c_str());
+        }
+        // The others may have waited for this one until HCCL gave up.
+        status = AgreeWithAll(op, Say(2, verdict, require, why),
+                              OpenTimeoutSeconds() + LinkTimeoutSeconds(), exchange, &decision);
+    }
+    if (status != ACL_SUCCESS) return status;
+    if (decision.verdict == Verdict::kOurs) return OpenOurs(op, attributes);
+    if (decision.verdict == Verdict::kStock) return OpenStock(op, attributes, decision);
+    if (verdict == Verdict::kNeither) return Fail(kBadParameter, "%s: %s", op, problem.c_str());
+    return Fail(kInnerError, "%s: group_ep %s cannot be opened; %s", op, name.c_str(),
+                decision.why.c_str());
+}
+
+int Group::AgreeWithAll(const char* op, Word own, int64_t limit_s, const Exchange& exchange,
+                        Decision* decision) const {
+    if (tp()) {
+        Decision pair;
+        const int status = Agree(op, "group_tp", tp_name, own, limit_s, exchange, &pair);
+        if (status != ACL_SUCCESS) return status;
+        if (own.verdict == Verdict::kOurs && pair.verdict != Verdict::kOurs)
+            own = Say(own.round, pair.verdict, false, "in its TP pair " + pair.why);
+        if (!pair.required.empty()) own.require = 1;
+    }
+    return Agree(op, "group_ep", name, own, limit_s, exchange, decision);
+}
+
+int Group::OpenStock(const char* op, const Attributes& attributes, const Decision& decision) {
+    GiveMemoryBack();
+    ep_ = tp_ = {};
+    if (!decision.required.empty()) {
+        return Fail(kInnerError,
+                    "%s: ASCEND_MOE_KERNELS=require (%s), but our kernels cannot serve group_ep "
+                    "%s: %s",
+                    op, decision.required.c_str(), name.c_str(), decision.why.c_str());
+    }
+    const std::string stock = StockLibrary(DispatchCall::kAclnn);
+    if (stock.empty()) {
+        return Fail(kInnerError,
+                    "%s: our kernels do not serve group_ep %s (%s), and CANN's own "
+                    "operator was not found in any library that torch_npu would search",
+                    op, name.c_str(), decision.why.c_str());
+    }
+    // What was tried in vain is no part of the next error that somebody reports.
+    aclGetRecentErrMsg();
+    TakeLastError();
+    Announce(attributes, "stock", decision.why + "; " + stock);
+    return ACL_SUCCESS;
+}
+
+// One line per group: in CANN's log on every rank, and where people look on rank 0.
+void Group::Announce(const Attributes& attributes, const char* whose, const std::string& more) {
+    const std::string line =
+        "group " + attributes.group_ep + ": kernels=" + whose + " (" + more + ")";
+    Log(ACL_INFO, "%s", line.c_str());
+    if (attributes.ep_rank_id == 0) fprintf(stderr, "ascend-moe: %s\n", line.c_str());
+}
+
+int Group::FindAllWindows() {
+    const OwnStream stream;
+    const int status = FindWindows(name, stream.get(), &ep_);
+    return status == ACL_SUCCESS && tp() ? FindWindows(tp_name, stream.get(), &tp_) : status;
+}
+
+}  // namespace ascend_moe
