@@ -62,6 +62,12 @@ def cases() -> Iterator[Case]:
         (replace(SMALL, topk=8, copy_experts=1, const_experts=3, comm_quant=True), 1, "dc"),
         (replace(SHARED, ranks=5, max_batch=1, topk=1, local_experts=3), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=1, quant=True), 1, "dc"),
+        # Tokens of which nothing is sent, one behind the other: no wait between their loads.
+        (
+            replace(SMALL, ranks=2, max_batch=24, topk=1, quant=True, smooth=True, mask=2),
+            1,
+            "d",
+        ),
         (replace(SMALL, topk=2, local_experts=1, tp=2, quant=True), 2, "dcc"),
         (replace(SMALL, ranks=2, max_batch=9, topk=2, local_experts=1, tp=2), 1, "dcdc"),
         (
