@@ -108,6 +108,17 @@ def test_off_on_one_rank(how):
         assert "rank 1: ASCEND_MOE_KERNELS=off" in text
 
 
+def test_off_on_one_rank_with_tp(run):
+    """Both EP groups learn of it, one of them through a TP pair, and so do all ranks of both."""
+    said = run("golden_cases.py", 4, 2, "A3", 1).stdout
+    assert "golden cases equal on 4 ranks (A3, tp 2)" in said
+    choices = re.findall(r"kernels=(.*)", said)
+    assert sorted(choices) == [
+        "stock (rank 0: ASCEND_MOE_KERNELS=off; libopapi.so)",
+        "stock (rank 0: in its TP pair rank 1: ASCEND_MOE_KERNELS=off; libopapi.so)",
+    ]
+
+
 @BOTH
 def test_a_call_that_fails_on_one_rank_fails_on_all(how):
     texts = told(how, *TOGETHER).texts
