@@ -30,12 +30,13 @@ std::string WhyNotOurs(const World& world) {
     return "";
 }
 
-// The text of a failure as the other ranks need it: without the name of the group, and without the
-// advice, which is for the one whose call has failed.
-std::string Reason(const std::string& text, const std::string& group) {
-    const std::string known = "group_ep " + group + ": ";
-    const std::string rest = text.rfind(known, 0) == 0 ? text.substr(known.size()) : text;
-    return rest.substr(0, rest.find(". Needed is "));
+// The text of a failure as the other ranks need it: without the names of operator and group, and
+// without the advice, which is for the one whose call has failed.
+std::string Reason(std::string text, const char* op, const std::string& group) {
+    for (const std::string& known : {std::string(op) + ": ", "group_ep " + group + ": "}) {
+        if (text.rfind(known, 0) == 0) text = text.substr(known.size());
+    }
+    return text.substr(0, text.find(". Needed is "));
 }
 
 }  // namespace
@@ -53,6 +54,7 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
 
     Verdict verdict = problem.empty() ? Verdict::kOurs : Verdict::kNeither;
     std::string why = problem;
+    int own_status = kBadParameter;  // with `problem`, where this rank says neither
     if (verdict == Verdict::kOurs) {
         why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off" : WhyNotOurs(world);
         if (!why.empty()) verdict = Verdict::kStock;
@@ -71,16 +73,16 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     status =
         AgreeWithAll(op, Say(1, verdict, require, why), OpenTimeoutSeconds(), exchange, &decision);
     if (status == ACL_SUCCESS && decision.verdict == Verdict::kOurs) {
-        status = FindAllWindows();
-        if (status != ACL_SUCCESS) {
+        if (FindAllWindows() != ACL_SUCCESS) {
             verdict = Verdict::kStock;
-        } else if ((status = CheckWindows(op, attributes)) != ACL_SUCCESS) {
-            verdict = Verdict::kNeither;
+        } else {
+            own_status = CheckWindows(op, attributes);
+            if (own_status != ACL_SUCCESS) verdict = Verdict::kNeither;
         }
         if (verdict != Verdict::kOurs) {
-            problem = TakeText();
-            why = Reason(problem, name);
-            Log(ACL_WARNING, "%s: %s", op, problem.c_str());
+            const std::string text = TakeText();
+            problem = why = Reason(text, op, name);
+            Log(ACL_WARNING, "%s", text.c_str());
         }
         // The others may have waited for this one until HCCL gave up.
         status = AgreeWithAll(op, Say(2, verdict, require, why),
@@ -89,7 +91,7 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     if (status != ACL_SUCCESS) return status;
     if (decision.verdict == Verdict::kOurs) return OpenOurs(op, attributes);
     if (decision.verdict == Verdict::kStock) return OpenStock(op, attributes, decision);
-    if (verdict == Verdict::kNeither) return Fail(kBadParameter, "%s: %s", op, problem.c_str());
+    if (verdict == Verdict::kNeither) return Fail(own_status, "%s: %s", op, problem.c_str());
     return Fail(kInnerError, "%s: group_ep %s cannot be opened; %s", op, name.c_str(),
                 decision.why.c_str());
 }

@@ -51,6 +51,8 @@ class Hall {
         if (memory_ != nullptr) aclrtFree(memory_);
     }
 
+    bool unsupported() const { return unsupported_; }
+
     // Empty, or why not everything arrived; `words` has what did.
     std::string Gather(AllGather gather, const Word& own, int64_t limit_s,
                        std::vector<Word>* words) {
@@ -71,6 +73,7 @@ class Hall {
  private:
     std::string Run(AllGather gather, uint64_t bytes, int64_t limit_s) {
         const int result = gather(memory_, memory_ + sizeof(Word), bytes, kInt8, comm_, stream_);
+        unsupported_ = result == cann::kHcclNotSupport;
         if (result != 0) return "HcclAllGather returned " + std::to_string(result) + Told();
         constexpr int64_t kMost = INT32_MAX / 1000;
         const int status = aclrtSynchronizeStreamWithTimeout(
@@ -89,7 +92,7 @@ class Hall {
     const uint32_t ranks_;
     char* memory_ = nullptr;
     aclrtStream stream_ = nullptr;
-    bool hangs_ = false;
+    bool hangs_ = false, unsupported_ = false;
 };
 
 }  // namespace
@@ -110,7 +113,9 @@ Heard ThroughHccl(const std::string& group, const Word& own, int64_t limit_s) {
         return {{}, "this process has no HCCL communicator of that name"};
     }
     Heard heard{std::vector<Word>(ranks), ""};
-    if (ranks > 1) heard.problem = Hall(comm, ranks).Gather(gather, own, limit_s, &heard.words);
+    Hall hall(comm, ranks);
+    if (ranks > 1) heard.problem = hall.Gather(gather, own, limit_s, &heard.words);
+    if (hall.unsupported()) return {{}, heard.problem};
     if (!heard.problem.empty()) heard.problem += "; some of these words may have been on their way";
     heard.words[rank] = own;
     return heard;

@@ -108,6 +108,17 @@ def test_off_on_one_rank(how):
         assert "rank 1: ASCEND_MOE_KERNELS=off" in text
 
 
+def test_off_on_one_rank_with_tp(run):
+    """Both EP groups learn of it, one of them through a TP pair, and so do all ranks of both."""
+    said = run("golden_cases.py", 4, 2, "A3", 1).stdout
+    assert "golden cases equal on 4 ranks (A3, tp 2)" in said
+    choices = re.findall(r"kernels=(.*)", said)
+    assert sorted(choices) == [
+        "stock (rank 0: ASCEND_MOE_KERNELS=off; libopapi.so)",
+        "stock (rank 0: in its TP pair rank 1: ASCEND_MOE_KERNELS=off; libopapi.so)",
+    ]
+
+
 @BOTH
 def test_a_call_that_fails_on_one_rank_fails_on_all(how):
     texts = told(how, *TOGETHER).texts
@@ -136,10 +147,13 @@ def test_ranks_that_call_in_different_ways_are_named():
 def test_a_rank_without_the_library():
     """Its Python says so, so that all run stock; where it has none of ours, the others name it within the limit."""
     patient = {"HCCL_CONNECT_TIMEOUT": "100"}  # that rank is started afresh
-    found = told("store", "no_library", "no_library_but_required", **patient)
+    found = told("store", "no_library", "other_version", "no_library_but_required", **patient)
     none = "rank 1: its process has no library of ascend_moe (ascend-moe env)"
     assert found.right("no_library")
     assert found.choices["no_library"] == f"stock ({none}; libopapi.so)"
+    assert found.right("other_version")
+    versions = "ranks 0, 2: library version 2; rank 1: library version 0"
+    assert found.choices["other_version"] == f"stock ({versions}; libopapi.so)"
     for rank in (0, 2):
         assert none in found.texts["no_library_but_required", rank]
     found = told("hccl", "no_library", **patient)

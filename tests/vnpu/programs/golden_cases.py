@@ -1,8 +1,11 @@
 """The operators of the virtual NPU against the vendor's kernels, through torch_npu's own functions.
 
-usage: golden_cases.py RANKS TP PRODUCT
+usage: golden_cases.py RANKS TP PRODUCT [OFF]
+
+The rank OFF does not want our kernels.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +19,8 @@ SIZE, TP, PRODUCT = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 
 
 def check(rank: int, paths: list[Path]) -> None:
+    if [str(rank)] == sys.argv[4:]:
+        os.environ["ASCEND_MOE_KERNELS"] = "off"
     for path in paths:
         case = GoldenCase.load(path)
         call = ranks.on_npu(case.dispatch_call(rank))
