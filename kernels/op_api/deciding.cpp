@@ -126,7 +126,7 @@ int Group::OpenStock(const char* op, const Attributes& attributes, const Decisio
                     op, name.c_str(), decision.why.c_str());
     }
     // What was tried in vain is no part of the next error that somebody reports.
-    aclGetRecentErrMsg();
+    RuntimeText();
     TakeLastError();
     Announce(attributes, "stock", decision.why + "; " + stock);
     return ACL_SUCCESS;

@@ -91,11 +91,8 @@ PROBE int ascend_moe_probe_cores(uint32_t blocks, uint32_t mark, void* report, i
     status = *launched;
     if (status == ACL_SUCCESS) {
         status = aclrtSynchronizeStreamWithTimeout(probe->stream.get(), kCoresTimeoutMs);
-        if (status != ACL_SUCCESS) {
-            const char* text = aclGetRecentErrMsg();
-            Fail(status, "the probe of the cores did not end well: %s",
-                 text == nullptr ? "" : text);
-        }
+        if (status != ACL_SUCCESS)
+            Fail(status, "the probe of the cores did not end well: %s", RuntimeText().c_str());
     }
     *ended = Nanoseconds();
     CopyFromDevice(report, probe->report(), kBytes);

@@ -84,8 +84,8 @@ class Hall {
     }
 
     static std::string Told() {
-        const char* text = aclGetRecentErrMsg();
-        return text == nullptr || *text == '\0' ? "" : std::string(": ") + text;
+        const std::string text = RuntimeText();
+        return text.empty() ? "" : ": " + text;
     }
 
     void* comm_;

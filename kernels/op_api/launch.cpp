@@ -28,9 +28,8 @@ int Start(const Launch& launch, aclrtStream stream) {
     Enqueue(launch, stream);
     const int status = TakeLastError();
     if (status == ACL_SUCCESS) return ACL_SUCCESS;
-    const char* text = aclGetRecentErrMsg();
     return Fail(status, "%s on %u cores could not be launched: error %d of the runtime. %s",
-                NameOf(launch.kernel), launch.blocks, status, text == nullptr ? "" : text);
+                NameOf(launch.kernel), launch.blocks, status, RuntimeText().c_str());
 }
 
 }  // namespace ascend_moe

@@ -55,6 +55,11 @@ std::string TakeText() {
     return text;
 }
 
+std::string RuntimeText() {
+    const char* text = aclGetRecentErrMsg();
+    return text == nullptr ? "" : text;
+}
+
 void Log(aclLogLevel level, const char* format, ...) {
     va_list arguments;
     va_start(arguments, format);

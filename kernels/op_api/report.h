@@ -20,6 +20,9 @@ int Fail(int status, const char* format, ...) __attribute__((format(printf, 2, 3
 // This thread's last text, which is forgotten; empty when there is none.
 std::string TakeText();
 
+// What CANN tells of this thread's last error, which it then forgets; empty when it tells nothing.
+std::string RuntimeText();
+
 // One line in CANN's log (plog); ACL_DEBUG, ACL_INFO, ACL_WARNING or ACL_ERROR.
 void Log(aclLogLevel level, const char* format, ...) __attribute__((format(printf, 2, 3)));
 

@@ -55,7 +55,9 @@ int OwnStream::Run(const Launch& launch) {
     const int status = Start(launch, stream_);
     if (status != ACL_SUCCESS) return status;
     const int error = aclrtSynchronizeStream(stream_);
-    return error == ACL_SUCCESS ? ACL_SUCCESS : Fail(error, "%s", aclGetRecentErrMsg());
+    if (error == ACL_SUCCESS) return ACL_SUCCESS;
+    const std::string text = RuntimeText();
+    return Fail(error, "%s", text.empty() ? "the stream ended without a text" : text.c_str());
 }
 
 int64_t OperatorLimitMs() {
