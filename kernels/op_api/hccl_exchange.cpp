@@ -14,7 +14,6 @@
 // hccl_types.h; aclrtSynchronizeStreamWithTimeout counts milliseconds, hicann/runtime v8.5.0
 // include/external/acl/acl_rt.h:2240.
 #include <algorithm>
-#include <cstring>
 
 #include "agreement.h"
 #include "cann/symbols.h"
