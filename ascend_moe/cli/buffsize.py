@@ -8,14 +8,14 @@ import os
 import sys
 from pathlib import Path
 
-from ascend_moe.cli.model import read_model
-from ascend_moe.cli.serving import derive_max_bs
 from ascend_moe.cli.table import pairs, paragraph
 from ascend_moe.contract.buffsize import IMPLEMENTATIONS, STOCK
-from ascend_moe.contract.deployment import OPS, Deployment
 from ascend_moe.contract.errors import ConstraintError
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS, PATHS, PRODUCTS
 from ascend_moe.contract.window import Configured, read_hccl_buffsize
+from ascend_moe.sizing.deployment import OPS, Deployment
+from ascend_moe.sizing.model import read_model
+from ascend_moe.sizing.serving import derive_max_bs
 
 SIZES = {"max_bs": "max-bs", "hidden": "hidden", "topk": "topk", "ep": "ep", "experts": "experts"}
 

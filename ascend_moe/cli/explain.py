@@ -14,7 +14,7 @@ from ascend_moe.cli.table import pairs, paragraph
 from ascend_moe.contract.check import violations
 from ascend_moe.contract.examples import example_call, example_settings
 from ascend_moe.contract.rules import RULES_BY_ID, Rule
-from ascend_moe.contract.symptoms import SYMPTOMS, Symptom, recognise
+from ascend_moe.diagnosis.symptoms import SYMPTOMS, Symptom, recognise
 
 LOG_MAX_BYTES = 2**26
 LINE_MAX = 4000

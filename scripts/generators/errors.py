@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ascend_moe.contract.symptoms import SYMPTOMS
+from ascend_moe.diagnosis.symptoms import SYMPTOMS
 from generators.constraints import escape
 
 HEAD = """# Errors of the stock operators
 
-<!-- Made by scripts/generate from ascend_moe/contract/symptoms.py; change the records there. -->
+<!-- Made by scripts/generate from ascend_moe/diagnosis/symptoms.py; change the records there. -->
 
 What a failed run prints, what it means and what to do. `ascend-moe explain LOG` finds these lines in a
 log and recomputes the numbers in them; `ascend-moe explain 561002` prints one entry. Rules are in

@@ -6,7 +6,7 @@ import pytest
 
 from ascend_moe.cli import main
 from ascend_moe.contract.rules import RULES
-from ascend_moe.contract.symptoms import SYMPTOMS
+from ascend_moe.diagnosis.symptoms import SYMPTOMS
 
 # As printed in vllm-project/vllm-ascend#4051.
 TOO_SMALL = (

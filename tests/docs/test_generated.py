@@ -10,7 +10,7 @@ import pytest
 
 from ascend_moe.contract.limits import LIMITS
 from ascend_moe.contract.rules import RULES
-from ascend_moe.contract.symptoms import SYMPTOMS
+from ascend_moe.diagnosis.symptoms import SYMPTOMS
 
 ROOT = Path(__file__).resolve().parents[2]
 GENERATED = (

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from ascend_moe.contract.buffsize import MB
 from ascend_moe.contract.limits import LIMITS, PRODUCTS
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
-from ascend_moe.contract.window_log import window_details
+from ascend_moe.diagnosis.window_log import window_details
 
 Details: TypeAlias = Callable[[str], list[str]]
 
