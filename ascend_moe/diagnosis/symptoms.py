@@ -1,266 +1,189 @@
-"""What a failed run prints, and what it means: the data behind `ascend-moe explain` and docs/errors.md.
+"""Lines that say more than a number: what they look like and what they mean.
 
-The stock operators report most broken rules as a bare number. A symptom is a line of a log that says
-more; its record names the rules behind it and what to do.
+A line that names a rule of tiling is not here: refusals.py reads those. Numbers and classes are in
+runtime.py, aclnn.py and hccl.py; `CATALOGUE` is all of them, in the order of docs/errors.md.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
 
-from ascend_moe.contract.buffsize import MB
-from ascend_moe.contract.limits import LIMITS, PRODUCTS
-from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
-from ascend_moe.diagnosis.window_log import window_details
-
-Details: TypeAlias = Callable[[str], list[str]]
+from ascend_moe.diagnosis.aclnn import ACLNN_CODES, OPERATOR_CLASSES
+from ascend_moe.diagnosis.causes import SAME_EVERYWHERE, WRITES_BEYOND
+from ascend_moe.diagnosis.entry import CRASH, HANG, SET_UP, Entry
+from ascend_moe.diagnosis.hccl import HCCL_CLASSES, HCCL_RESULTS
+from ascend_moe.diagnosis.runtime import RUNTIME_CLASSES, RUNTIME_CODES
 
 
 @dataclass(frozen=True)
-class Symptom:
-    """One recognisable line.
+class Symptom(Entry):
+    """An entry with the line that shows it.
 
     Attributes:
-        name: what it is called in docs/errors.md; the number where there is one.
-        pattern: regular expression, searched in one line.
-        meaning: what happened.
-        advice: what to do.
-        rules: ids of the rules that can be behind it.
-        details: sentences made from the numbers in the line.
+        pattern: searched in one line.
+        said: rules that the line itself speaks of.
+        ours: whether only this project's two operators, or its library, print such a line.
     """
 
-    name: str
-    pattern: str
-    meaning: str
-    advice: str
-    rules: tuple[str, ...] = ()
-    details: Details | None = None
+    pattern: re.Pattern[str] = field(default=re.compile("(?!)"))
+    said: tuple[str, ...] = ()
+    ours: bool = False
 
-    def matches(self, line: str) -> bool:
-        return _compiled(self.pattern).search(line) is not None
+    @property
+    def rules(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.said, *super().rules)))
 
 
-_PATTERNS: dict[str, re.Pattern[str]] = {}
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    found = _PATTERNS.get(pattern)
-    if found is None:
-        found = _PATTERNS[pattern] = re.compile(pattern)
-    return found
-
-
-def _batch_details(line: str) -> list[str]:
-    """The limits that the stock line leaves out."""
-    limits = [
-        f"{product} {path}: {allowed.batch_max} ({contract})"
-        for contract in (CANN_8_2, CANN_9_1)
-        for product in PRODUCTS
-        for path, allowed in LIMITS[contract, product].paths.items()
-    ]
-    return [f"largest BS: {', '.join(limits)}."]
-
-
-def _memory_details(line: str) -> list[str]:
-    found = re.search(r"size:?\s*\[?(\d{1,18})", line)
-    if found is None:
-        return []
-    size = int(found[1])
-    sentence = f"the refused allocation is {size} bytes = {size / MB:.1f} MB"
-    if size % (2 * MB) == 0:
-        sentence += (
-            f", twice {size // (2 * MB)} MB: HCCL allocates two buffers of HCCL_BUFFSIZE per group"
-        )
-    return [sentence + "."]
-
-
-def _hccl_ret_details(line: str) -> list[str]:
-    found = re.search(r"\bret\s*=\s*(-?\d{1,9})", line)
-    return [] if found is None else [f"HCCL returned {found[1]}."]
-
-
-def _mask_details(line: str) -> list[str]:
-    numbers = re.findall(r"dim\d\s*=\s*(\d{1,18})", line)
-    if len(numbers) < 2:
-        return []
-    return [f"the mask has {numbers[0]} entries, x has {numbers[1]} rows."]
-
-
-SAME_EVERYWHERE = (
-    "Compare on all ranks: ep_world_size, global_bs, HCCL_BUFFSIZE, driver version "
-    "(`ascend-moe doctor --json` on each node, then `ascend-moe doctor --compare`)."
+BUFFER = Symptom(
+    name="HCCL_BUFFSIZE is too SMALL",
+    meaning="The windows of dispatch and combine do not fit into the HCCL buffer of the group.",
+    kind=SET_UP,
+    advice=(
+        "Set HCCL_BUFFSIZE on every rank before the process group is created, or lower max_bs. "
+        "HCCL_BUFFSIZE_EP, which newer messages print, is no variable: the one to set is "
+        "HCCL_BUFFSIZE."
+    ),
+    source="ops-transformer 3a280bcc3, mc2/moe_distribute_dispatch_v2/op_host/op_tiling/"
+    "moe_distribute_check_win_size.h",
+    pattern=re.compile(
+        r"(?:HC?CL[_ ]BUFFSIZE(?:_EP|_TP)?|hccl buffer(?: size)?) is too (?:SMALL|small)"
+        r"|[cC]clBufferSize\b.{0,80}should (?:be )?>=\s{0,3}leastCclBufferSize"
+    ),
+    said=("X-39", "E-01"),
 )
-
+MTE = Symptom(
+    name="MTE address out of range",
+    meaning="A kernel addressed memory beyond a buffer.",
+    kind=CRASH,
+    advice="The kernel is named by 'fault kernel_name=' near it.",
+    causes=WRITES_BEYOND,
+    source="hiascend, CANN 9.0.0 troubleshooting, 'Execution Error of the Moe Dispatch/Combine Operator Due "
+    "to Network Issues'; vllm-ascend#2674",
+    pattern=re.compile(
+        r"MTE instruction is out of range|MTE.{0,40}out of range|errcode:\(0x800000\b"
+    ),
+)
+ALLOCATION = Symptom(
+    name="HcclAllocComResourceByTiling",
+    meaning="HCCL could not get the resources of the group: device memory, queue pairs or links.",
+    kind=SET_UP,
+    advice="Look for EI0007 or 207001 near it.",
+    causes=("memory", "queue pairs", "set-up"),
+    source="hcomm 8958adbf03, include/hccl/hccl_types.h",
+    pattern=re.compile(
+        r"HcclAllocComResourceByTiling.{0,160}ret\s*=|fails to invoke the HcclAllocCom"
+    ),
+)
+VARIABLE = Symptom(
+    name="HCCL_BUFFSIZE is invalid",
+    meaning=(
+        "HCCL reads HCCL_BUFFSIZE as digits only, at most 32 bits and at least 1, in MB; anything else "
+        "starts no process group."
+    ),
+    advice="Export a plain number of MB on every rank.",
+    source="hcomm 8958adbf03, src/legacy/ascend910/platform/common/externalinput.cc:1496",
+    pattern=re.compile(
+        r"(?:Value (\S{1,60}) for environment variable|nvironment variable) \[?HCCL_BUFFSIZE\]? .{0,60}invalid"
+        r"|parse HCCL_BUFFSIZE failed|Invalid HCCL_BUFFSIZE"
+    ),
+    said=("E-01",),
+)
+AIV = Symptom(
+    name="HCCL_OP_EXPANSION_MODE=AIV",
+    meaning=(
+        "Collectives run on vector cores. Beside dispatch and combine they can want more cores together "
+        "than there are, which was seen as a hang (107020, 507014, 507034)."
+    ),
+    advice="Where these operators hang: unset HCCL_OP_EXPANSION_MODE on all ranks. Alone it is no failure.",
+    source="vllm-ascend#14928, #14296",
+    pattern=re.compile(r"HCCL_OP_EXPANSION_MODE\W{1,4}AIV\b"),
+    said=("E-13",),
+)
+DRIVER = Symptom(
+    name="driver 24.1",
+    meaning="Driver 24.1 hangs in these operators on A2.",
+    advice="Install driver 25.0.RC1.1 or later (CANN 9.1: 25.2 or later), the same on all nodes.",
+    source="vllm-ascend#12430, #4972, #5468",
+    pattern=re.compile(r"(?i)driver\D{0,40}\b24\.1\."),
+    said=("E-04",),
+)
 SYMPTOMS: tuple[Symptom, ...] = (
-    Symptom(
-        name="HCCL_BUFFSIZE is too SMALL",
-        pattern=r"HCCL[_ ]BUFFSIZE(_EP|_TP)? is too (SMALL|small)",
-        meaning="The windows of dispatch and combine do not fit into the HCCL buffer of the group.",
-        advice=(
-            "Set HCCL_BUFFSIZE on every rank before the process group is created, or lower max_bs. "
-            "HCCL_BUFFSIZE_EP, which newer messages print, is no variable: the one to set is "
-            "HCCL_BUFFSIZE."
-        ),
-        rules=("X-39", "E-01"),
-        details=window_details,
-    ),
-    Symptom(
-        name="batchsize is invalid",
-        pattern=r"(?i)batch\s?size is invalid",
-        meaning="BS is outside the limit of the product and path; the stock line names neither.",
-        advice="Lower the tokens per rank and call (in vLLM the capture sizes or max-num-seqs).",
-        rules=("X-24", "X-43"),
-        details=_batch_details,
-    ),
-    Symptom(
-        name="expertScales is required",
-        pattern=r"(?i)expert_?scales\b.{0,80}(is required|is empty|is null)",
-        meaning="The call takes the hierarchy path, which needs expert_scales in dispatch.",
-        advice=(
-            "Pass expert_scales (float32, BS x K), or leave hierarchy: comm_alg, or on A2 "
-            "HCCL_INTRA_PCIE_ENABLE and HCCL_INTRA_ROCE_ENABLE select it."
-        ),
-        rules=("D-10", "E-02"),
-    ),
-    Symptom(
-        name="xActiveMask dim0 differs from x",
-        pattern=r"(?i)xActiveMask dim\d\s*=\s*\d+ is not equal",
-        meaning="x_active_mask does not have one entry per row of x.",
-        advice="Build the mask for the padded batch: its length is BS.",
-        rules=("X-32",),
-        details=_mask_details,
-    ),
+    BUFFER,
+    VARIABLE,
     Symptom(
         name="unsupported SoC version",
-        pattern=r"(?i)not support(ed)? soc version|soc version .{0,40}not support",
         meaning="The operator package was built for another chip.",
         advice="Install the CANN kernels of this chip; A2 is Ascend910B, A3 is Ascend910_93.",
+        source="sglang#17222",
+        pattern=re.compile(r"(?i)not support(?:ed)? soc version|soc version .{0,40}not support"),
+    ),
+    MTE,
+    ALLOCATION,
+    Symptom(
+        name="a rank did not come",
+        meaning="Our kernels gave up: a rank of the group did not take part in time.",
+        kind=HANG,
+        advice=f"Look at the log of the rank that the line names. {SAME_EVERYWHERE}",
+        source="kernels/op_api/error_record.cpp, opening.cpp",
+        pattern=re.compile(r"\brank \d+ did not come \(time limit|did not come to open the group"),
+        said=("X-08", "X-40"),
+        ours=True,
     ),
     Symptom(
-        name="MTE address out of range",
-        pattern=r"MTE instruction is out of range|MTE.{0,40}out of range",
-        meaning=(
-            "A kernel addressed memory beyond a buffer. For these operators: a window that is too "
-            "small (A2 does not check it), or expert ids outside the experts."
-        ),
-        advice=(
-            "Compute the size with `ascend-moe buffsize`; run once with ASCEND_MOE_CHECK=full to "
-            "check the ids."
-        ),
-        rules=("X-39", "X-36", "X-37"),
+        name="ranks made different calls",
+        meaning="Ranks of the group called with different arguments.",
+        advice=SAME_EVERYWHERE,
+        source="kernels/op_api/error_record.cpp, opening.cpp",
+        pattern=re.compile(r"\brank \d+ made another call|\branks of .{1,140} differ: "),
+        said=("X-40", "X-45"),
+        ours=True,
     ),
     Symptom(
-        name="HcclAllocComResourceByTiling",
-        pattern=r"HcclAllocComResourceByTiling.{0,160}ret\s*=|fails to invoke the HcclAllocCom",
-        meaning="HCCL could not get the resources of the group: device memory, queue pairs or links.",
-        advice=(
-            "Look for EI0007 or 207001 near it. Memory: lower HCCL_BUFFSIZE or the memory share of "
-            "the engine. Queue pairs: fewer groups per device. Ranks must start together."
-        ),
-        rules=("E-06", "E-12"),
-        details=_hccl_ret_details,
+        name="the HCCL buffer was overwritten",
+        meaning="Something else wrote to the HCCL buffer of the EP group.",
+        advice="Nothing but dispatch and combine may run in an EP group: make one for them alone.",
+        source="kernels/op_api/error_record.cpp",
+        pattern=re.compile(r"somebody else has written to the HCCL buffer"),
+        said=("E-06",),
+        ours=True,
     ),
-    Symptom(
-        name="EI0007",
-        pattern=r"\bEI0007\b|Failed to allocate resource[\[ ](qp|notify)",
-        meaning="HCCL ran out of a resource that the line names (queue pairs, notifies, memory).",
-        advice="Fewer communicators per device; free memory; check the links between the ranks.",
-        rules=("E-06",),
-    ),
-    Symptom(
-        name="207001",
-        pattern=r"\b207001\b|Failed to allocate resource\[DeviceMemory\]",
-        meaning="Out of device memory. Every group takes twice HCCL_BUFFSIZE.",
-        advice=(
-            "Lower HCCL_BUFFSIZE to what `ascend-moe buffsize` says, create fewer groups, or give the "
-            "engine a smaller share of the memory."
-        ),
-        rules=("X-39",),
-        details=_memory_details,
-    ),
-    Symptom(
-        name="507014",
-        pattern=r"\b507014\b|aicore execution times out|\[aicore timeout\]",
-        meaning="A kernel waited too long: usually a peer never wrote what it was waiting for.",
-        advice=(
-            f"{SAME_EVERYWHERE} Driver 24.1 hangs on A2; HCCL_OP_EXPANSION_MODE=AIV hangs; a single "
-            "A2 server (EP8) needs CANN 9.1."
-        ),
-        rules=("X-08", "X-40", "X-45", "E-04", "E-12", "E-13"),
-    ),
-    Symptom(
-        name="507057",
-        pattern=r"\b507057\b",
-        meaning="The device or a peer failed while the operators ran: often a receive buffer that is "
-        "too small for the largest batch.",
-        advice=f"Size the buffer for the largest max_bs, prefill included. {SAME_EVERYWHERE}",
-        rules=("X-39", "X-40"),
-    ),
-    Symptom(
-        name="507015",
-        pattern=r"\b507015\b",
-        meaning="A kernel stopped with an exception; the reason stands in the lines around it.",
-        advice="Look for 'MTE instruction is out of range' near it.",
-        rules=("X-39", "X-36"),
-    ),
-    Symptom(
-        name="107020",
-        pattern=r"\b107020\b",
-        meaning="A task was refused by the runtime; seen with HCCL_OP_EXPANSION_MODE=AIV.",
-        advice="Unset HCCL_OP_EXPANSION_MODE on all ranks.",
-        rules=("E-13",),
-    ),
-    Symptom(
-        name="HCCL_OP_EXPANSION_MODE=AIV",
-        pattern=r"HCCL_OP_EXPANSION_MODE\W{1,4}AIV",
-        meaning="This mode and these operators hang together.",
-        advice="Unset HCCL_OP_EXPANSION_MODE on all ranks.",
-        rules=("E-13",),
-    ),
-    Symptom(
-        name="driver 24.1",
-        pattern=r"(?i)driver\D{0,40}\b24\.1\.",
-        meaning="Driver 24.1 hangs in these operators on A2.",
-        advice="Install driver 25.0.RC1.1 or later, the same on all nodes.",
-        rules=("E-04",),
-    ),
-    Symptom(
-        name="561000",
-        pattern=r"\b561000\b",
-        meaning="The aclnn call failed while it prepared its resources, not because of an argument.",
-        advice="Look for HcclAllocComResourceByTiling, EI0007 or 207001 in the same log.",
-        rules=("X-39", "E-06"),
-    ),
-    Symptom(
-        name="561002",
-        pattern=r"\b561002\b",
-        meaning="Tiling refused the call: it breaks a rule, and the number does not say which.",
-        advice=(
-            "Make the call through ascend_moe (ascend_moe.install()), which names the rule; or set "
-            "ASCEND_MOE_DUMP=DIR and run `ascend-moe check` on the file. The line with the reason "
-            "starts with EZ9999 or EZ0004, or is in the plog (~/ascend/log/debug/plog)."
-        ),
-    ),
-    Symptom(
-        name="161002",
-        pattern=r"\b161002\b",
-        meaning="aclnn refused a parameter: a dtype or shape that the operator definition does not list.",
-        advice="Check dtypes first: ids and counts int32, scales float32, mask bool.",
-        rules=("X-32", "X-35", "D-02", "D-05", "D-09", "C-01", "C-05"),
-    ),
-    Symptom(
-        name="161001",
-        pattern=r"\b161001\b",
-        meaning="aclnn got no tensor where it needs one, or a group name that is too long.",
-        advice="Pass all required tensors; a group name has 1 to 127 bytes.",
-        rules=("X-01", "D-10", "C-05"),
-    ),
+    AIV,
+    DRIVER,
 )
 
+# Words that stand for a number or class in lines without one.
+IN_WORDS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    (
+        "507014",
+        re.compile(r"(?i)ai ?core execution times? out|\[aicore timeout\]|\baicore timeout\b"),
+    ),
+    (
+        "507034",
+        re.compile(
+            r"(?i)vector core (?:execution )?(?:timed? ?out|times out)|\[vector core timeout\]"
+        ),
+    ),
+    (
+        "507035",
+        re.compile(r"(?i)vector core exception|vector core execution is abnormal"),
+    ),
+    ("507057", re.compile(r"(?i)suspect remote error")),
+    ("EI0007", re.compile(r"Failed to allocate resource ?\[?(?:qp|notify)", re.IGNORECASE)),
+    ("207001", re.compile(r"Failed to allocate resource ?\[?DeviceMemory")),
+)
 
-def recognise(line: str) -> Iterator[Symptom]:
-    """The symptoms that a line shows."""
-    return (symptom for symptom in SYMPTOMS if symptom.matches(line))
+NUMBERED: dict[str, Entry] = {entry.name: entry for entry in (*RUNTIME_CODES, *ACLNN_CODES)}
+CLASSES: dict[str, Entry] = {
+    entry.name: entry for entry in (*HCCL_CLASSES, *RUNTIME_CLASSES, *OPERATOR_CLASSES)
+}
+SECTIONS: tuple[tuple[str, tuple[Entry, ...]], ...] = (
+    ("Lines", SYMPTOMS),
+    ("Numbers of the runtime", RUNTIME_CODES),
+    ("Numbers of aclnn calls", ACLNN_CODES),
+    ("Results of HCCL functions", tuple(HCCL_RESULTS.values())),
+    ("Classes of HCCL", HCCL_CLASSES),
+    ("Classes of the runtime beside collectives", RUNTIME_CLASSES),
+    ("Classes of an operator's own checks", OPERATOR_CLASSES),
+)
+CATALOGUE: dict[str, Entry] = {entry.name: entry for _, table in SECTIONS for entry in table}

@@ -6,7 +6,7 @@ import pytest
 
 from ascend_moe.cli import main
 from ascend_moe.contract.rules import RULES
-from ascend_moe.diagnosis.symptoms import SYMPTOMS
+from ascend_moe.diagnosis.symptoms import CATALOGUE
 
 # As printed in vllm-project/vllm-ascend#4051.
 TOO_SMALL = (
@@ -150,7 +150,7 @@ def test_every_rule_is_explained(rule, capsys):
     assert json.loads(capsys.readouterr().out)["rule"]["id"] == rule.id
 
 
-@pytest.mark.parametrize("symptom", SYMPTOMS, ids=lambda symptom: symptom.name)
+@pytest.mark.parametrize("symptom", CATALOGUE.values(), ids=lambda symptom: symptom.name)
 def test_every_symptom_is_explained_by_name(symptom, capsys):
     assert main(["explain", symptom.name]) == 0
     assert all(len(line) <= 80 for line in capsys.readouterr().out.splitlines())

@@ -1,0 +1,338 @@
+"""From the facts of a log to findings: what happened, to whom, on which lines, why, and what to do.
+
+    lines.py -> facts.py -> verdict.py -> findings here
+
+Advice about dispatch and combine is given where one of them failed, or where the log names no operator. The
+failure of another operator is named and quoted and otherwise left alone.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import BinaryIO
+
+from ascend_moe.contract.limits import LIMITS, PRODUCTS
+from ascend_moe.contract.rules import RULES_BY_ID
+from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
+from ascend_moe.diagnosis.entry import HANG, LINK, MEMORY, REFUSED, Entry
+from ascend_moe.diagnosis.facts import (
+    BUFFER_LINE,
+    CHAIN,
+    CLASS,
+    CODE,
+    NAMED,
+    REFUSAL,
+    RULE,
+    SYMPTOM,
+    Fact,
+    facts,
+)
+from ascend_moe.diagnosis.finding import ANOTHER, OURS, UNKNOWN, Finding, of_entry, quoted, rank
+from ascend_moe.diagnosis.hccl import HCCL_RESULTS
+from ascend_moe.diagnosis.lines import read_lines
+from ascend_moe.diagnosis.log import Log
+from ascend_moe.diagnosis.remedies import REMEDIES
+from ascend_moe.diagnosis.symptoms import CATALOGUE, DRIVER, VARIABLE
+from ascend_moe.diagnosis.verdict import Evidence
+from ascend_moe.diagnosis.window_log import window_details
+
+LOG_MAX_BYTES = 2**30
+
+
+def diagnose(stream: BinaryIO, limit: int = LOG_MAX_BYTES) -> list[Finding]:
+    """The findings of a log, what says most first; empty where nothing in it is known."""
+    log = Log()
+    for line in read_lines(stream, limit):
+        for fact in facts(line):
+            log.add(fact)
+    return _Report(log).findings()
+
+
+class _Report:
+    """Findings, collected by what they are about."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.blamed = log.verdict.blamed()
+        self.followers = log.verdict.followers()
+        self.ours = any(each.operator.ours for each in self.blamed) or log.verdict.own_rules
+        self.others = any(not each.operator.ours for each in self.blamed)
+        self.found: dict[tuple[object, ...], Finding] = {}
+
+    def findings(self) -> list[Finding]:
+        kept = sorted(self.log.all(), key=lambda fact: fact.line.number)
+        for fact in kept:
+            self._take(fact)
+        if not self.found:
+            for fact in kept:
+                self._take_what_says_little(fact)
+        self._reasons()
+        self._followers()
+        found = list(self.found.values())
+        hint = self.log.hints.get("driver")
+        if hint is not None and (not self.others or self.ours):
+            finding = of_entry(DRIVER, OURS if self.ours else UNKNOWN)
+            finding.see(hint.line)
+            found.append(finding)
+        return sorted(found, key=rank)
+
+    def _take(self, fact: Fact) -> None:
+        owner = self.log.verdict.owner(fact)
+        if fact.kind == RULE:
+            rule = RULES_BY_ID[fact.name]
+            finding = self._finding(
+                (RULE, fact.name), rule.id, rule.statement, OURS, "", rules=(rule.id,)
+            )
+            finding.see(fact.line)
+        elif fact.entry is VARIABLE:
+            self._variable(fact)
+        elif owner is not None and not owner.operator.ours:
+            if owner in self.blamed:
+                self._another(fact, owner)
+        elif owner is not None and owner not in self.blamed:
+            return  # ours, but only a follower
+        elif owner is None and self.others and not self.ours and fact.kind != CLASS:
+            return
+        else:
+            self._ours(fact, owner)
+
+    def _ours(self, fact: Fact, owner: Evidence | None) -> None:
+        """A fact of dispatch or combine, or of nobody that the log names."""
+        said = OURS if owner is not None or self.ours else UNKNOWN
+        name = owner.operator.name if owner is not None else ""
+        if fact.kind == REFUSAL:
+            self._refusal(fact, said, name)
+        elif fact.kind == BUFFER_LINE:
+            finding = self._finding(
+                (BUFFER_LINE,), fact.name, _meaning(fact.entry), said, name, fact.entry
+            )
+            finding.see(fact.line)
+            finding.tell(window_details(fact.line.text, fact.operator))
+        elif fact.kind in (CODE, SYMPTOM) and fact.entry is not None:
+            entry = HCCL_RESULTS[fact.result] if fact.result is not None else fact.entry
+            key = (fact.kind, fact.name, fact.result)
+            finding = self._finding(key, fact.name, _meaning(fact.entry), said, name, entry)
+            finding.see(fact.line)
+            if fact.result is not None:
+                finding.tell([f"HCCL returned {fact.result}: {entry.symbol}. {entry.meaning}"])
+            finding.tell(_memory(fact) if entry.kind == MEMORY else ())
+        elif fact.kind == CLASS and fact.entry is not None and fact.name.startswith("EI"):
+            self._class(fact)
+        elif (
+            fact.kind == CLASS
+            and fact.entry is not None
+            and fact.entry.kind in (HANG, LINK, MEMORY)
+        ):
+            finding = self._finding(
+                (CLASS, fact.name), fact.name, _meaning(fact.entry), said, name, fact.entry
+            )
+            finding.see(fact.line)
+
+    def _class(self, fact: Fact) -> None:
+        """HCCL's own error: about the group, whichever operator runs in it."""
+        entry = fact.entry
+        assert entry is not None
+        owner = UNKNOWN if self.others and not self.ours else (OURS if self.ours else UNKNOWN)
+        finding = self._finding((CLASS, fact.name), fact.name, entry.meaning, owner, "", entry)
+        if self.others and not self.ours:
+            finding.causes, finding.rules = [], ()
+        finding.see(fact.line)
+
+    def _variable(self, fact: Fact) -> None:
+        finding = self._finding(
+            ("variable",), VARIABLE.name, VARIABLE.meaning, UNKNOWN, "", VARIABLE
+        )
+        finding.see(fact.line)
+        value = re.search(
+            r"Value (\S{1,60}) for environment|HCCL_BUFFSIZE\W{1,4}([\w.+-]{1,40})", fact.line.text
+        )
+        text = next((group for group in value.groups() if group), "") if value else ""
+        digits = re.match(r"\d{1,9}(?=\s?(?:[mM][bB]?|MiB)?$)", text)
+        if text:
+            finding.tell([f"the variable is {text!a}."])
+        if digits and int(digits[0]):
+            finding.tell([f"export HCCL_BUFFSIZE={int(digits[0])}"])
+
+    def _refusal(self, fact: Fact, owner: str, name: str) -> None:
+        refused = fact.refusal
+        if refused is None:
+            title = fact.name or "a check"
+            key: tuple[object, ...] = (REFUSAL, fact.line.text)
+            finding = self._finding(
+                key,
+                title,
+                "A check of the operator refused the call, for the reason quoted.",
+                owner,
+                name,
+            )
+            finding.see(fact.line)
+            return
+        main = refused.rules[0]
+        shape = re.sub(r"\d+", "0", fact.line.text)
+        finding = self._finding(
+            (REFUSAL, main, shape),
+            NAMES_OF_REFUSALS.get(main, f"{main} {RULES_BY_ID[main].param}")
+            if _named_in_words(fact.line.text)
+            else f"{main} {RULES_BY_ID[main].param}",
+            RULES_BY_ID[main].statement,
+            owner,
+            name,
+            rules=refused.rules,
+        )
+        finding.advice = REMEDIES.get(
+            main, f"Change {RULES_BY_ID[main].param}: the rule says what it may be."
+        )
+        finding.see(fact.line)
+        finding.tell(_numbers(fact))
+
+    def _another(self, fact: Fact, owner: Evidence) -> None:
+        """Another operator's failure: named, quoted, nothing computed and no rule of ours."""
+        operator = owner.operator
+        what = f" ({operator.what})" if operator.what else ""
+        key = ("another", operator.name.lower())
+        finding = self._finding(
+            key,
+            f"another operator: {operator.name}",
+            f"{operator.name}{what} failed, not dispatch or combine: outside these two operators.",
+            ANOTHER,
+            operator.name,
+        )
+        finding.see(fact.line)
+        if fact.entry is not None and fact.kind in (CODE, SYMPTOM):
+            finding.tell([f"{fact.name}: {fact.entry.meaning}"])
+        if fact.kind == REFUSAL:
+            finding.tell([f"reason, line {fact.line.number}: {quoted(fact.line.text)}"])
+        if fact.kind == BUFFER_LINE:
+            finding.tell(["its buffer has a sum of its own; the number is that of its line."])
+            finding.tell(window_details(fact.line.text, operator))
+        finding.advice = f"Look for the cause at {operator.name}."
+
+    def _take_what_says_little(self, fact: Fact) -> None:
+        """What is worth a word only when a log says nothing else."""
+        owner = self.log.verdict.owner(fact)
+        if owner is not None and not owner.operator.ours:
+            if owner in self.blamed:
+                self._another(fact, owner)
+            return
+        if fact.kind in (CLASS, CHAIN) and fact.entry is not None:
+            name = owner.operator.name if owner else ""
+            said = OURS if owner else UNKNOWN
+            finding = self._finding(
+                (CLASS, fact.name), fact.name, fact.entry.meaning, said, name, fact.entry
+            )
+            finding.see(fact.line)
+        elif fact.kind == NAMED and owner is not None:
+            finding = self._finding(
+                ("named", owner.operator.op),
+                owner.operator.name,
+                "The operator failed; the log does not say why.",
+                OURS,
+                owner.operator.name,
+            )
+            finding.advice = (
+                "Make the call through ascend_moe (ascend_moe.install()), which checks it first, and look into the "
+                "plog (~/ascend/log/debug/plog)."
+            )
+            finding.see(fact.line)
+
+    def _reasons(self) -> None:
+        """A code that only says "refused" points at the reason, where the log has it."""
+        reasons = [
+            finding
+            for key, finding in self.found.items()
+            if key[0] in (REFUSAL, BUFFER_LINE, RULE) and finding.owner != ANOTHER
+        ]
+        if not reasons:
+            return
+        lines = ", ".join(str(line) for line in sorted({finding.line for finding in reasons})[:6])
+        for key, finding in self.found.items():
+            if key[0] == CODE and CATALOGUE[finding.name].kind == REFUSED:
+                finding.advice = f"The reason is in line {lines}: see above."
+                finding.causes, finding.rules = [], ()
+
+    def _followers(self) -> None:
+        if not self.found or not self.blamed:
+            return
+        first = self.blamed[0].operator.name
+        texts = [
+            f"{each.operator.name} (line {each.line}) only follows: it waited for or reports what {first} did."
+            for each in self.followers[:4]
+        ]
+        finding = min(self.found.values(), key=rank)
+        finding.tell(texts)
+
+    def _finding(
+        self,
+        key: tuple[object, ...],
+        name: str,
+        meaning: str,
+        owner: str,
+        operator: str,
+        entry: Entry | None = None,
+        rules: tuple[str, ...] = (),
+    ) -> Finding:
+        found = self.found.get(key)
+        if found is None:
+            found = self.found[key] = Finding(name, meaning, owner, operator, rules=rules)
+            if entry is not None:
+                filled = of_entry(entry, owner, self.log.hints)
+                found.advice, found.causes = filled.advice, filled.causes
+                found.rules = rules or filled.rules
+        return found
+
+
+def _meaning(entry: Entry | None) -> str:
+    return entry.meaning if entry is not None else ""
+
+
+# Names under which some refusals were known before their lines named anything.
+NAMES_OF_REFUSALS = {
+    "X-24": "batchsize is invalid",
+    "D-10": "expertScales is required",
+    "X-32": "xActiveMask dim0 differs from x",
+}
+
+
+def _named_in_words(text: str) -> bool:
+    return bool(
+        re.search(r"batchsize is invalid|xpert_?[sS]cales.{0,80}required|xActiveMask dim0", text)
+    )
+
+
+def _numbers(fact: Fact) -> list[str]:
+    """Value and limit of a refusal, and what the line leaves out."""
+    refused = fact.refusal
+    assert refused is not None
+    sentences = []
+    if refused.value and refused.limit:
+        sentences.append(f"the line says {refused.value}, allowed: {refused.limit}.")
+    elif refused.value or refused.limit:
+        sentences.append(f"the line says {refused.value or refused.limit}.")
+    main = refused.rules[0]
+    if main == "X-12":
+        sentences.append("the number is that of one rank: moe_expert_num / ep_world_size.")
+    if main in ("X-24", "X-43") and not refused.limit:
+        limits = [
+            f"{product} {path}: {allowed.batch_max} ({contract})"
+            for contract in (CANN_8_2, CANN_9_1)
+            for product in PRODUCTS
+            for path, allowed in LIMITS[contract, product].paths.items()
+        ]
+        sentences.append(f"largest BS: {', '.join(limits)}.")
+    sizes = re.findall(r"dim\d\s*=\s*(\d{1,18})", fact.line.text)
+    if main == "X-32" and len(sizes) >= 2:
+        sentences.append(f"the mask has {sizes[0]} entries, x has {sizes[1]} rows.")
+    return sentences
+
+
+def _memory(fact: Fact) -> list[str]:
+    found = re.search(r"size:?\s*\[?(\d{1,18})", fact.line.text)
+    if found is None:
+        return []
+    size, mb = int(found[1]), 2**20
+    sentence = f"the refused allocation is {size} bytes = {size / mb:.1f} MB"
+    if size and size % (2 * mb) == 0:
+        sentence += (
+            f", twice {size // (2 * mb)} MB: HCCL allocates two buffers of HCCL_BUFFSIZE per group"
+        )
+    return [sentence + "."]
