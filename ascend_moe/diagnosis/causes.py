@@ -51,7 +51,7 @@ CAUSES: dict[str, Cause] = {
         "Keep the EP group inside the super node, use comm_alg='hierarchy' (CANN 9.1), or another path of "
         "the engine.",
         ("E-12",),
-        frozenset({"servers", "link"}),
+        frozenset({"servers"}),
     ),
     "link": Cause(
         "a link between the ranks that failed while they wrote (the vendor lists network faults as a cause "

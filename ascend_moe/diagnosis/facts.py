@@ -90,6 +90,7 @@ _HINTS: tuple[tuple[str, re.Pattern[str]], ...] = (
         re.compile(r"killed by signal|Signal 9|SIGKILL|exited with code|exitcode ?[=:] ?-?[1-9]"),
     ),
 )
+_OTHER_SYMPTOMS = tuple(each for each in SYMPTOMS if each is not BUFFER and each is not VARIABLE)
 
 
 def facts(line: Line) -> Iterator[Fact]:
@@ -111,10 +112,10 @@ def facts(line: Line) -> Iterator[Fact]:
     if VARIABLE.pattern.search(text):
         yield Fact(SYMPTOM, VARIABLE.name, line, None, "", VARIABLE)
         return
-    for symptom in SYMPTOMS:
-        if symptom not in (BUFFER, VARIABLE) and symptom.pattern.search(text):
+    for symptom in _OTHER_SYMPTOMS:
+        if symptom.pattern.search(text):
             yield from _symptom(symptom, line, operator, how)
-            said = said or symptom not in (AIV, DRIVER)
+            said = said or not (symptom is AIV or symptom is DRIVER)
     codes = set(_codes(text))
     for code in sorted(codes):
         entry = NUMBERED[code] if code in NUMBERED else CLASSES[code]

@@ -20,10 +20,10 @@ HELD_BYTES = 2**23  # a longer line is cut where a word ends
 PIECE = 8000  # bytes of a line that are read at once; of a longer one, overlapping windows
 OVERLAP = 1200
 SAME_SHAPE_MAX = 64  # lines handed out that differ in digits only
-DULL_SHAPES_MAX = 200_000
-# When so much was handed out, only lines that name a failure plainly are, and then none.
-SHAPES_MAX, PLAIN_SHAPES_MAX = 20_000, 40_000
-READ_BYTES, PLAIN_READ_BYTES = 2**24, 2**25
+DULL_SHAPES_MAX = 200_000  # kinds of lines without a trigger that are remembered as such
+# How much is handed out: lines of known kinds, then of new kinds, then only such as name a failure plainly.
+REPEATED_MAX, NEW_MAX, PLAIN_MAX = 8_000, 16_000, 24_000
+READ_BYTES, PLAIN_READ_BYTES = 2**22, 2**23
 
 # What a line must contain to be looked at.
 TRIGGERS = tuple(
@@ -97,13 +97,14 @@ class _Shape:
     """How often a kind of line was seen, and one of those that were not handed out."""
 
     times: int = 0
+    told: int = 0  # of which this many were handed out
     held: tuple[int, bytes] | None = None
 
 
 def read_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
     """The lines worth reading among the first `limit` bytes of a stream."""
     shapes: dict[int, _Shape | None] = {}  # None: a kind without a trigger
-    kinds = spent = 0
+    handed = spent = 0
     for number, raw in _pieces(stream, limit):
         key = hash(raw.translate(_DIGITS))
         shape = shapes.get(key)
@@ -114,21 +115,23 @@ def read_lines(stream: BinaryIO, limit: int) -> Iterator[Line]:
                 if len(shapes) < DULL_SHAPES_MAX:
                     shapes[key] = None
                 continue
-            if kinds >= SHAPES_MAX or spent >= READ_BYTES:
-                full = kinds >= PLAIN_SHAPES_MAX or spent >= PLAIN_READ_BYTES
+            if handed >= NEW_MAX or spent >= READ_BYTES:
+                full = handed >= PLAIN_MAX or spent >= PLAIN_READ_BYTES
                 if full or not _PLAIN.search(raw):
                     continue
             shape = shapes[key] = _Shape()
-            kinds += 1
         shape.times += 1
-        if shape.times <= SAME_SHAPE_MAX:
+        if shape.times == 1 or (shape.times <= SAME_SHAPE_MAX and handed < REPEATED_MAX):
+            handed += 1
             spent += len(raw)
+            shape.told += 1
             yield _line(number, raw)
         elif shape.held is None:
             shape.held = number, raw
-    for shape in shapes.values():
-        if shape is not None and shape.held is not None:
-            yield _line(*shape.held)._replace(times=shape.times - SAME_SHAPE_MAX)
+    held = [shape for shape in shapes.values() if shape is not None and shape.held is not None]
+    for shape in sorted(held, key=lambda shape: -shape.times)[:REPEATED_MAX]:
+        assert shape.held is not None
+        yield _line(*shape.held)._replace(times=shape.times - shape.told)
 
 
 _DIGITS = bytes(ord("0") if chr(byte).isdigit() else byte for byte in range(256))
@@ -184,7 +187,7 @@ def _line(number: int, raw: bytes) -> Line:
 
 
 _COLOUR = re.compile(
-    r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07|\x1b[()][A-Z0-9]|\[\d{1,3}(?:;\d{1,3})*m"
+    r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]{0,200}\x07|\x1b[()][A-Z0-9]|\[\d{1,3}(?:;\d{1,3})*m"
 )
 _STAMP = r"\[?\d{4}-\d\d-\d\d[T\- ]\d\d:\d\d:\d\d[\d.,:+Z]*\]?"
 # What stands before the words of the program itself; the group is what names the process.

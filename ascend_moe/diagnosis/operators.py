@@ -31,7 +31,7 @@ class Operator(NamedTuple):
 SIBLINGS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), what)
     for pattern, what in (
-        (r"^aiv_?[a-z]", "a collective of HCCL on vector cores (HCCL_OP_EXPANSION_MODE=AIV)"),
+        (r"^aiv_?[a-z]", "a collective of HCCL on vector cores"),
         (
             r"^(cam)?moe(dispatch|combine)normal|^cammoe(dispatch|combine)normal",
             "DeepEP normal mode",
@@ -53,9 +53,8 @@ _FIRST = re.compile(r"^MoeDistribute(Dispatch|Combine)(?:V1)?$", re.IGNORECASE)
 def operator(name: str) -> Operator:
     """The operator behind a name of any shape."""
     name = name.removeprefix("aclnn").removesuffix("GetWorkspaceSize")
-    if not name.startswith("aiv_"):
-        # A kernel's name ends in a hash and a tiling key, a node's in a number.
-        name = re.sub(r"(_[0-9a-f]{6,}.*|(_\d+)+)$", "", name)
+    # A kernel's name ends in a hash and a tiling key, a node's in a number.
+    name = re.sub(r"(_(?=[a-f]{0,30}\d)[0-9a-f]{6,}(_.*)?|(_\d+)+)$", "", name)
     name = re.sub(r"^(\w+?)(?:Tiling|InferShape)?$", r"\1", name)
     ours = _OURS.match(name)
     if ours:
@@ -119,6 +118,17 @@ _WORD = re.compile(
 )
 
 
+# A name of two humps or more, before the words of a check or of a buffer line.
+_HUMPS = (
+    r"((?!Check|Get|Set|Tiling|Infer|Inner|Trace|Error|Nnopbase)"
+    r"[A-Z][a-z]{1,30}[A-Za-z0-9]{0,40}[A-Z][A-Za-z0-9]{0,40}(?:_\d+)?)"
+)
+_BEFORE = re.compile(
+    rf"(?<![\w.]){_HUMPS}(?<!Error)(?<!Exception)(?<!Warning)[\])]?:? (?:TP )?HC?CL[_ ]BUFFSIZE\w{{0,3}} is too"
+    rf"|\bE[EIZ]\d{{4}}\)?:?\s+{_HUMPS}:? [a-z]"
+)
+
+
 def names(text: str) -> Iterator[tuple[str, Operator]]:
     """(how it is named, operator) of all failures that a line names, the strongest first."""
     for how, pattern in NAMED:
@@ -130,6 +140,6 @@ def names(text: str) -> Iterator[tuple[str, Operator]]:
     source = of_source(text)
     if source is not None:
         yield "source", source
-    word = _WORD.search(text)
+    word = _BEFORE.search(text) or _WORD.search(text)
     if word is not None:
-        yield "word", operator(word[1])
+        yield "word", operator(next(group for group in word.groups() if group))

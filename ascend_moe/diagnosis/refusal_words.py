@@ -118,7 +118,7 @@ PHRASES: tuple[Row, ...] = (
     _row(r"moeexpertnum.{0,120}(?:divisible by|%) ?\(?epworldsize -", "X-10"),
     _row(r"moeranknum|worldsize and sharedexpertranknum", "X-18"),
     _row(r"multiple moe ?experts|multi-moeexpert|moeexpert .{0,60}when tpworldsize", "X-15"),
-    _row(r"alldims must|all dims must|each dim of x|input shape of xshape", "X-24 X-25 X-26"),
+    _row(r"all dims must|each dim\b|input shape of xshape", "X-24 X-25 X-26"),
 )
 
 _SHAPE_OF_X = (

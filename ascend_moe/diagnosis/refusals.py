@@ -75,8 +75,8 @@ def refusal(text: str, op: str = "") -> Refusal | None:
 
 
 _LINK_OF_A_CHAIN = re.compile(
-    r"(?:\w+ )?(?:check|tiling|get|getting|set|attr|fill|params?|input|output|experts?|from|sendcount|zero)\w*\b"
-    r"[\w '/().]{0,80}\b(?:fail(?:ed)?|invalid|incorrect)[\s.]*"
+    r"(?:\w+ )?(?:check\w*|tiling|get\w*|set\w*|fill|attr|params?|input|output|experts'?|from|sendcount|"
+    r"zero compute)\b[\w '/().]{0,80}\b(?:fail(?:ed)?|invalid|incorrect)[\s.]*"
 )
 
 

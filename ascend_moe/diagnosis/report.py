@@ -33,7 +33,7 @@ from ascend_moe.diagnosis.lines import read_lines
 from ascend_moe.diagnosis.log import Log
 from ascend_moe.diagnosis.remedies import REMEDIES
 from ascend_moe.diagnosis.symptoms import CATALOGUE, DRIVER, VARIABLE
-from ascend_moe.diagnosis.verdict import Evidence
+from ascend_moe.diagnosis.verdict import Evidence, key_of
 from ascend_moe.diagnosis.window_log import window_details
 
 LOG_MAX_BYTES = 2**30
@@ -68,6 +68,7 @@ class _Report:
                 self._take_what_says_little(fact)
         self._reasons()
         self._followers()
+        self._hints()
         found = list(self.found.values())
         hint = self.log.hints.get("driver")
         if hint is not None and (not self.others or self.ours):
@@ -189,7 +190,7 @@ class _Report:
         """Another operator's failure: named, quoted, nothing computed and no rule of ours."""
         operator = owner.operator
         what = f" ({operator.what})" if operator.what else ""
-        key = ("another", operator.name.lower())
+        key = ("another", key_of(operator))
         finding = self._finding(
             key,
             f"another operator: {operator.name}",
@@ -260,6 +261,15 @@ class _Report:
         ]
         finding = min(self.found.values(), key=rank)
         finding.tell(texts)
+
+    def _hints(self) -> None:
+        """The lines that moved suspects to the front are evidence too."""
+        for finding in self.found.values():
+            for hint in sorted({hint for cause in finding.causes for hint in cause.hints}):
+                fact = self.log.hints.get(hint)
+                quote = None if fact is None else (fact.line.number, quoted(fact.line.text))
+                if quote is not None and quote not in finding.evidence:
+                    finding.evidence.append(quote)
 
     def _finding(
         self,

@@ -13,6 +13,7 @@ fact that names no operator belongs to the nearest evidence of its kind.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -128,8 +129,10 @@ class Verdict:
 
 
 def key_of(operator: Operator) -> str:
-    """Dispatch and combine have many names, others one."""
-    return f"ours {operator.op}" if operator.ours else operator.name.lower()
+    """One key for all generations of an operator."""
+    if operator.ours:
+        return f"ours {operator.op}"
+    return re.sub(r"V\d{1,2}$", "", operator.name).lower()
 
 
 def _nearest(candidates: Iterable[Evidence], line: int, host: bool) -> Evidence | None:

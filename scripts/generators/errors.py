@@ -15,7 +15,7 @@ HEAD = """# Errors, and what they mean
 
 What a failed run prints, what it means and what to do. `ascend-moe explain LOG` finds these in a log, says which operator
 failed, reads the rule out of a refusal of dispatch or combine and recomputes the numbers of its buffer line; `ascend-moe explain 561002`
-prints one entry. Rules are in [constraints.md](constraints.md), defects of CANN's kernels in [stock-defects.md](stock-defects.md).
+prints one entry. Rules are in [constraints.md](constraints.md).
 
 A meaning holds for whoever met the error. The suspects are those of dispatch and combine: they count where one of the two
 failed, which `fault kernel_name=`, `call aclnn... failed` or `OpName:[...]` in the log says. What another operator printed is its own.
@@ -51,7 +51,9 @@ def files(root: Path) -> dict[str, str]:
 def _row(entry: Entry) -> str:
     symbol = f" ({entry.symbol})" if entry.symbol else ""
     suspects = ", ".join(entry.causes)
-    said = [rule for rule in entry.rules if not any(rule in CAUSES[key].rules for key in entry.causes)]
+    said = [
+        rule for rule in entry.rules if not any(rule in CAUSES[key].rules for key in entry.causes)
+    ]
     suspects = "; ".join(part for part in (", ".join(map(link, said)), suspects) if part)
     cells = [
         f"**{escape(entry.name)}**{symbol}",

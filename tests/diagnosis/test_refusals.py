@@ -66,7 +66,12 @@ def test_the_whole_reading_of_a_line_agrees():
         if "is too SMALL" in text:
             continue
         said = found is not None and found.kind == REFUSAL and found.operator is not None
-        if not said or found.operator.op != op or found.refusal is None or found.refusal.rules[0] != rule:
+        if (
+            not said
+            or found.operator.op != op
+            or found.refusal is None
+            or found.refusal.rules[0] != rule
+        ):
             wrong.append((op, text, rule, found))
     assert len(wrong) <= 0.05 * len(ROWS), wrong
 
@@ -102,4 +107,9 @@ def test_links_of_a_chain_are_no_reasons(text):
 
 def test_a_line_without_parameters_has_no_rule():
     assert refusal("EZ9999: Inner Error!") is None
-    assert refusal("EZ0004: Parameter tilingData of MoeDistributeDispatchV2 is required, but it is empty.") is None
+    assert (
+        refusal(
+            "EZ0004: Parameter tilingData of MoeDistributeDispatchV2 is required, but it is empty."
+        )
+        is None
+    )
