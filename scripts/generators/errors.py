@@ -13,13 +13,14 @@ HEAD = """# Errors, and what they mean
 
 <!-- Made by scripts/generate from the tables in ascend_moe/diagnosis/; change the records there. -->
 
-What a failed run prints, what it means and what to do. `ascend-moe explain LOG` finds these in a log, says which operator
-failed, reads the rule out of a refusal of dispatch or combine and recomputes the numbers of its buffer line; `ascend-moe explain 561002`
-prints one entry. Rules are in [constraints.md](constraints.md).
+What a failed run prints, what it means and what to do. `ascend-moe explain LOG` finds these in a log, says which
+operator failed, reads the rule out of a refusal of dispatch or combine and recomputes the numbers of its buffer line;
+`ascend-moe explain 561002` prints one entry. Rules are in [constraints.md](constraints.md).
 
-A meaning holds for whoever met the error. The suspects are those of dispatch and combine: they count where one of the two
-failed, which `fault kernel_name=`, `call aclnn... failed` or `OpName:[...]` in the log says. What another operator printed is its own.
-A line of tiling (EZ9999, EZ0004, EZ0024 ..) that names a parameter is not listed: `explain` maps it to its rule.
+A meaning holds for whoever met the error. The suspects are those of dispatch and combine: they count where one of the
+two failed, which `fault kernel_name=`, `call aclnn... failed` or `OpName:[...]` in the log says. What another operator
+printed is its own. A line of tiling (EZ9999, EZ0004, EZ0024 ..) that names a parameter is not listed: `explain` maps it
+to its rule.
 """
 TABLE = """
 ## {title}
