@@ -52,6 +52,7 @@ _FIRST = re.compile(r"^MoeDistribute(Dispatch|Combine)(?:V1)?$", re.IGNORECASE)
 @lru_cache(maxsize=4096)
 def operator(name: str) -> Operator:
     """The operator behind a name of any shape."""
+    name = re.sub(r"[^\x21-\x7e]", "?", name)
     name = name.removeprefix("aclnn").removesuffix("GetWorkspaceSize")
     # A kernel's name ends in a hash and a tiling key, a node's in a number.
     name = re.sub(r"(_(?=[a-f]{0,30}\d)[0-9a-f]{6,}(_.*)?|(_\d+)+)$", "", name)

@@ -314,10 +314,11 @@ def _numbers(fact: Fact) -> list[str]:
     refused = fact.refusal
     assert refused is not None
     sentences = []
-    if refused.value and refused.limit:
-        sentences.append(f"the line says {refused.value}, allowed: {refused.limit}.")
-    elif refused.value or refused.limit:
-        sentences.append(f"the line says {refused.value or refused.limit}.")
+    value, limit = quoted(refused.value), quoted(refused.limit)
+    if value and limit:
+        sentences.append(f"the line says {value}, allowed: {limit}.")
+    elif value or limit:
+        sentences.append(f"the line says {value or limit}.")
     main = refused.rules[0]
     if main == "X-12":
         sentences.append("the number is that of one rank: moe_expert_num / ep_world_size.")
