@@ -207,5 +207,5 @@ def _print(
     for remark in answer.remarks:
         print(paragraph(remark))
     for violation in verdict.violations:
-        about = "" if violation.rule == "E-01" else "a call of these sizes breaks "
+        about = "" if violation.rule[0] in "SE" else "a call of these sizes breaks "
         print(paragraph(f"{violation.level}: {about}{violation}"))

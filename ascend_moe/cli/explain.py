@@ -34,6 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     what = arguments.what
+    if RULE_ID.fullmatch(what) and what.upper().startswith("S"):
+        return _defect(what.upper(), arguments.json)
     if RULE_ID.fullmatch(what):
         rule = RULES_BY_ID.get(what.upper())
         if rule is None:
@@ -58,6 +60,27 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps({"findings": [_finding_json(finding) for finding in findings]}))
     else:
         print("\n\n".join(_finding_text(finding) for finding in findings))
+    return 0
+
+
+def _defect(name: str, as_json: bool) -> int:
+    from ascend_moe.contract.defects import DEFECTS_BY_ID, EVIDENCE
+
+    defect = DEFECTS_BY_ID.get(name)
+    if defect is None:
+        return _fail(f"no defect {name}; docs/stock-defects.md lists all")
+    rows: list[tuple[str, object]] = [
+        ("defect", f"{defect.id}, of CANN's own kernels"),
+        ("where", defect.title),
+        ("happens", defect.happens),
+        ("do", defect.remedy),
+        ("seen in", defect.versions),
+        ("evidence", f"found {EVIDENCE}"),
+    ]
+    if as_json:
+        print(json.dumps({"defect": {label: str(text) for label, text in rows} | {"id": name}}))
+    else:
+        print(pairs(rows))
     return 0
 
 
@@ -146,9 +169,17 @@ def _finding_text(finding: Finding) -> str:
     rows += _labelled("suspects", causes)
     text = pairs(rows)
     if finding.rules:
-        rules = [f"{name} {RULES_BY_ID[name].statement}" for name in finding.rules]
+        rules = [f"{name} {_statement(name)}" for name in finding.rules]
         text += "\nrules\n" + "\n".join(paragraph(rule, "  ") for rule in rules)
     return text
+
+
+def _statement(name: str) -> str:
+    if name in RULES_BY_ID:
+        return RULES_BY_ID[name].statement
+    from ascend_moe.contract.defects import DEFECTS_BY_ID
+
+    return DEFECTS_BY_ID[name].title
 
 
 def _labelled(label: str, texts: list[str]) -> list[tuple[str, object]]:

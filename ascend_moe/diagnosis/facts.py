@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ascend_moe.contract.defects import DEFECTS_BY_ID
 from ascend_moe.contract.rules import RULES_BY_ID
 from ascend_moe.diagnosis.entry import LINK, MEMORY, REFUSED, Entry
 from ascend_moe.diagnosis.hccl import HCCL_RESULTS
@@ -100,7 +101,7 @@ def facts(line: Line) -> Iterator[Fact]:
     how, operator = named[0] if named else ("", None)
     said = False
     for found in _RULE.finditer(text):
-        if found[1] in RULES_BY_ID:
+        if found[1] in RULES_BY_ID or found[1] in DEFECTS_BY_ID:
             yield Fact(RULE, found[1], line)
             said = True
     for name, pattern in _HINTS:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import BinaryIO
 
+from ascend_moe.contract.defects import DEFECTS_BY_ID
 from ascend_moe.contract.limits import LIMITS, PRODUCTS
 from ascend_moe.contract.rules import RULES_BY_ID
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
@@ -80,9 +81,10 @@ class _Report:
     def _take(self, fact: Fact) -> None:
         owner = self.log.verdict.owner(fact)
         if fact.kind == RULE:
-            rule = RULES_BY_ID[fact.name]
+            rule = RULES_BY_ID.get(fact.name)
+            says = DEFECTS_BY_ID[fact.name].happens if rule is None else rule.statement
             finding = self._finding(
-                (RULE, fact.name), rule.id, rule.statement, OURS, "", rules=(rule.id,)
+                (RULE, fact.name), fact.name, says, OURS, "", rules=(fact.name,)
             )
             finding.see(fact.line)
         elif fact.entry is VARIABLE:

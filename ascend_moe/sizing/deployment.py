@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ascend_moe.contract.buffsize import IMPLEMENTATIONS, MB, OWN, STOCK, BuffSize, Traffic, Window
 from ascend_moe.contract.call import Call, DescribedTensor
 from ascend_moe.contract.check import violations
+from ascend_moe.contract.defects import stock_defects
 from ascend_moe.contract.errors import ConstraintError, Violation
 from ascend_moe.contract.limits import BETWEEN, HIERARCHY
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
@@ -100,6 +101,8 @@ class Deployment:
             if violation.rule not in ("X-39", "E-01", "E-02")
         ]
         fatal = [violation for violation in broken if violation.rule in SIZE_RULES]
+        if implementation == STOCK:
+            broken += _defects(call, resolved.name, op)
         traffic = call_traffic(call)
         if fatal or traffic is None:
             header = (
@@ -207,6 +210,26 @@ def required_hccl_buffsize(
         implementation=implementation,
         env=os.environ,
     ).required
+
+
+def _defects(call: Call, contract: str, op: str) -> list[Violation]:
+    """Known defects of the stock kernels at these sizes; those of the window need a window, and are left out."""
+    found = stock_defects(call, contract) if op != "combine" else []
+    if op != "dispatch":
+        args = {
+            name: getattr(call, name)
+            for name in ("ep_world_size", "ep_rank_id", "moe_expert_num", "comm_alg")
+        }
+        args |= {
+            "expand_x": call.tokens,
+            "expert_ids": call.expert_ids,
+            "assist_info_for_combine": call.expert_ids,
+            "ep_send_counts": call.expert_ids,
+            "expert_scales": call.expert_ids,
+        }
+        combine = Call("combine", args, product=call.product, contract=call.contract, env=call.env)
+        found += stock_defects(combine, contract)
+    return [defect for defect in found if defect.param != "HCCL_BUFFSIZE"]
 
 
 def judged_by(contract: str) -> str:

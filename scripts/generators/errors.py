@@ -15,7 +15,8 @@ HEAD = """# Errors, and what they mean
 
 What a failed run prints, what it means and what to do. `ascend-moe explain LOG` finds these in a log, says which
 operator failed, reads the rule out of a refusal of dispatch or combine and recomputes the numbers of its buffer line;
-`ascend-moe explain 561002` prints one entry. Rules are in [constraints.md](constraints.md).
+`ascend-moe explain 561002` prints one entry. Rules are in [constraints.md](constraints.md), defects of CANN's own
+kernels in [stock-defects.md](stock-defects.md).
 
 A meaning holds for whoever met the error. The suspects are those of dispatch and combine: they count where one of the
 two failed, which `fault kernel_name=`, `call aclnn... failed` or `OpName:[...]` in the log says. What another operator

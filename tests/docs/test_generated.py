@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GENERATED = (
     "docs/constraints.md",
     "docs/errors.md",
+    "docs/stock-defects.md",
     "docs/buffer-size.md",
     "docs/buffer-size.svg",
     "kernels/device/limits.h",
