@@ -23,6 +23,7 @@ from ascend_moe.diagnosis.symptoms import (
     BUFFER,
     CLASSES,
     DRIVER,
+    FUNCTION,
     IN_WORDS,
     NUMBERED,
     SYMPTOMS,
@@ -74,7 +75,7 @@ _NUMBER = re.compile(
 )
 _FAILURE = re.compile(r"(?i)err|code|\bret|result|fail|exception|status|timeout|\bNPU\b")
 _CLASS = re.compile(r"\b(E[EIJLZ]\d{4})\b")
-_RESULT = re.compile(r"\bret(?:urn code)?\s?[=:]?\s?\[?(-?\d{1,5})\b")
+_RESULT = re.compile(r"\b(?:ret(?:urn code)?|error code is)\s?[=:]?\s?\[?(-?\d{1,5})\b")
 _CHECK = re.compile(
     r"\[F(?:UNC|ILE):\w*(?i:tiling|infershape|check)|\bOP\(\d+,|"
     r"\bMoeDistribute(?:Dispatch|Combine)(?:V\d)?: "
@@ -142,7 +143,9 @@ def _symptom(symptom: Symptom, line: Line, operator: Operator | None, how: str) 
         yield Fact(HINT, "aiv" if symptom is AIV else "driver", line, None, "", symptom)
         return
     result = None
-    if symptom is ALLOCATION:
+    if symptom is FUNCTION and ALLOCATION.pattern.search(line.text):
+        return
+    if symptom in (ALLOCATION, FUNCTION):
         found = _RESULT.search(line.text)
         result = int(found[1]) if found and int(found[1]) in HCCL_RESULTS else None
     yield Fact(SYMPTOM, symptom.name, line, operator, how, symptom, None, result)

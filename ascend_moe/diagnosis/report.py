@@ -12,9 +12,8 @@ import re
 from typing import BinaryIO
 
 from ascend_moe.contract.defects import DEFECTS_BY_ID
-from ascend_moe.contract.limits import LIMITS, PRODUCTS
 from ascend_moe.contract.rules import RULES_BY_ID
-from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
+from ascend_moe.diagnosis.details import name_of_refusal, of_allocation, of_refusal
 from ascend_moe.diagnosis.entry import HANG, LINK, MEMORY, REFUSED, Entry
 from ascend_moe.diagnosis.facts import (
     BUFFER_LINE,
@@ -118,7 +117,7 @@ class _Report:
             finding.see(fact.line)
             if fact.result is not None:
                 finding.tell([f"HCCL returned {fact.result}: {entry.symbol}. {entry.meaning}"])
-            finding.tell(_memory(fact) if entry.kind == MEMORY else ())
+            finding.tell(of_allocation(fact) if entry.kind == MEMORY else ())
         elif fact.kind == CLASS and fact.entry is not None and fact.name.startswith("EI"):
             self._class(fact)
         elif (
@@ -174,9 +173,7 @@ class _Report:
         shape = re.sub(r"\d+", "0", fact.line.text)
         finding = self._finding(
             (REFUSAL, main, shape),
-            NAMES_OF_REFUSALS.get(main, f"{main} {RULES_BY_ID[main].param}")
-            if _named_in_words(fact.line.text)
-            else f"{main} {RULES_BY_ID[main].param}",
+            name_of_refusal(main, fact.line.text),
             RULES_BY_ID[main].statement,
             owner,
             name,
@@ -186,7 +183,7 @@ class _Report:
             main, f"Change {RULES_BY_ID[main].param}: the rule says what it may be."
         )
         finding.see(fact.line)
-        finding.tell(_numbers(fact))
+        finding.tell(of_refusal(fact))
 
     def _another(self, fact: Fact, owner: Evidence) -> None:
         """Another operator's failure: named, quoted, nothing computed and no rule of ours."""
@@ -295,57 +292,3 @@ class _Report:
 
 def _meaning(entry: Entry | None) -> str:
     return entry.meaning if entry is not None else ""
-
-
-# Names under which some refusals were known before their lines named anything.
-NAMES_OF_REFUSALS = {
-    "X-24": "batchsize is invalid",
-    "D-10": "expertScales is required",
-    "X-32": "xActiveMask dim0 differs from x",
-}
-
-
-def _named_in_words(text: str) -> bool:
-    return bool(
-        re.search(r"batchsize is invalid|xpert_?[sS]cales.{0,80}required|xActiveMask dim0", text)
-    )
-
-
-def _numbers(fact: Fact) -> list[str]:
-    """Value and limit of a refusal, and what the line leaves out."""
-    refused = fact.refusal
-    assert refused is not None
-    sentences = []
-    value, limit = quoted(refused.value), quoted(refused.limit)
-    if value and limit:
-        sentences.append(f"the line says {value}, allowed: {limit}.")
-    elif value or limit:
-        sentences.append(f"the line says {value or limit}.")
-    main = refused.rules[0]
-    if main == "X-12":
-        sentences.append("the number is that of one rank: moe_expert_num / ep_world_size.")
-    if main in ("X-24", "X-43") and not refused.limit:
-        limits = [
-            f"{product} {path}: {allowed.batch_max} ({contract})"
-            for contract in (CANN_8_2, CANN_9_1)
-            for product in PRODUCTS
-            for path, allowed in LIMITS[contract, product].paths.items()
-        ]
-        sentences.append(f"largest BS: {', '.join(limits)}.")
-    sizes = re.findall(r"dim\d\s*=\s*(\d{1,18})", fact.line.text)
-    if main == "X-32" and len(sizes) >= 2:
-        sentences.append(f"the mask has {sizes[0]} entries, x has {sizes[1]} rows.")
-    return sentences
-
-
-def _memory(fact: Fact) -> list[str]:
-    found = re.search(r"size:?\s*\[?(\d{1,18})", fact.line.text)
-    if found is None:
-        return []
-    size, mb = int(found[1]), 2**20
-    sentence = f"the refused allocation is {size} bytes = {size / mb:.1f} MB"
-    if size and size % (2 * mb) == 0:
-        sentence += (
-            f", twice {size // (2 * mb)} MB: HCCL allocates two buffers of HCCL_BUFFSIZE per group"
-        )
-    return [sentence + "."]

@@ -75,6 +75,14 @@ ALLOCATION = Symptom(
         r"HcclAllocComResourceByTiling.{0,160}ret\s*=|fails to invoke the HcclAllocCom"
     ),
 )
+FUNCTION = Symptom(
+    name="HCCL function error",
+    meaning="A function of HCCL failed.",
+    kind=SET_UP,
+    advice="Look for an EI class near it.",
+    source="hcomm 8958adbf03, include/hccl/hccl_types.h",
+    pattern=re.compile(r"HCCL function error|\b[hH]ccl[A-Z]\w{2,60}\b.{0,120}\bret\s?[=:]\s?\[?\d"),
+)
 VARIABLE = Symptom(
     name="HCCL_BUFFSIZE is invalid",
     meaning=(
@@ -120,6 +128,7 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ),
     MTE,
     ALLOCATION,
+    FUNCTION,
     Symptom(
         name="a rank did not come",
         meaning="Our kernels gave up: a rank of the group did not take part in time.",

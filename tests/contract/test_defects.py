@@ -71,8 +71,8 @@ def test_s02_and_s03_two_servers(product, contract, sizes, least, name):
 
 
 def test_s04_a_window_without_room():
-    # 48 experts, BS 2, H 5376, K 1: tiling wants 48 * 2 * (2 * 5376 + 24 * 4 + 64) + 404 MB = 424 671 232, 405 MB. A slice
-    # of (405 - 404) MB / 48 is 21 504 bytes, two records of 2 * 5376 + 2 * 4 * 8 + 64 are 21 760.
+    # 48 experts, BS 2, H 5376, K 1: tiling wants 48 * 2 * (2 * 5376 + 24 * 4 + 64) + 404 MB = 424 671 232, so 405 MB.
+    # A slice of (405 - 404) MB / 48 is 21 504 bytes, two records of 2 * 5376 + 2 * 4 * 8 + 64 are 21 760.
     sizes = {"BS": 2, "H": 5376, "K": 1, "moe_expert_num": 48}
     assert found("dispatch", "A3", "cann-9.1", sizes, window_mb=405) == ["S-04"]
     assert found("dispatch", "A3", "cann-9.1", sizes, window_mb=406) == []

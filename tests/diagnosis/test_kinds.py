@@ -330,3 +330,17 @@ def test_another_variable_is_the_class():
     found = explained("EI0001: Value x for environment variable HCCL_CONNECT_TIMEOUT is invalid.")
     assert [finding.name for finding in found] == ["EI0001"]
     assert "HCCL_BUFFSIZE" not in words(found)
+
+
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        ("HCCL function error: HcclAllGather(a, b, c), error code is 9 [something of 2026]", 9),
+        ("[hcclCommInitRootInfoConfig] errNo[0x0000000005000006] HcclCommInit failed, ret=11", 11),
+    ],
+    ids=["torch_npu", "HCCL"],
+)
+def test_other_functions_of_hccl(line, number):
+    (finding,) = explained(line)
+    assert finding.name == "HCCL function error"
+    assert HCCL_RESULTS[number].symbol in finding.details[0]
