@@ -168,7 +168,7 @@ def _check(line: Line, classes: set[str], named: list[tuple[str, Operator]]) -> 
     marked = bool(_CHECK.search(text)) or any(CLASSES[name].kind == REFUSED for name in classes)
     if not marked and not _REFUSES.search(text):
         return None
-    if how in ("kernel", "call", "tiling", "binary"):
+    if how in ("kernel", "tiling", "binary") or (how == "call" and not classes):
         return None
     name = min((name for name in classes if name.startswith("EZ")), default="")
     entry = CLASSES.get(name)

@@ -66,6 +66,7 @@ TRIGGERS = tuple(
         "did not come",
         "made another call",
         "somebody else has written",
+        "negative or zero",
         "ranks of ",
         "RoCE",
         "ROCE",

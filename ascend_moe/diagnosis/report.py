@@ -85,9 +85,12 @@ class _Report:
             finding = self._finding(
                 (RULE, fact.name), fact.name, says, OURS, "", rules=(fact.name,)
             )
+            finding.advice = REMEDIES.get(fact.name, "")
             finding.see(fact.line)
         elif fact.entry is VARIABLE:
             self._variable(fact)
+        elif fact.kind == CLASS and fact.name.startswith("EI"):
+            self._class(fact)
         elif owner is not None and not owner.operator.ours:
             if owner in self.blamed:
                 self._another(fact, owner)
@@ -118,8 +121,6 @@ class _Report:
             if fact.result is not None:
                 finding.tell([f"HCCL returned {fact.result}: {entry.symbol}. {entry.meaning}"])
             finding.tell(of_allocation(fact) if entry.kind == MEMORY else ())
-        elif fact.kind == CLASS and fact.entry is not None and fact.name.startswith("EI"):
-            self._class(fact)
         elif (
             fact.kind == CLASS
             and fact.entry is not None
@@ -134,8 +135,8 @@ class _Report:
         """HCCL's own error: about the group, whichever operator runs in it."""
         entry = fact.entry
         assert entry is not None
-        owner = UNKNOWN if self.others and not self.ours else (OURS if self.ours else UNKNOWN)
-        finding = self._finding((CLASS, fact.name), fact.name, entry.meaning, owner, "", entry)
+        owner = OURS if self.ours else UNKNOWN
+        finding = self._finding((CLASS, fact.name), fact.name, entry.meaning, owner, "HCCL", entry)
         if self.others and not self.ours:
             finding.causes, finding.rules = [], ()
         finding.see(fact.line)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ascend_moe.diagnosis.aclnn import ACLNN_CODES, OPERATOR_CLASSES
 from ascend_moe.diagnosis.causes import SAME_EVERYWHERE, WRITES_BEYOND
-from ascend_moe.diagnosis.entry import CRASH, HANG, SET_UP, Entry
+from ascend_moe.diagnosis.entry import CRASH, HANG, REFUSED, SET_UP, Entry
 from ascend_moe.diagnosis.hccl import HCCL_CLASSES, HCCL_RESULTS
 from ascend_moe.diagnosis.runtime import RUNTIME_CLASSES, RUNTIME_CODES
 
@@ -125,6 +125,17 @@ SYMPTOMS: tuple[Symptom, ...] = (
         advice="Install the CANN kernels of this chip; A2 is Ascend910B, A3 is Ascend910_93.",
         source="sglang#17222",
         pattern=re.compile(r"(?i)not support(?:ed)? soc version|soc version .{0,40}not support"),
+    ),
+    Symptom(
+        name="contains negative or zero dimension",
+        meaning="Shape inference of a graph met a size of zero: a rank without tokens or rows.",
+        kind=REFUSED,
+        advice="Give every rank at least one token, padded and masked where the path takes a mask.",
+        source="vllm-ascend#4213",
+        pattern=re.compile(
+            r"MoeDistribute(?:Dispatch|Combine)\w{0,4}\b.{0,80}negative or zero dimension"
+        ),
+        said=("X-24",),
     ),
     MTE,
     ALLOCATION,

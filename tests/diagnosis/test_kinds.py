@@ -344,3 +344,30 @@ def test_other_functions_of_hccl(line, number):
     (finding,) = explained(line)
     assert finding.name == "HCCL function error"
     assert HCCL_RESULTS[number].symbol in finding.details[0]
+
+
+def test_a_reason_in_the_line_of_the_call():
+    (finding,) = [
+        each
+        for each in explained(
+            "RuntimeError: aclnnMoeDistributeCombineV3 failed, detail:EZ9999: Inner Error! "
+            "expandX's dim0 not greater than or equal to A * tpWorldSize, expandX's dim0 = 100, A = 128"
+        )
+        if each.rules
+    ]
+    assert finding.rules == ("C-02",)
+
+
+def test_a_graph_without_rows():
+    (finding,) = explained(
+        "E89999: [MoeDistributeCombineV2] expand_x contains negative or zero dimension"
+    )
+    assert finding.rules == ("X-24",)
+
+
+def test_an_error_of_hccl_beside_another_operator_is_told_without_rules():
+    found = explained(f"EI0006: Getting socket times out.\n{CALL.format('Matmul', 507014)}")
+    assert {finding.name for finding in found} == {"EI0006", "another operator: Matmul"}
+    assert not rules(found)
+    memory = explained(f"EI0007: Failed to allocate resource[qp]\n{CALL.format('Matmul', 507014)}")
+    assert not rules(memory)
