@@ -18,11 +18,12 @@ if TYPE_CHECKING:
         register,
         uninstall,
     )
-    from ascend_moe.contract.buffsize import BuffSize, required_hccl_buffsize
+    from ascend_moe.contract.buffsize import BuffSize
     from ascend_moe.contract.check import check_combine, check_dispatch
     from ascend_moe.contract.errors import ConstraintError, Violation
     from ascend_moe.cpu.expert_outputs import empty_expert_outputs
     from ascend_moe.cpu.group import hccl_comm_name
+    from ascend_moe.sizing.deployment import required_hccl_buffsize
 
 __version__ = "0.1.0"
 
@@ -42,7 +43,7 @@ _TORCH_FREE = {
     "check_combine": "ascend_moe.contract.check",
     "ConstraintError": "ascend_moe.contract.errors",
     "Violation": "ascend_moe.contract.errors",
-    "required_hccl_buffsize": "ascend_moe.contract.buffsize",
+    "required_hccl_buffsize": "ascend_moe.sizing.deployment",
     "BuffSize": "ascend_moe.contract.buffsize",
 }
 __all__ = [

@@ -14,8 +14,10 @@ import importlib.util
 import os
 import sys
 
+from ascend_moe.hardware.cann import ASCENDCL
+
 AUTOLOAD_VARIABLE = "TORCH_DEVICE_BACKEND_AUTOLOAD"
-_CANN_LIBRARIES = ("libascendcl.so", "libhccl.so")
+_CANN_LIBRARIES = (ASCENDCL, ("libhccl.so",))  # of each, one of the names
 
 
 def import_torch() -> None:
@@ -46,9 +48,12 @@ def _torch_npu_installed() -> bool:
 
 
 def _cann_loadable() -> bool:
+    return all(any(map(_loadable, names)) for names in _CANN_LIBRARIES)
+
+
+def _loadable(library: str) -> bool:
     try:
-        for library in _CANN_LIBRARIES:
-            ctypes.CDLL(library)
+        ctypes.CDLL(library)
     except OSError:
         return False
     return True

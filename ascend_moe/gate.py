@@ -32,6 +32,7 @@ from ascend_moe.contract.resolve import (
 )
 from ascend_moe.contract.signature import TENSOR_NAMES, attributes_of
 from ascend_moe.contract.window import VARIABLE as WINDOW_VARIABLE
+from ascend_moe.hardware.cann import STAND_IN
 from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE
 from ascend_moe.hardware.lookup import takes_ours
 
@@ -152,6 +153,8 @@ class _Judgement(NamedTuple):
             window_mb=window_mb,
             env=self.env,
             implementation=self.implementation(args),
+            # Neither CPU tensors nor the virtual NPU run CANN's own kernels.
+            defects=not on_cpu(args) and STAND_IN not in os.environ,
         )
         if found:
             self._report(op, args, found, window_mb)

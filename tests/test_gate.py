@@ -114,11 +114,17 @@ def test_off_is_off_and_other_words_are_refused(monkeypatch):
 
 
 def test_warnings_are_warned_once(monkeypatch, recwarn):
-    monkeypatch.setenv("HCCL_BUFFSIZE", "512MB")
+    monkeypatch.setenv("HCCL_BUFFSIZE", "1048576")
     gate.require_legal("dispatch", dispatch())
     gate.require_legal("dispatch", dispatch())
     assert [warning.category for warning in recwarn] == [ConstraintWarning]
-    assert "HCCL reads '512MB' as 512 MB" in str(recwarn[0].message)
+    assert "MB, not KB or bytes?" in str(recwarn[0].message)
+
+
+def test_a_buffer_size_that_hccl_refuses_is_an_error(monkeypatch):
+    monkeypatch.setenv("HCCL_BUFFSIZE", "512MB")
+    with pytest.raises(ConstraintError, match="E-01 error HCCL_BUFFSIZE: HCCL refuses '512MB'"):
+        gate.require_legal("dispatch", dispatch())
 
 
 def test_gradients_only_matter_while_they_are_recorded():

@@ -8,20 +8,28 @@ import os
 import sys
 from pathlib import Path
 
-from ascend_moe.cli.model import read_model
-from ascend_moe.cli.serving import derive_max_bs
 from ascend_moe.cli.table import pairs, paragraph
 from ascend_moe.contract.buffsize import IMPLEMENTATIONS, STOCK
-from ascend_moe.contract.deployment import OPS, Deployment
-from ascend_moe.contract.errors import ConstraintError
+from ascend_moe.contract.errors import ConstraintError, plain
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS, PATHS, PRODUCTS
-from ascend_moe.contract.window import Configured, read_hccl_buffsize
+from ascend_moe.contract.window import Configured, read_hccl_buffsize, read_size
+from ascend_moe.sizing.answer import Answer, Verdict, of_deployment, of_fused
+from ascend_moe.sizing.deployment import OPS, Deployment
+from ascend_moe.sizing.fused import FUSED_OPS, fused_deployment
+from ascend_moe.sizing.model import read_model
+from ascend_moe.sizing.serving import derive_max_bs
 
 SIZES = {"max_bs": "max-bs", "hidden": "hidden", "topk": "topk", "ep": "ep", "experts": "experts"}
 
+# What the sum of a fused operator needs.
+FUSED_SIZES = {
+    "dispatch_ffn_combine": ("max_bs", "hidden", "topk"),
+    "mega_moe": ("max_bs", "hidden", "topk", "ep", "experts"),
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "exit code: 0 it fits, 1 it is too small, 2 usage"
+    parser.epilog = "exit code: 0 it fits, 1 it is too small or refused, 2 usage"
     add = parser.add_argument
     add("--product", choices=PRODUCTS, help="default: ASCEND_MOE_PRODUCT, the NPU here, else A3")
     add("--max-bs", type=_count, metavar="N", help="largest number of tokens of any rank")
@@ -33,18 +41,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--shared-experts", type=_number, default=1, metavar="N", help="shared_expert_num")
     add("--shared-ranks", type=_number, default=0, metavar="N", help="shared_expert_rank_num")
     add("--algorithm", choices=PATHS, help="default: full mesh, on A2 as two variables say")
-    add("--op", choices=OPS, default="both", help="default: both")
+    add("--op", choices=(*OPS, *FUSED_OPS), default="both", help="default: both")
     add("--contract", choices=(*CONTRACTS, BETWEEN, "auto"), help="default: as for the calls")
     add("--implementation", choices=IMPLEMENTATIONS, default=STOCK, help="default: stock")
     add("--model", type=Path, metavar="PATH", help="config.json of a Hugging Face model")
-    add("--have", type=_number, metavar="MB", help="compare with this instead of HCCL_BUFFSIZE")
+    add("--have", metavar="MB", help="compare with this instead of HCCL_BUFFSIZE")
     add("--json", action="store_true", help="one JSON object")
     serving = parser.add_argument_group("max-bs from the flags of a serving engine")
     serving.add_argument("--max-num-seqs", type=_count, metavar="N")
     serving.add_argument("--spec-tokens", type=_number, default=0, metavar="N")
     serving.add_argument("--max-capture-size", type=_count, metavar="N")
+    serving.add_argument(
+        "--max-num-batched-tokens",
+        type=_count,
+        metavar="N",
+        help="where prefill takes these operators too (enable_prefill_mc2)",
+    )
     serving.add_argument("--serving-tp", type=_count, default=1, metavar="N")
-    serving.add_argument("--cap", type=_count, metavar="N", help="largest max-bs per rank")
+    serving.add_argument(
+        "--cap", type=_count, metavar="N", help="largest max-bs per rank (default 512)"
+    )
 
 
 def _number(text: str) -> int:
@@ -63,7 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     notes: list[tuple[str, str]] = []
     try:
         sizes = _sizes(arguments, notes)
-        deployment = _deployment(arguments, sizes)
+        if arguments.op in FUSED_OPS:
+            answer = of_fused(fused_deployment(arguments.op, arguments.product, sizes, os.environ))
+        else:
+            answer = of_deployment(_deployment(arguments, sizes))
     except ConstraintError as error:
         print("; ".join(str(error).splitlines()), file=sys.stderr)
         return 2
@@ -71,16 +90,15 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"ascend-moe buffsize: {error}", file=sys.stderr)
         return 2
     if arguments.have is not None:
-        configured = Configured(arguments.have, "--have")
+        configured = read_size(arguments.have, "--have")
     else:
         configured = read_hccl_buffsize(os.environ)
-    fits = deployment.fits(configured.mb)
-    report = _report(deployment, configured, fits)
+    verdict = Verdict.of(answer, configured)
     if arguments.json:
-        print(json.dumps(report))
+        print(json.dumps(_report(answer, configured, verdict)))
     else:
-        _print(deployment, configured, fits, report, notes)
-    return 0 if fits else 1
+        _print(answer, configured, verdict, notes)
+    return 0 if verdict.fits else 1
 
 
 def _sizes(arguments: argparse.Namespace, notes: list[tuple[str, str]]) -> dict[str, int]:
@@ -98,14 +116,17 @@ def _sizes(arguments: argparse.Namespace, notes: list[tuple[str, str]]) -> dict[
         max_capture_size=arguments.max_capture_size,
         serving_tp=arguments.serving_tp,
         cap=arguments.cap,
+        max_num_batched_tokens=arguments.max_num_batched_tokens,
     )
     if sizes["max_bs"] is None and derived is not None:
         sizes["max_bs"] = derived.max_bs
         notes.append(("max-bs", f"{derived.max_bs}: {derived.derivation}"))
-    missing = [f"--{flag}" for name, flag in SIZES.items() if sizes[name] is None]
+        notes.append(("covers", derived.covers))
+    asked = SIZES if arguments.op not in FUSED_OPS else FUSED_SIZES[arguments.op]
+    missing = [f"--{SIZES[name]}" for name in asked if sizes[name] is None]
     if missing:
         raise ValueError(f"missing: {', '.join(missing)}")
-    if arguments.redundant_experts:
+    if arguments.redundant_experts and sizes["experts"] is not None:
         total = sizes["experts"] + arguments.redundant_experts
         notes.append(("experts", f"{sizes['experts']} + {arguments.redundant_experts} redundant"))
         sizes["experts"] = total
@@ -136,61 +157,55 @@ def _matters(name: str, algorithm: str | None) -> bool:
     return algorithm is None or not name.startswith("HCCL_INTRA_")
 
 
-def _report(deployment: Deployment, configured: Configured, fits: bool) -> dict[str, object]:
-    required = deployment.required
+def _report(answer: Answer, configured: Configured, verdict: Verdict) -> dict[str, object]:
+    required = answer.required
     return {
-        "product": deployment.product.name,
-        "contract": deployment.contract.name,
+        "product": answer.product,
+        "contract": answer.contract,
         "algorithm": required.algorithm,
         "required_bytes": required.bytes,
         "required_mb": required.mb,
         "configured_mb": configured.mb,
         "configured_from": configured.source,
-        "fits": fits,
-        "largest_max_bs": deployment.largest_max_bs(configured.mb),
+        "fits": verdict.fits,
+        "largest_max_bs": answer.largest_max_bs(configured.mb),
         "formula": required.formula,
         "export": f"export HCCL_BUFFSIZE={required.mb}",
+        "violations": [
+            {
+                "rule": violation.rule,
+                "level": violation.level,
+                "param": violation.param,
+                "message": violation.message,
+                "value": plain(violation.value),
+                "limit": plain(violation.limit),
+            }
+            for violation in verdict.violations
+        ],
     }
 
 
 def _print(
-    deployment: Deployment,
-    configured: Configured,
-    fits: bool,
-    report: dict[str, object],
-    notes: list[tuple[str, str]],
+    answer: Answer, configured: Configured, verdict: Verdict, notes: list[tuple[str, str]]
 ) -> None:
-    required = deployment.required
+    required = answer.required
+    has = "refused by HCCL" if configured.refused else f"{configured.mb} MB"
     rows: list[tuple[str, object]] = [
-        ("product", f"{deployment.product.name} ({deployment.product.how})"),
-        ("contract", f"{deployment.contract.name} ({deployment.contract.how})"),
-        ("algorithm", f"{required.algorithm}, {deployment.implementation} kernels"),
+        ("product", f"{answer.product} ({answer.how[0]})"),
+        ("contract", f"{answer.contract} ({answer.how[1]})"),
+        ("algorithm", answer.kernels),
         *notes,
         ("required", f"{required.mb} MB ({required.bytes} bytes)"),
         ("formula", required.formula),
-        ("configured", f"{configured.mb} MB ({configured.source})"),
-        ("verdict", "fits" if fits else "HCCL_BUFFSIZE is too SMALL"),
-        ("largest max-bs", report["largest_max_bs"]),
+        ("configured", f"{has} ({configured.source})"),
+        ("verdict", verdict.words),
+        ("largest max-bs", answer.largest_max_bs(configured.mb)),
         ("device memory", f"{required.memory_mb} MB per EP group: HCCL allocates two buffers"),
-        ("set", f"{report['export']}  (the same on every rank)"),
+        ("set", f"export HCCL_BUFFSIZE={required.mb}  (the same on every rank)"),
     ]
     print(pairs(rows))
-    if required.literal_mb is not None:
-        print(
-            paragraph(
-                f"note: a literal reading of the documents counts the default shared_expert_num = 1 "
-                f"and asks for {required.literal_mb} MB; the operators count 0."
-            )
-        )
-    stock_a3 = deployment.implementation == STOCK and deployment.product.name == "A3"
-    if stock_a3 and required.stock_log_mb != required.mb:
-        print(
-            paragraph(
-                f"note: a stock error message would print {required.stock_log_mb} MB: it adds one to "
-                f"an exact size."
-            )
-        )
-    if configured.surprise:
-        print(paragraph(f"warning: {configured.surprise}."))
-    for violation in deployment.refused:
-        print(paragraph(f"{violation.level}: a call of these sizes breaks {violation}"))
+    for remark in answer.remarks:
+        print(paragraph(remark))
+    for violation in verdict.violations:
+        about = "" if violation.rule[0] in "SE" else "a call of these sizes breaks "
+        print(paragraph(f"{violation.level}: {about}{violation}"))

@@ -40,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         product = resolve_product(arguments.product or call.product, choice)
         contract = resolve_contract(call.op, call.args, arguments.contract or call.contract, choice)
         found = violations(
-            call.op, call.args, product=product.name, contract=contract.name, env=env
+            call.op, call.args, product=product.name, contract=contract.name, env=env, defects=True
         )
         report = constraint_error(call.op, call.args, found, product, contract, env=env)
     except (ValueError, TypeError) as error:

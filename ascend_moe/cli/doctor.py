@@ -9,6 +9,8 @@ import argparse
 import importlib.metadata
 import json
 import os
+import platform
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +24,14 @@ from ascend_moe.contract.resolve import contract_of_cann, resolve_contract, reso
 from ascend_moe.contract.signature import CANN_8_2
 from ascend_moe.contract.window import VARIABLE, read_hccl_buffsize
 from ascend_moe.hardware import error_record
-from ascend_moe.hardware.cann import cann_home, cann_version, cann_version_text, is_stand_in
+from ascend_moe.hardware.cann import (
+    cann_home,
+    cann_version,
+    cann_version_text,
+    is_stand_in,
+    numbers,
+    operators_version_text,
+)
 from ascend_moe.hardware.driver import driver_version
 from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE, OPP_VARIABLE
 from ascend_moe.hardware.process import look_at
@@ -67,7 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="delete what kernels left behind when a rank did not come",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object")
+    form.add_argument("--markdown", action="store_true", help="a block for an issue tracker")
     parser.add_argument(
         "--compare",
         nargs="+",
@@ -92,6 +103,8 @@ def run(arguments: argparse.Namespace) -> int:
         return 2
     if arguments.json:
         print(json.dumps({**facts, "problems": [problem._asdict() for problem in problems]}))
+    elif arguments.markdown:
+        print(markdown(_rows(facts) if facts else [], problems))
     else:
         if facts:
             print(pairs(_rows(facts)))
@@ -121,6 +134,7 @@ def gather(env: Mapping[str, str], product: str | None = None) -> dict[str, Any]
         "virtual_npu": virtual,
         "cann": None if home is None or virtual else cann_version_text(home),
         "cann_home": None if home is None or virtual else str(home),
+        "operators": None if home is None or virtual else operators_version_text(home),
         "driver": driver_version(),
         "kernels": kernels.facts(),
         "hccl_buffsize_mb": configured.mb,
@@ -157,11 +171,11 @@ def known_problems(
                 "E-13", "HCCL_OP_EXPANSION_MODE=AIV was seen to hang these operators: unset it."
             )
         )
-    driver = facts["driver"]
-    if driver is not None and driver.startswith("24.1"):
-        found.append(
-            Problem("E-04", f"driver {driver} hangs: install 25.0.RC1.1 or later on all nodes.")
-        )
+    found += _driver(facts)
+    version = facts["operators"] or facts["cann"] or ""
+    if facts["product"] == "A2" and re.match(r"9\.1\.0[-.]?beta\.?[12]", version, re.IGNORECASE):
+        text = f"CANN {version} can lose tokens in A2 hierarchy: install the release."
+        found.append(Problem("S-05", text))
     if facts["product"] == "A3" and facts["hierarchy"]:
         found.append(Problem("E-02", f"{PCIE}=1 with {ROCE}=0 has no effect on A3."))
     found += _single_server(facts, ep)
@@ -179,6 +193,34 @@ def _of_process(pid: int | None) -> list[Problem]:
     process = look_at(os.getpid() if pid is None else pid)
     texts = doctor_kernels.of_process(process, os.environ if pid is None else None)
     return [Problem("", text) for text in texts]
+
+
+def _driver(facts: Mapping[str, Any]) -> list[Problem]:
+    """E-04: a driver that hangs, or that is too old for this CANN."""
+    driver, cann = numbers(facts["driver"]), numbers(facts["cann"])
+    if driver is None:
+        return []
+    if cann is not None and cann >= (9, 1) and driver < (25, 2):
+        text = f"CANN {facts['cann']} needs driver 25.2 or later, here is {facts['driver']}."
+        return [Problem("E-04", text)]
+    if driver == (24, 1):
+        text = f"driver {facts['driver']} hangs: install 25.0.RC1.1 or later on all nodes."
+        return [Problem("E-04", text)]
+    return []
+
+
+def markdown(rows: list[tuple[str, object]], problems: list[Problem]) -> str:
+    """What doctor prints, as a block for an issue: no name of this user's home."""
+    lines = ["### ascend-moe doctor", "", "| what | value |", "|---|---|"]
+    versions = [("ascend-moe", _installed("ascend-moe")), ("Python", platform.python_version())]
+    for name, value in (*versions, *rows):
+        text = str(value).replace(str(Path.home()), "~").replace("|", "\\|")
+        lines.append(f"| {name} | {' '.join(text.split())} |")
+    lines += ["", "**Problems**", ""]
+    for problem in problems:
+        rule = f"{problem.rule}: " if problem.rule else ""
+        lines.append(f"- {rule}{problem.text.replace(str(Path.home()), '~')}")
+    return "\n".join(lines if problems else [*lines, "none known"])
 
 
 def _single_server(facts: Mapping[str, Any], ep: int | None) -> list[Problem]:
@@ -234,6 +276,7 @@ def _rows(facts: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("torch", facts["torch"] or missing),
         ("torch_npu", facts["torch_npu"] or missing),
         ("CANN", _cann(facts)),
+        *([("ops package", facts["operators"])] if facts["operators"] else []),
         ("driver", facts["driver"] or missing),
         ("kernels", doctor_kernels.row(facts["kernels"])),
         ("HCCL buffer", f"{facts['hccl_buffsize_mb']} MB ({facts['hccl_buffsize_from']})"),

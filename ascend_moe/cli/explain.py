@@ -1,33 +1,23 @@
-"""ascend-moe explain: a rule, an error number, or the log of a failed run."""
+"""ascend-moe explain: a rule, an error number, or the log of a failed run. What is said comes from diagnosis/."""
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from ascend_moe.cli.table import pairs, paragraph
-from ascend_moe.contract.check import violations
-from ascend_moe.contract.examples import example_call, example_settings
 from ascend_moe.contract.rules import RULES_BY_ID, Rule
-from ascend_moe.contract.symptoms import SYMPTOMS, Symptom, recognise
 
-LOG_MAX_BYTES = 2**26
-LINE_MAX = 4000
-RULE_ID = re.compile(r"(?i)[xdce]-\d{2}")
+if TYPE_CHECKING:
+    from ascend_moe.diagnosis.finding import Finding
 
-
-class Finding(NamedTuple):
-    """A symptom, where it first stood, how often, and what its numbers say."""
-
-    symptom: Symptom
-    line: int
-    times: int
-    details: tuple[str, ...]
+RULE_ID = re.compile(r"(?i)[xdces]-\d{2}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,27 +34,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     what = arguments.what
+    if RULE_ID.fullmatch(what) and what.upper().startswith("S"):
+        return _defect(what.upper(), arguments.json)
     if RULE_ID.fullmatch(what):
         rule = RULES_BY_ID.get(what.upper())
         if rule is None:
             return _fail(f"no rule {what.upper()}; docs/constraints.md lists all")
         print(json.dumps({"rule": _rule_json(rule)}) if arguments.json else rule_text(rule))
         return 0
-    numbered = [symptom for symptom in SYMPTOMS if symptom.name == what]
-    if numbered:
-        findings = [Finding(symptom, 0, 0, ()) for symptom in numbered]
+    from ascend_moe.diagnosis.finding import of_name  # a rule is answered without it
+
+    named = of_name(what)
+    if named is not None:
+        findings = [named]
     else:
         try:
-            data = _read(what)
+            findings = _read(what)
         except OSError as error:
             return _fail(f"{what!a}: {error.strerror or 'cannot be read'}, and it is no rule id")
         except ValueError as error:  # a null byte in the name
             return _fail(f"{what!a}: {error}")
-        findings = diagnose(data.decode("utf-8", "replace").splitlines())
-        rules = _rules_named(data)
-        if not findings and rules:
-            print("\n\n".join(rule_text(rule) for rule in rules))
-            return 0
     if not findings:
         return _fail("nothing recognised: no line is a known symptom of these operators")
     if arguments.json:
@@ -74,47 +63,43 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _defect(name: str, as_json: bool) -> int:
+    from ascend_moe.contract.defects import DEFECTS_BY_ID, EVIDENCE
+
+    defect = DEFECTS_BY_ID.get(name)
+    if defect is None:
+        return _fail(f"no defect {name}; docs/stock-defects.md lists all")
+    rows: list[tuple[str, object]] = [
+        ("defect", f"{defect.id}, of CANN's own kernels"),
+        ("where", defect.title),
+        ("happens", defect.happens),
+        ("do", defect.remedy),
+        ("seen in", defect.versions),
+        ("evidence", f"found {EVIDENCE}"),
+    ]
+    if as_json:
+        print(json.dumps({"defect": {label: str(text) for label, text in rows} | {"id": name}}))
+    else:
+        print(pairs(rows))
+    return 0
+
+
 def _fail(reason: str) -> int:
     print(f"ascend-moe explain: {reason}", file=sys.stderr)
     return 2
 
 
-def _read(what: str) -> bytes:
-    """The last LOG_MAX_BYTES of a file, or the first of standard input."""
+def _read(what: str) -> list[Finding]:
+    """The findings of a file, or of standard input."""
+    from ascend_moe.diagnosis.report import LOG_MAX_BYTES, diagnose
+
     if what == "-":
-        return sys.stdin.buffer.read(LOG_MAX_BYTES)
+        return diagnose(sys.stdin.buffer)
     with Path(what).open("rb") as stream:
         if stream.seekable():
-            stream.seek(0, 2)
-            stream.seek(max(0, stream.tell() - LOG_MAX_BYTES))
-        return stream.read(LOG_MAX_BYTES)
-
-
-def diagnose(lines: Iterable[str]) -> list[Finding]:
-    """The symptoms in a log, in the order of docs/errors.md: what says most comes first."""
-    found: dict[str, Finding] = {}
-    for number, line in enumerate(lines, start=1):
-        line = line[:LINE_MAX]
-        for symptom in recognise(line):
-            details = tuple(symptom.details(line)) if symptom.details else ()
-            earlier = found.get(symptom.name)
-            if earlier is None:
-                found[symptom.name] = Finding(symptom, number, 1, details)
-            else:
-                # Ranks repeat each other; what differs between their numbers is worth reading.
-                new = tuple(detail for detail in details if detail not in earlier.details)
-                found[symptom.name] = earlier._replace(
-                    times=earlier.times + 1, details=(*earlier.details, *new)[:12]
-                )
-    return [found[symptom.name] for symptom in SYMPTOMS if symptom.name in found]
-
-
-def _rules_named(data: bytes) -> list[Rule]:
-    """Rules of our own messages: lines that begin with a rule id and a level."""
-    ids = re.findall(rb"(?m)^\W{0,8}([XDCE]-\d{2}) (?:error|warning) ", data[:LOG_MAX_BYTES])
-    return [
-        RULES_BY_ID[name] for each in dict.fromkeys(ids) if (name := each.decode()) in RULES_BY_ID
-    ]
+            size = stream.seek(0, io.SEEK_END)
+            stream.seek(max(0, size - LOG_MAX_BYTES))
+        return diagnose(stream)
 
 
 def rule_text(rule: Rule) -> str:
@@ -131,6 +116,9 @@ def rule_text(rule: Rule) -> str:
     ]
     if rule.note:
         rows.append(("note", rule.note))
+    from ascend_moe.contract.check import violations
+    from ascend_moe.contract.examples import example_call, example_settings
+
     setting = next(example_settings(rule), None) if rule.breaks is not None else None
     if setting is not None and rule.breaks is not None:
         rows.append(("breaks it", changes_text(rule.breaks)))
@@ -164,30 +152,60 @@ def changes_text(changes: Mapping[str, Any]) -> str:
 
 
 def _finding_text(finding: Finding) -> str:
-    symptom = finding.symptom
     where = f"line {finding.line}" + (f", {finding.times} times" if finding.times > 1 else "")
     rows: list[tuple[str, object]] = [
-        ("found", f"{symptom.name}" + (f" ({where})" if finding.line else "")),
-        ("means", symptom.meaning),
+        ("found", f"{finding.name}" + (f" ({where})" if finding.line else "")),
     ]
-    rows += [("numbers" if index == 0 else "", text) for index, text in enumerate(finding.details)]
-    rows.append(("do", symptom.advice))
+    if finding.line:
+        rows.append(("operator", finding.operator or finding.owner))
+    rows.append(("means", finding.meaning))
+    rows += _labelled("numbers", finding.details)
+    rows += _labelled("log", [f"{number}: {words}" for number, words in finding.evidence])
+    if finding.advice:
+        rows.append(("do", finding.advice))
+    causes = [
+        f"{cause.says}{_in_brackets(cause.rules)}. {cause.remedy}" for cause in finding.causes
+    ]
+    rows += _labelled("suspects", causes)
     text = pairs(rows)
-    if symptom.rules:
-        rules = [f"{name} {RULES_BY_ID[name].statement}" for name in symptom.rules]
+    if finding.rules:
+        rules = [f"{name} {_statement(name)}" for name in finding.rules]
         text += "\nrules\n" + "\n".join(paragraph(rule, "  ") for rule in rules)
     return text
 
 
+def _statement(name: str) -> str:
+    if name in RULES_BY_ID:
+        return RULES_BY_ID[name].statement
+    from ascend_moe.contract.defects import DEFECTS_BY_ID
+
+    return DEFECTS_BY_ID[name].title
+
+
+def _labelled(label: str, texts: list[str]) -> list[tuple[str, object]]:
+    return [(label if index == 0 else "", text) for index, text in enumerate(texts)]
+
+
+def _in_brackets(rules: tuple[str, ...]) -> str:
+    return f" ({', '.join(rules)})" if rules else ""
+
+
 def _finding_json(finding: Finding) -> dict[str, object]:
     return {
-        "name": finding.symptom.name,
+        "name": finding.name,
+        "owner": finding.owner,
+        "operator": finding.operator,
         "line": finding.line,
         "times": finding.times,
-        "meaning": finding.symptom.meaning,
-        "details": list(finding.details),
-        "advice": finding.symptom.advice,
-        "rules": list(finding.symptom.rules),
+        "meaning": finding.meaning,
+        "details": finding.details,
+        "advice": finding.advice,
+        "causes": [
+            {"says": cause.says, "remedy": cause.remedy, "rules": list(cause.rules)}
+            for cause in finding.causes
+        ],
+        "rules": list(finding.rules),
+        "evidence": [{"line": number, "text": words} for number, words in finding.evidence],
     }
 
 

@@ -18,7 +18,6 @@ write the header of a token as +64 and as +44 bytes, which is the same slot for 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -221,60 +220,3 @@ class Window(NamedTuple):
             else:
                 high = middle - 1
         return low
-
-
-def required_hccl_buffsize(
-    *,
-    product: str,
-    max_bs: int,
-    hidden: int,
-    topk: int,
-    ep_world_size: int,
-    moe_expert_num: int,
-    shared_expert_num: int = 1,
-    shared_expert_rank_num: int = 0,
-    op: str = "both",
-    comm_alg: str = "",
-    contract: str | None = None,
-    implementation: str = STOCK,
-) -> BuffSize:
-    """The HCCL_BUFFSIZE that a deployment needs, computed before anything runs.
-
-    Args:
-        product: "A2" or "A3".
-        max_bs: largest number of tokens of any rank in one call.
-        hidden: H, in elements of two bytes.
-        topk: K.
-        ep_world_size: ranks of the EP group.
-        moe_expert_num: MoE experts of all ranks together.
-        shared_expert_num: as for the operators.
-        shared_expert_rank_num: as for the operators.
-        op: "dispatch", "combine" or "both".
-        comm_alg: as for the operators. On A2 an empty one lets HCCL_INTRA_PCIE_ENABLE and
-            HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
-        contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
-        implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours (A3
-            full mesh).
-
-    Raises:
-        ConstraintError: no size can be computed, for example experts that do not divide. Sizes
-            beyond a limit are computed: whether a call is legal is what check_dispatch answers.
-        ValueError: an unknown name, or a count that is not positive.
-    """
-    from ascend_moe.contract.deployment import Deployment
-
-    return Deployment.of(
-        product=product,
-        max_bs=max_bs,
-        hidden=hidden,
-        topk=topk,
-        ep_world_size=ep_world_size,
-        moe_expert_num=moe_expert_num,
-        shared_expert_num=shared_expert_num,
-        shared_expert_rank_num=shared_expert_rank_num,
-        op=op,
-        comm_alg=comm_alg,
-        contract=contract,
-        implementation=implementation,
-        env=os.environ,
-    ).required

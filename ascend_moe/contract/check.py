@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ascend_moe.contract.buffsize import STOCK
 from ascend_moe.contract.call import STOCK_NAME, Call
+from ascend_moe.contract.defects import stock_defects
 from ascend_moe.contract.errors import ConstraintError, Violation, plain
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS
 from ascend_moe.contract.resolve import (
@@ -30,6 +31,7 @@ def violations(
     env: Mapping[str, str] | None = None,
     window_mb: int | None = None,
     implementation: str = STOCK,
+    defects: bool = False,
 ) -> list[Violation]:
     """Every rule that the call breaks, in rule order.
 
@@ -38,6 +40,7 @@ def violations(
     safety: only rules without which an executor would read out of bounds, hang or compute nonsense.
     env: environment variables, default os.environ. window_mb: the group's own HCCL buffer size.
     implementation: whose windows that buffer must hold, "stock" (CANN's kernels) or "ascend_moe".
+    defects: also known defects of the stock kernels (S-xx), where these will run.
 
     Between the two contracts (contract "cann-8.3") what both refuse is an error, what one refuses a
     warning. Raises TypeError for a missing, unknown or wrongly typed keyword.
@@ -57,7 +60,11 @@ def violations(
             )
             for each in CONTRACTS
         )
-        return _between(seed, current)
+        merged = _between(seed, current)
+        if defects and implementation == STOCK:
+            call = Call(op, args, product=product, contract=CANN_9_1, env=env, window_mb=window_mb)
+            merged += stock_defects(call, BETWEEN)
+        return merged
     call = Call(
         op,
         args,
@@ -74,6 +81,8 @@ def violations(
             continue
         breaches = [finding] if isinstance(finding, Breach) else finding
         found.extend(_violation(rule, breach, call) for breach in breaches)
+    if defects and implementation == STOCK:
+        found += stock_defects(call, contract)
     return found
 
 

@@ -29,6 +29,7 @@ PRODUCTS = ("A2", "A3")
 
 FULLMESH, FULLMESH_V2, HIERARCHY = "fullmesh", "fullmesh_v2", "hierarchy"
 PATHS = (FULLMESH, FULLMESH_V2, HIERARCHY)
+MESHES = (FULLMESH, FULLMESH_V2)
 
 NAME_BYTES_MAX = 127  # a communicator name; HCCL keeps 128 bytes with the terminator
 SHARED_EXPERTS_MAX = 4

@@ -26,10 +26,10 @@ def resolve_product(product: str | None = None, env: Mapping[str, str] | None = 
     Raises ValueError for a name that is neither A2 nor A3, and for another Ascend chip.
     """
     if product is not None:
-        return Resolved(_known(product, PRODUCTS, "product"), "given")
+        return Resolved(_product(product, "product"), "given")
     named = (os.environ if env is None else env).get(PRODUCT_VARIABLE)
     if named:
-        return Resolved(_known(named, PRODUCTS, PRODUCT_VARIABLE), PRODUCT_VARIABLE)
+        return Resolved(_product(named, PRODUCT_VARIABLE), PRODUCT_VARIABLE)
     from ascend_moe.hardware.product import present_product
 
     present = present_product()
@@ -46,8 +46,8 @@ def resolve_contract(
 ) -> Resolved:
     """The contract asked for, else ASCEND_MOE_CONTRACT, else what auto means.
 
-    auto: by the CANN version where an NPU is present, else the oldest contract that knows every
-    parameter that the call sets.
+    auto: where an NPU is present by the version of CANN's ops package, else by that of CANN, and without
+    an NPU the oldest contract that knows every parameter that the call sets.
 
     Raises ValueError for an unknown name.
     """
@@ -61,11 +61,15 @@ def resolve_contract(
     from ascend_moe.hardware.product import present_product
 
     if present_product() is not None:
-        from ascend_moe.hardware.cann import cann_version
+        from ascend_moe.hardware.cann import cann_version, numbers, operators_version_text
 
-        version = cann_version()
-        if version is not None:
-            return Resolved(contract_of_cann(version), f"CANN {'.'.join(map(str, version))}")
+        for package, version in (
+            ("ops package", numbers(operators_version_text())),
+            ("CANN", cann_version()),
+        ):
+            if version is not None:
+                shown = ".".join(map(str, version))
+                return Resolved(contract_of_cann(version), f"{package} {shown}")
     if knows_call(op, args):
         return Resolved(CANN_8_2, "oldest that knows the call's parameters")
     return Resolved(CANN_9_1, "oldest that knows the call's parameters")
@@ -95,6 +99,14 @@ _LATER = {
     op: tuple((p.name, p.default) for p in table if p.since != CANN_8_2)
     for op, table in PARAMETERS.items()
 }
+
+
+def _product(name: str, what: str) -> str:
+    if name.upper().removeprefix("ASCEND").startswith(("A5", "950")):
+        from ascend_moe.hardware.product import other_chip
+
+        raise ValueError(f"{what} is {name!a}: {other_chip('Ascend950')}")
+    return _known(name, PRODUCTS, what)
 
 
 def _known(name: str, choices: tuple[str, ...], what: str) -> str:

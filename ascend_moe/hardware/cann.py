@@ -18,6 +18,14 @@ VERSION_FILES = (
     "opp/version.info",
     "version.cfg",
 )
+# The operators are a package of their own since CANN 8.5, upgraded apart from the toolkit. Source: ops-transformer
+# 3a280bcc3, cmake/package.cmake:119.
+OPERATORS_FILES = (
+    "share/info/ops_transformer/version.info",
+    "*/share/info/ops_transformer/version.info",
+)
+# AscendCL under its name of today and the one that stays after 2026-12-30.
+ASCENDCL = ("libascendcl.so", "libacl_rt.so")
 
 
 def cann_home(env: Mapping[str, str] | None = None) -> Path | None:
@@ -37,22 +45,23 @@ def is_stand_in(home: Path | None, env: Mapping[str, str]) -> bool:
 
 def cann_version_text(home: Path | None = None) -> str | None:
     """The version as CANN writes it, such as 8.2.RC1, or None if it cannot be read."""
-    home = cann_home() if home is None else home
-    if home is None:
-        return None
-    for pattern in VERSION_FILES:
-        for path in sorted(home.glob(pattern)):
-            try:
-                text = path.read_text(errors="replace")
-            except OSError:
-                continue
-            found = re.search(
-                r"(?im)^\s*(?:version|toolkit_running_version)\s*=\s*\[?\s*(\d+\.\d+\S*?)\]?\s*$",
-                text,
-            )
-            if found:
-                return found[1]
-    return None
+    return _version(cann_home() if home is None else home, VERSION_FILES)
+
+
+def operators_version_text(home: Path | None = None) -> str | None:
+    """The version of the package with the operators, or None where it has none of its own."""
+    return _version(cann_home() if home is None else home, OPERATORS_FILES)
+
+
+def cann_version(home: Path | None = None) -> tuple[int, int] | None:
+    """(8, 2) for 8.2.RC1, or None."""
+    return numbers(cann_version_text(home))
+
+
+def numbers(text: str | None) -> tuple[int, int] | None:
+    """The first two numbers of a version."""
+    found = re.match(r"(\d+)\.(\d+)", text or "")
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def package_versions(home: Path | None) -> dict[str, str]:
@@ -70,8 +79,19 @@ def package_versions(home: Path | None) -> dict[str, str]:
     return found
 
 
-def cann_version(home: Path | None = None) -> tuple[int, int] | None:
-    """(8, 2) for 8.2.RC1, or None."""
-    text = cann_version_text(home)
-    found = re.match(r"(\d+)\.(\d+)", text or "")
-    return (int(found[1]), int(found[2])) if found else None
+def _version(home: Path | None, files: tuple[str, ...]) -> str | None:
+    if home is None:
+        return None
+    for pattern in files:
+        for path in sorted(home.glob(pattern)):
+            try:
+                text = path.read_text(errors="replace")
+            except OSError:
+                continue
+            found = re.search(
+                r"(?im)^\s*(?:version|toolkit_running_version)\s*=\s*\[?\s*(\d+\.\d+\S*?)\]?\s*$",
+                text,
+            )
+            if found:
+                return found[1]
+    return None

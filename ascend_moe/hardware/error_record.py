@@ -7,6 +7,7 @@ up is as a rule torn down by its framework before anybody reads its log.
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -50,15 +51,18 @@ def recent_records(now: float | None = None) -> list[ErrorRecord]:
 
 
 def forget() -> int:
-    """Delete all records; returns how many there were."""
-    paths = list(folder().glob("*.json"))
+    """Delete all records of this user; returns how many there were."""
+    paths = [path for path in folder().glob("*.json") if path.stat().st_uid == os.getuid()]
     for path in paths:
         path.unlink(missing_ok=True)
     return len(paths)
 
 
 def _read(path: Path) -> ErrorRecord | None:
+    """None also for a record of another user: a cache directory may be shared."""
     try:
+        if path.stat().st_uid != os.getuid():
+            return None
         data = json.loads(path.read_text())
         return ErrorRecord(**{name: data[name] for name in ErrorRecord._fields})
     except (OSError, ValueError, TypeError, KeyError):

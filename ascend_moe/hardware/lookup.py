@@ -5,7 +5,8 @@ ones, and takes the first that has both phases. Each name is looked for in this 
 
 1. ``op_api/lib/libcust_opapi.so`` below every entry of ``ASCEND_CUSTOM_OPP_PATH``;
 2. the same below ``$ASCEND_OPP_PATH/vendors``, in the order of ``config.ini``;
-3. CANN's own ``libopapi_*.so`` and ``libopapi.so``.
+3. CANN's own ``libopapi_*.so`` (the operators are in ``libopapi_transformer.so``) and ``libopapi.so``, which goes away
+   after 2026-12-30.
 
 Libraries of another owner are skipped in 1 and 2: a root process takes only root's, another process its own and
 root's. The variables are read once, when torch_npu is imported. Source: Ascend/op-plugin,

@@ -8,6 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from ascend_moe.hardware.cann import ASCENDCL
+
 HUAWEI = "0x19e5"
 CHIP_OF_PCI_DEVICE = {
     "0xd500": "Ascend310P",
@@ -17,6 +19,10 @@ CHIP_OF_PCI_DEVICE = {
     "0xd806": "Ascend950",
 }
 PRODUCT_OF_CHIP = {"Ascend910B": "A2", "Ascend910_93": "A3"}
+SERVES_950 = (
+    "Ascend 950 has other limits, windows and data types, and is served by CANN's own operators, by ElasticBuffer "
+    "of cann_ops_transformer and by DeepEP-Ascend"
+)
 
 
 class Present(NamedTuple):
@@ -38,10 +44,17 @@ def present_product() -> Present | None:
     product = product_of_chip(chip)
     if product is None:
         raise ValueError(
-            f"{chip} is neither A2 (Ascend910B) nor A3 (Ascend910_93); "
-            "set ASCEND_MOE_PRODUCT to judge calls for one of them"
+            f"{other_chip(chip)}; set ASCEND_MOE_PRODUCT to judge calls for one of them"
         )
     return Present(product, chip)
+
+
+def other_chip(chip: str) -> str:
+    """Why a chip is refused, and what serves it where that is known."""
+    reason = f"{chip} is neither A2 (Ascend910B) nor A3 (Ascend910_93)"
+    if chip.startswith("Ascend950"):
+        return f"{reason}; {SERVES_950}"
+    return reason
 
 
 def product_of_chip(chip: str) -> str | None:
@@ -57,13 +70,15 @@ def _chip_of_torch_npu() -> str | None:
     npu = getattr(sys.modules.get("torch_npu"), "npu", None)
     if npu is None or not npu.is_available():
         return None
-    try:
-        soc_name = ctypes.CDLL("libascendcl.so").aclrtGetSocName
-    except (OSError, AttributeError):
-        return None
-    soc_name.restype = ctypes.c_char_p
-    name: bytes | None = soc_name()
-    return name.decode("ascii", "replace") if name else None
+    for library in ASCENDCL:
+        try:
+            soc_name = ctypes.CDLL(library).aclrtGetSocName
+        except (OSError, AttributeError):
+            continue
+        soc_name.restype = ctypes.c_char_p
+        name: bytes | None = soc_name()
+        return name.decode("ascii", "replace") if name else None
+    return None
 
 
 def chip_on_pci_bus(devices: Path) -> str | None:

@@ -30,6 +30,7 @@ JSON_KEYS = [
     "largest_max_bs",
     "formula",
     "export",
+    "violations",
 ]
 
 
@@ -81,10 +82,64 @@ def test_configured_size_is_have_then_variable_then_default(monkeypatch, capsys)
     assert report(capsys, *SEED, "--have", 1)[1]["configured_mb"] == 1
 
 
-def test_surprising_variable_is_told(monkeypatch, capsys):
-    monkeypatch.setenv("HCCL_BUFFSIZE", "65536")
-    assert run(*SEED) == 1
-    assert "HCCL reads '65536' as 0 MB" in capsys.readouterr().out
+SMALL = [
+    "--product",
+    "A3",
+    "--hidden",
+    "2048",
+    "--topk",
+    "6",
+    "--experts",
+    "32",
+    "--ep",
+    "8",
+    "--max-bs",
+    "8",
+]
+
+
+@pytest.mark.parametrize("text", ["300M", "-5", "lots", "0", ""])
+@pytest.mark.parametrize("how", ["variable", "--have"])
+def test_a_size_that_hccl_refuses_is_no_fit(text, how, monkeypatch, capsys):
+    if how == "variable":
+        monkeypatch.setenv("HCCL_BUFFSIZE", text)
+    words = SMALL if how == "variable" else [*SMALL, f"--have={text}"]
+    code, found = report(capsys, *words)
+    assert (code, found["fits"], found["configured_mb"]) == (1, False, 0)
+    assert [(each["rule"], each["level"]) for each in found["violations"]] == [("E-01", "error")]
+    assert run(*words) == 1
+    assert "EI0001" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("text", "meant"), [("524288", "512"), ("314572800", "300")])
+@pytest.mark.parametrize("how", ["variable", "--have"])
+def test_kilobytes_and_bytes_are_asked_about(text, meant, how, monkeypatch, capsys):
+    if how == "variable":
+        monkeypatch.setenv("HCCL_BUFFSIZE", text)
+    run(*SMALL, *([] if how == "variable" else ["--have", text]))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "MB, not KB or bytes?" in said
+    assert f"Did you mean {meant}?" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ("--product A2 --hidden 4096 --topk 8 --experts 512 --ep 16 --max-bs 16", "X-12"),
+        ("--product A3 --hidden 2048 --topk 20 --experts 64 --ep 16 --max-bs 16", "X-26"),
+        ("--product A3 --hidden 512 --topk 8 --experts 64 --ep 16 --max-bs 16", "X-25"),
+        ("--product A3 --hidden 2048 --topk 8 --experts 64 --ep 16 --max-bs 600", "X-24"),
+    ],
+    ids=["X-12", "X-26", "X-25", "X-24"],
+)
+def test_a_call_that_breaks_a_rule_never_fits(words, rule, capsys):
+    code, found = report(capsys, *words.split(), "--have", "60000")
+    assert (code, found["fits"]) == (1, False)
+    assert [each["rule"] for each in found["violations"] if each["level"] == "error"] == [rule]
+    assert run(*words.split(), "--have", "60000") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "verdict fits" not in said
+    assert f"it breaks {rule}" in said
 
 
 def test_human_output_survives_80_columns(capsys):
@@ -186,6 +241,37 @@ def test_model_aliases(tmp_path, capsys, content, experts):
     assert found == same, "n_shared_experts does not count"
 
 
+@pytest.mark.parametrize(
+    ("content", "sizes", "key"),
+    [
+        ({"moe_num_experts": 64, "moe_k": 6}, (7168, 6, 64), "moe_k"),
+        ({"num_experts": 64, "moe_topk": [8, 8, 8]}, (7168, 8, 64), "moe_topk"),
+        ({"num_experts": [64, 64], "num_experts_per_tok": 8}, (7168, 8, 64), "num_experts"),
+        ({"num_experts": 64, "num_experts_per_tok": 8, "moe_latent_size": 2048}, (2048, 8, 64), "moe_latent_size"),
+        ({"num_experts": 64, "num_experts_per_tok": 8, "moe_latent_size": None}, (7168, 8, 64), "hidden_size"),
+        (
+            {"num_experts": 64, "num_experts_per_tok": 8, "routed_expert_hidden_size": 3584},
+            (3584, 8, 64),
+            "routed_expert_hidden_size",
+        ),
+        (
+            {"d_model": 4096, "hidden_size": None, "ffn_config": {"moe_num_experts": 16, "moe_top_k": 4}},
+            (4096, 4, 16),
+            "ffn_config.moe_top_k",
+        ),
+    ],
+    ids=["moe_k", "per layer", "experts per layer", "latent", "no latent", "routed", "nested"],
+)  # fmt: skip
+def test_model_keys_of_latent_experts_lists_and_parts(tmp_path, capsys, content, sizes, key):
+    path = config(tmp_path, {"hidden_size": 7168, **content})
+    hidden, topk, experts = sizes
+    _, found = report(capsys, *FLAGS, "--model", path)
+    words = ["--hidden", hidden, "--topk", topk, "--experts", experts]
+    assert found == report(capsys, *FLAGS, *words)[1]
+    run(*FLAGS, "--model", path)
+    assert f"({key})" in capsys.readouterr().out
+
+
 def test_model_nested_and_as_a_directory(tmp_path, capsys):
     text = {"hidden_size": 4096, "num_experts": 128, "num_experts_per_tok": 8}
     config(tmp_path, {"hidden_size": 1, "text_config": text, "vision_config": {"hidden_size": 99}})
@@ -210,6 +296,12 @@ def test_flags_win_over_the_model_and_redundant_experts_add(tmp_path, capsys):
     ("content", "words"),
     [
         ({"hidden_size": 1, "num_experts": 8, "n_routed_experts": 9}, ["num_experts = 8", "= 9"]),
+        ({"hidden_size": 1, "num_attention_heads": 8}, ["names no experts: a dense model?"]),
+        (
+            {"hidden_size": 1, "moe_topk": [8, 6], "num_experts": 8},
+            ["topk differs between layers", "--topk"],
+        ),
+        ({"hidden_size": 1, "moe_topk": [], "num_experts": 8}, ["topk differs between layers"]),
         ({"hidden_size": 1, "num_experts": 8}, ["no topk", "num_experts_per_tok"]),
         ({"hidden_size": "wide"}, ["hidden is not an integer"]),
         ({"hidden_size": True}, ["hidden is not an integer"]),
@@ -219,7 +311,7 @@ def test_flags_win_over_the_model_and_redundant_experts_add(tmp_path, capsys):
         ('{"hidden_size": 1' + "0" * 5000 + "}", ["not JSON"]),
         ({"hidden_size": -4, "num_experts": 16, "num_experts_per_tok": 8}, ["hidden is -4"]),
     ],
-    ids=range(9),
+    ids=range(12),
 )
 def test_model_problems_are_named(tmp_path, capsys, content, words):
     assert run(*FLAGS, "--model", config(tmp_path, content)) == 2
@@ -236,12 +328,17 @@ def test_model_problems_are_named(tmp_path, capsys, content, words):
         ("--max-num-seqs 64 --spec-tokens 1", 128, "= 128"),
         ("--max-num-seqs 65 --serving-tp 4", 17, "over serving-tp 4 ranks = 17"),
         ("--max-capture-size 48 --max-num-seqs 512", 48, "max-capture-size 48"),
-        ("--max-num-seqs 600 --cap 512", 512, "capped at 512"),
+        ("--max-num-seqs 600 --cap 300", 300, "capped at 300 (--cap)"),
+        ("--max-num-seqs 600", 512, "capped at 512 (the engine's limit per rank)"),
+        ("--max-num-seqs 600 --cap 700", 600, "= 600"),
+        ("--max-num-seqs 600", 512, "decode only: prefill takes another path"),
+        ("--max-num-seqs 16 --max-num-batched-tokens 2048 --serving-tp 8", 256, "ranks = 256"),
+        ("--max-num-batched-tokens 2048 --serving-tp 8", 256, "prefill through MC2"),
     ],
 )
 def test_max_bs_from_serving_flags(flags, max_bs, derivation, capsys):
     sizes = ["--product", "A3", "--hidden", "7168", "--topk", "8", "--ep", "16", "--experts", "256"]
-    assert run(*sizes, *flags.split()) == (0 if max_bs < 20 else 1)
+    assert run(*sizes, *flags.split()) == (0 if max_bs < 20 else 1)  # 200 MB are there
     assert derivation in " ".join(capsys.readouterr().out.split())
     found = report(capsys, *sizes, *flags.split())[1]
     same = report(capsys, *sizes, "--max-bs", max_bs)[1]
@@ -255,3 +352,88 @@ def test_our_own_kernels(capsys):
     assert list(found) == JSON_KEYS
     assert run(*SEED, "--implementation", "ascend_moe", "--product", "A2") == 2
     assert "our kernels serve A3 full mesh, not A2 fullmesh" in capsys.readouterr().err
+
+
+def test_prefill_through_mc2_as_a_nightly_configuration_of_vllm_ascend_sizes_it(capsys):
+    words = [
+        "--product",
+        "A3",
+        "--hidden",
+        "6144",
+        "--topk",
+        "8",
+        "--experts",
+        "256",
+        "--ep",
+        "16",
+        "--serving-tp",
+        "16",
+        "--max-num-seqs",
+        "24",
+    ]
+    assert report(capsys, *words, "--have", "1800")[1]["required_mb"] < 100
+    code, found = report(capsys, *words, "--max-num-batched-tokens", "4096", "--have", "1800")
+    assert (code, found["required_mb"]) == (0, 1648)
+
+
+def test_dispatch_ffn_combine(capsys):
+    words = [
+        "--op",
+        "dispatch_ffn_combine",
+        "--max-bs",
+        "512",
+        "--hidden",
+        "7168",
+        "--topk",
+        "8",
+        "--have",
+        "94",
+    ]
+    code, found = report(capsys, *words)
+    # 512 * 7168 * 8 * 3 + 10 * 2^20 = 98566144 = 94 MB exactly
+    assert (code, found["required_bytes"], found["required_mb"]) == (0, 98566144, 94)
+    assert "vllm-ascend 182b75ea84" in found["contract"]
+    assert found["algorithm"] == "dispatch_ffn_combine"
+    run(*words)
+    said = capsys.readouterr().out
+    assert "dispatch_ffn_combine_tiling.cpp" in said
+    assert "not dispatch_v2 or combine_v2" in said
+    assert run(*words, "--max-bs", "513") == 2
+    assert "takes max-bs up to 512" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("product", "expected"),
+    [
+        # counts 16 * 2176 * 4, rows 2 * (256 * 8 * 2 * 7168), flags 16 * 512, 10 MB
+        ("A3", 139264 + 58720256 + 8192 + 10485760),
+        # received 256 * 16 * 8 rows beside those sent, flags for 128 experts of each rank
+        ("A2", 139264 + (32768 + 2048) * 14336 + 8192 + 16 * 129 * 64 + 10485760),
+    ],
+)
+def test_mega_moe(product, expected, capsys):
+    words = [
+        "--op",
+        "mega_moe",
+        "--max-bs",
+        "256",
+        "--hidden",
+        "7168",
+        "--topk",
+        "8",
+        "--experts",
+        "256",
+        "--ep",
+        "16",
+    ]
+    _, found = report(capsys, *words, "--product", product)
+    assert found["required_bytes"] == expected
+    assert "ops-transformer 3a280bcc3" in found["contract"]
+    for change in (
+        ["--hidden", "7000"],
+        ["--ep", "24"],
+        ["--max-bs", "4097"],
+        ["--experts", "100"],
+    ):
+        assert run(*words, *change) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1

@@ -44,8 +44,13 @@ def test_illegal(tmp_path, capsys):
 
 
 def test_warning_alone_is_no_refusal(tmp_path, capsys):
-    assert run(tmp_path, CALL | {"env": {"HCCL_BUFFSIZE": "512MB"}}) == 0
+    assert run(tmp_path, CALL | {"env": {"HCCL_BUFFSIZE": "524288"}}) == 0
     assert "E-01 warning" in capsys.readouterr().out
+
+
+def test_a_window_that_hccl_refuses(tmp_path, capsys):
+    assert run(tmp_path, CALL | {"env": {"HCCL_BUFFSIZE": "512MB"}}) == 1
+    assert "E-01 error HCCL_BUFFSIZE: HCCL refuses '512MB'" in capsys.readouterr().out
 
 
 def test_file_names_product_contract_and_env_and_flags_win(tmp_path, capsys):
@@ -114,11 +119,12 @@ def test_description_survives_the_round_trip(setting):
         ({"wrold": 1}, "unexpected keyword argument 'wrold'"),
         ({"env": {"HCCL_BUFFSIZE": 200}}, '"env" must be an object whose values are strings'),
         ({"env": []}, '"env" must be an object'),
-        ({"product": "A5"}, "product is 'A5', allowed: A2, A3"),
+        ({"product": "A5"}, "Ascend 950 has other limits"),
+        ({"product": "A7"}, "product is 'A7', allowed: A2, A3"),
         ({"product": 3}, '"product" must be a string'),
         ({"contract": "newest"}, "contract is 'newest'"),
     ],
-    ids=range(19),
+    ids=range(20),
 )
 def test_what_the_file_may_not_hold(tmp_path, capsys, change, words):
     assert run(tmp_path, CALL | change) == 2

@@ -1,8 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
 from ascend_moe.cli import doctor, main
+from ascend_moe.contract.resolve import resolve_contract, resolve_product
 from ascend_moe.hardware import cann, driver, product
 
 
@@ -54,6 +56,68 @@ def test_driver(monkeypatch, capsys, tmp_path, version, rules):
     assert driver.driver_version((file,)) == version
     monkeypatch.setattr(doctor, "driver_version", lambda: version)
     assert report(capsys)[1] == rules
+
+
+@pytest.mark.parametrize(
+    ("version", "cann_text", "rules"),
+    [
+        ("25.0.rc1.1", "9.1.0", ["E-04"]),
+        ("25.0.5", "9.2.0", ["E-04"]),
+        ("24.1.0.3", "9.1.1", ["E-04"]),
+        ("25.2.0", "9.1.0", []),
+        ("26.0.rc1", "9.2.0", []),
+        ("25.0.rc1.1", "9.0.0", []),
+        ("25.0.rc1.1", "8.5.0", []),
+    ],
+)
+def test_driver_by_cann(monkeypatch, capsys, tmp_path, version, cann_text, rules):
+    (tmp_path / "version.cfg").write_text(f"version={cann_text}\n")
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
+    monkeypatch.setattr(doctor, "driver_version", lambda: version)
+    assert report(capsys)[1] == rules
+
+
+def test_the_ops_package_decides_the_contract(monkeypatch, tmp_path):
+    operators = tmp_path / "share/info/ops_transformer/version.info"
+    (tmp_path / "version.cfg").write_text("version=8.2.RC1\n")
+    monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path))
+    monkeypatch.setattr(product, "present_product", lambda: product.Present("A3", "Ascend910_93"))
+    assert resolve_contract("dispatch", {}) == ("cann-8.2", "CANN 8.2")
+    operators.parent.mkdir(parents=True)
+    operators.write_text("Version=9.1.0\n")
+    assert resolve_contract("dispatch", {}) == ("cann-9.1", "ops package 9.1")
+    operators.write_text("nothing\n")
+    assert resolve_contract("dispatch", {}) == ("cann-8.2", "CANN 8.2")
+
+
+def test_ascend950_is_refused_by_name(monkeypatch, capsys):
+    monkeypatch.setattr(product, "chip_on_pci_bus", lambda path: "Ascend950")
+    product.present_product.cache_clear()
+    try:
+        assert main(["doctor"]) == 2
+    finally:
+        product.present_product.cache_clear()
+    error = capsys.readouterr().err
+    assert "Ascend950 is neither A2" in error
+    assert "ElasticBuffer" in error
+    for name in ("A5", "Ascend950DT", "950"):
+        with pytest.raises(ValueError, match="ElasticBuffer"):
+            resolve_product(name)
+
+
+def test_markdown_is_a_block_for_an_issue(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: Path("/home/somebody"))
+    monkeypatch.setenv("ASCEND_CUSTOM_OPP_PATH", "/home/somebody/a|b")
+    assert main(["doctor", "--markdown"]) == 1
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert lines[:4] == ["### ascend-moe doctor", "", "| what | value |", "|---|---|"]
+    assert "| ASCEND_CUSTOM_OPP_PATH | ~/a\\|b |" in lines
+    assert any(line.startswith("- no ") for line in lines)
+    assert "somebody" not in text
+    monkeypatch.delenv("ASCEND_CUSTOM_OPP_PATH")
+    assert main(["doctor", "--markdown"]) == 0
+    assert capsys.readouterr().out.endswith("none known\n")
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,52 @@ def test_explain_with_any_numbers(bs, hidden, needed, have, tail, capsys, tmp_pa
     assert outcome(capsys, ["explain", str(file)]) == 0
 
 
+PIECES = st.lists(
+    st.one_of(
+        st.sampled_from(
+            [
+                "EZ9999: ",
+                "EI0001: Value ",
+                "Parameter ",
+                "of operator MoeDistributeDispatchV2 ",
+                "has incorrect value ",
+                "It should be ",
+                "HCCL_BUFFSIZE is too SMALL, ",
+                "maxBs = ",
+                "call aclnnAbc failed, error code is ",
+                "fault kernel_name=",
+                "OpName:[",
+                "ret = ",
+                "507014",
+                "[FUNC:",
+                "[FILE:a_b_tiling.cpp]",
+                "(",
+                "\\n",
+                '\\"',
+                "\x1b[31m",
+                "AaBb" * 3000,
+                " " * 3000,
+                "0x800000 MTE instruction is out of range",
+            ]
+        ),
+        st.text(max_size=6),
+        st.integers(0, 10**12).map(str),
+    ),
+    max_size=14,
+)
+
+
+@RELAXED
+@given(lines=st.lists(PIECES, max_size=5))
+def test_explain_with_pieces_of_real_lines(lines, capsys, tmp_path):
+    file = tmp_path / "input"
+    file.write_text(
+        "\n".join("".join(pieces) for pieces in lines), encoding="utf-8", errors="replace"
+    )
+    outcome(capsys, ["explain", str(file)])
+    outcome(capsys, ["explain", str(file), "--json"])
+
+
 @pytest.mark.parametrize("words", [["buffsize"], ["check"], ["bogus"], []])
 def test_usage_exits_2_without_a_traceback(words, capsys):
     try:

@@ -193,7 +193,8 @@ def test_no_such_process(capsys):
     assert "no process 999999999" in capsys.readouterr().err
 
 
-def test_a_rank_that_did_not_come(capsys):
+def test_a_rank_that_did_not_come(capsys, monkeypatch):
+    cache = os.environ["XDG_CACHE_HOME"]
     record = {
         "time": time.time(),
         "pid": 41,
@@ -209,6 +210,11 @@ def test_a_rank_that_did_not_come(capsys):
     old = {**record, "time": 0}
     (error_record.folder() / "41-1.json").write_text(json.dumps(old))
     (error_record.folder() / "41-2.json").write_text("{")
+    monkeypatch.setattr(error_record.os, "getuid", lambda: os.geteuid() + 1)
+    assert problems(capsys) == []  # another user's, in a cache directory that is shared
+    assert problems(capsys, "--forget") == []
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", cache)
     (text,) = problems(capsys)
     assert "combine on rank 0 of group ep0 gave up after 120 s; rank 3 did not come" in text
     assert problems(capsys, "--forget") == []

@@ -8,34 +8,42 @@ from ascend_moe.contract.window import read_hccl_buffsize
 
 
 @pytest.mark.parametrize(
-    ("text", "mb", "surprises"),
+    ("text", "mb", "question"),
     [
-        (None, 200, False),
-        ("512", 512, False),
-        ("65535", 65535, False),
-        ("65536", 0, True),
-        ("65736", 200, True),
-        ("-1", 65535, True),
-        ("512MB", 512, True),
-        (" 512", 512, True),
-        ("+512", 512, True),
-        ("0512", 512, True),
-        ("5.5", 5, True),
-        ("0", 0, True),
-        ("", 200, True),
-        ("MB512", 200, True),
-        ("0x200", 0, True),
-        ("2147483648", 200, True),
-        ("99999999999999999999", 200, True),
-        ("\u0663", 200, True),
+        (None, 200, ""),
+        ("512", 512, ""),
+        ("0512", 512, ""),
+        ("0000000512", 512, ""),
+        ("65535", 65535, ""),
+        ("65536", 65536, "mean 64"),
+        ("1048576", 1048576, "mean 1024"),
+        ("104857600", 104857600, "mean 100"),
+        ("4294967295", 4294967295, "mean 4095"),
     ],
 )
-def test_reading(text, mb, surprises):
+def test_what_hccl_takes(text, mb, question):
     configured = read_hccl_buffsize({} if text is None else {"HCCL_BUFFSIZE": text})
-    assert configured.mb == mb
-    assert bool(configured.surprise) == surprises
-    assert configured.surprise.isascii()
+    assert (configured.mb, configured.refused) == (mb, "")
     assert configured.source == ("default" if text is None else "HCCL_BUFFSIZE")
+    assert configured.question.endswith(question)
+    assert ("MB, not KB or bytes?" in configured.question) is bool(question)
+    if question:  # which the operators' tiling would cut
+        assert "16 bits" in configured.question
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("512MB", "-1", "-0", " 512", "+512", "5.5", "0", "", "MB512", "0x200", "\u0663", "512\n"),
+        *("4294967296", "00000000512", "9" * 5000),
+    ],
+)
+def test_what_hccl_refuses(text):
+    configured = read_hccl_buffsize({"HCCL_BUFFSIZE": text})
+    assert configured.mb == 0
+    assert "EI0001" in configured.refused
+    assert configured.refused.isascii()
+    assert len(configured.refused) < 200
 
 
 SIZES = {"BS": 64, "H": 7168, "K": 8, "moe_expert_num": 256}
@@ -91,9 +99,15 @@ def test_tp_group_needs_its_own_window():
     assert any("TP group" in message for message in messages)
 
 
-def test_surprises_are_warnings_beside_the_error():
-    rules = [(v.rule, v.level) for v in found("dispatch", "A3", {"HCCL_BUFFSIZE": "65736"})]
-    assert rules == [("X-39", "error"), ("E-01", "warning")]
+def test_a_refused_variable_is_an_error_and_the_only_one():
+    (violation,) = found("dispatch", "A3", {"HCCL_BUFFSIZE": "512MB"})
+    assert (violation.rule, violation.level) == ("E-01", "error")
+    assert found("dispatch", "A3", {"HCCL_BUFFSIZE": "512MB"}, window_mb=478) == []
+
+
+def test_a_number_that_cannot_be_meant_is_a_warning():
+    (violation,) = found("dispatch", "A3", {"HCCL_BUFFSIZE": "1048576"})
+    assert (violation.rule, violation.level) == ("E-01", "warning")
 
 
 def test_minimum_of_a3():

@@ -9,7 +9,7 @@ from ascend_moe.contract.rules.rule import Breach, Finding
 from ascend_moe.contract.window import VARIABLE, Configured, read_hccl_buffsize
 
 
-def _configured(call: Call) -> Configured:
+def configured_buffer(call: Call) -> Configured:
     """The communicator's own size where the group has one, else the environment."""
     if call.window_mb is not None:
         return Configured(call.window_mb, "group")
@@ -39,7 +39,9 @@ def window_breach(call: Call) -> Finding:
     if traffic is None:
         return None
     window = Window(call.product, call.contract, call.path, call.op, call.implementation)
-    configured = _configured(call)
+    configured = configured_buffer(call)
+    if configured.refused:
+        return None  # E-01 says it: there is no buffer to compare with
     found: list[Breach] = []
     # Our library sees both buffers that HCCL makes for a group; where it does not (CANN 8.x), it says so itself.
     buffers = 2 if call.implementation == OWN else 1
@@ -82,14 +84,19 @@ def _too_small(window: Window, traffic: Traffic, configured: Configured, buffers
 
 def window_setting(call: Call) -> Finding:
     """E-01: what HCCL makes of the variable."""
-    configured = _configured(call)
-    if configured.surprise:
-        return Breach(
-            call.env.get(VARIABLE),
-            "a plain number of MB below 65536",
-            message=f"{configured.surprise}; needed: {{limit}}",
-            level="warning",
-        )
-    if call.product == "A3" and configured.mb < WINDOW_MB_MIN:
+    configured = configured_buffer(call)
+    breach = setting_breach(configured, call.env.get(VARIABLE))
+    if breach is None and call.product == "A3" and configured.mb < WINDOW_MB_MIN:
         return Breach(configured.mb, f"at least {WINDOW_MB_MIN}")
+    return breach
+
+
+def setting_breach(configured: Configured, text: object) -> Breach | None:
+    """A text that HCCL refuses is an error, a number that cannot be meant a warning."""
+    if configured.refused:
+        return Breach(
+            text, "a plain number of MB", message=f"{configured.refused}; needed: {{limit}}"
+        )
+    if configured.question:
+        return Breach(text, "a number of MB", message=f"{configured.question}?", level="warning")
     return None

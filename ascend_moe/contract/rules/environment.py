@@ -49,11 +49,11 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         id="E-01",
         param="HCCL_BUFFSIZE",
         statement=(
-            "HCCL_BUFFSIZE is a number of MB that HCCL reads as written (16 bits, default "
-            f"{WINDOW_MB_DEFAULT}), at least {WINDOW_MB_MIN} on A3, equal on all ranks, and large "
-            "enough (X-39)."
+            "HCCL_BUFFSIZE is a plain number of MB (HCCL takes digits only, 32 bits, at least 1; "
+            f"default {WINDOW_MB_DEFAULT}), at least {WINDOW_MB_MIN} on A3, equal on all ranks, and "
+            "large enough (X-39)."
         ),
-        source=f"{DOCS}; {TILING}",
+        source=f"{DOCS}; {TILING}; hcomm, externalinput.cc ParseCclBufferSize",
         message="is {value} MB, needed: {limit} MB",
         check=window_setting,
         breaks={"BS": 1, "K": 1, "env": {"HCCL_BUFFSIZE": "1000GB"}},
@@ -89,11 +89,10 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         id="E-04",
         param="driver",
         statement=(
-            "A2: driver 25.0.RC1.1 or later for comm_quant_mode = 2, H > 7168 or BS > 256, "
-            "the same on all nodes. Driver 24.1 hangs."
+            "CANN 9.1 and later need driver 25.2 or later; CANN 8.5 and 9.0 take 25.0. A2 needs 25.0.RC1.1 "
+            "for comm_quant_mode = 2, H > 7168 or BS > 256, and hangs with 24.1. The same on all nodes."
         ),
-        source=DOCS,
-        products=("A2",),
+        source=f"{DOCS}; hiascend, CANN 9.1.0 and 9.1.1 release notes, CANN and Ascend HDK version compatibility",
         checked=DOCUMENTED,
         note="`ascend-moe doctor` reads the driver version.",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ascend_moe.contract.call import Call
-from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2
+from ascend_moe.contract.limits import MESHES
 from ascend_moe.contract.rules.buffer import window_breach
 from ascend_moe.contract.rules.rule import (
     CURRENT_DOC,
@@ -57,8 +57,6 @@ def _scales_contiguous(call: Call) -> Finding:
         )
     return None
 
-
-MESHES = (FULLMESH, FULLMESH_V2)
 
 OPTION_RULES: tuple[Rule, ...] = (
     Rule(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ascend_moe.contract import limits as lim
 from ascend_moe.contract.call import Call
-from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2, HIERARCHY
+from ascend_moe.contract.limits import FULLMESH, HIERARCHY, MESHES
 from ascend_moe.contract.rules.rule import (
     ACLNN_DOC,
     CURRENT_DOC,
@@ -76,8 +76,6 @@ def _shard_type(call: Call) -> Finding:
         return Breach(call.expert_shard_type, 0)
     return None
 
-
-MESHES = (FULLMESH, FULLMESH_V2)
 
 _MESH = lim.A3_LATER[FULLMESH].ep_sizes
 _LEVELS = lim.A3_LATER[HIERARCHY].ep_sizes

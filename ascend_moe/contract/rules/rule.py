@@ -19,6 +19,10 @@ RANKS = "ranks"  # needs all ranks of the group: agreement.py
 PROCESS = "process"  # from what this process has seen before: layers.py
 DOCUMENTED = "documented"  # nothing in a call shows it; the record's note says why
 
+# Operators of a rule that concerns one of them.
+DISPATCH = ("dispatch",)
+COMBINE = ("combine",)
+
 # Public sources.
 SEED_DOC = "op-plugin d1c6186d, docs/context/torch_npu-npu_moe_distribute_{dispatch,combine}_v2.md"
 CURRENT_DOC = "op-plugin 517f2e7d, docs/zh/custom_APIs/torch_npu/ (same names)"

@@ -1,18 +1,20 @@
 """A deployment as the buffer checker sees it: sizes without tensors, and what they require.
 
-Python's and the CLI's entry to buffsize.py. Rules that make a size meaningless are refused here, by
+Python's and the CLI's entry to contract/buffsize.py. Rules that make a size meaningless are refused here, by
 the same records as in a call: the deployment is described as one dispatch call and given to the
 rule table.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from ascend_moe.contract.buffsize import IMPLEMENTATIONS, MB, OWN, STOCK, BuffSize, Traffic, Window
 from ascend_moe.contract.call import Call, DescribedTensor
 from ascend_moe.contract.check import violations
+from ascend_moe.contract.defects import stock_defects
 from ascend_moe.contract.errors import ConstraintError, Violation
 from ascend_moe.contract.limits import BETWEEN, HIERARCHY
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
@@ -99,6 +101,8 @@ class Deployment:
             if violation.rule not in ("X-39", "E-01", "E-02")
         ]
         fatal = [violation for violation in broken if violation.rule in SIZE_RULES]
+        if implementation == STOCK:
+            broken += _defects(call, resolved.name, op)
         traffic = call_traffic(call)
         if fatal or traffic is None:
             header = (
@@ -151,6 +155,81 @@ class Deployment:
     def largest_max_bs(self, available_mb: int) -> int:
         """The largest max_bs that fits; 0 if none does."""
         return self.window.largest_max_bs(self.traffic, available_mb)
+
+
+def required_hccl_buffsize(
+    *,
+    product: str,
+    max_bs: int,
+    hidden: int,
+    topk: int,
+    ep_world_size: int,
+    moe_expert_num: int,
+    shared_expert_num: int = 1,
+    shared_expert_rank_num: int = 0,
+    op: str = "both",
+    comm_alg: str = "",
+    contract: str | None = None,
+    implementation: str = STOCK,
+) -> BuffSize:
+    """The HCCL_BUFFSIZE that a deployment needs, computed before anything runs.
+
+    Args:
+        product: "A2" or "A3".
+        max_bs: largest number of tokens of any rank in one call.
+        hidden: H, in elements of two bytes.
+        topk: K.
+        ep_world_size: ranks of the EP group.
+        moe_expert_num: MoE experts of all ranks together.
+        shared_expert_num: as for the operators.
+        shared_expert_rank_num: as for the operators.
+        op: "dispatch", "combine" or "both".
+        comm_alg: as for the operators. On A2 an empty one lets HCCL_INTRA_PCIE_ENABLE and
+            HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
+        contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
+        implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours (A3
+            full mesh).
+
+    Raises:
+        ConstraintError: no size can be computed, for example experts that do not divide. Sizes
+            beyond a limit are computed: whether a call is legal is what check_dispatch answers.
+        ValueError: an unknown name, or a count that is not positive.
+    """
+    return Deployment.of(
+        product=product,
+        max_bs=max_bs,
+        hidden=hidden,
+        topk=topk,
+        ep_world_size=ep_world_size,
+        moe_expert_num=moe_expert_num,
+        shared_expert_num=shared_expert_num,
+        shared_expert_rank_num=shared_expert_rank_num,
+        op=op,
+        comm_alg=comm_alg,
+        contract=contract,
+        implementation=implementation,
+        env=os.environ,
+    ).required
+
+
+def _defects(call: Call, contract: str, op: str) -> list[Violation]:
+    """Known defects of the stock kernels at these sizes; those of the window need a window, and are left out."""
+    found = stock_defects(call, contract) if op != "combine" else []
+    if op != "dispatch":
+        args = {
+            name: getattr(call, name)
+            for name in ("ep_world_size", "ep_rank_id", "moe_expert_num", "comm_alg")
+        }
+        args |= {
+            "expand_x": call.tokens,
+            "expert_ids": call.expert_ids,
+            "assist_info_for_combine": call.expert_ids,
+            "ep_send_counts": call.expert_ids,
+            "expert_scales": call.expert_ids,
+        }
+        combine = Call("combine", args, product=call.product, contract=call.contract, env=call.env)
+        found += stock_defects(combine, contract)
+    return [defect for defect in found if defect.param != "HCCL_BUFFSIZE"]
 
 
 def judged_by(contract: str) -> str:

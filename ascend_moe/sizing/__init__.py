@@ -1,0 +1,1 @@
+"""How large a deployment is and what it needs: model files, serving flags, HCCL_BUFFSIZE. No torch."""
