@@ -5,7 +5,7 @@ process keeps the memory of its last calls and hands it out again, but only when
 is a numpy array that a tensor's storage refers to, and an array that only this module refers to has no tensor, view,
 numpy or dlpack alias left. Nothing is ever reused by age; who keeps outputs gets new memory for the next ones.
 
-Repeated calls with a compiler do the same in ``windows/native/outputs.h``, where a storage tells when it ends.
+Repeated calls do the same in ``windows/native/outputs.h``, where a storage tells when it ends.
 """
 
 from __future__ import annotations

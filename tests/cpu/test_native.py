@@ -65,7 +65,7 @@ def test_it_is_built_once_into_the_cache(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize(
     ("compiler", "told"),
-    [("none", "no C++ compiler"), ("false", "without their native part")],
+    [("none", "no C++ compiler"), ("false", "cannot share memory: ")],
 )
 def test_without_a_compiler_it_is_said_once(
     compiler: str,

@@ -37,7 +37,7 @@ compared, so that all ranks know.
 ``group``     one rank's view of its group             ``layout``    what lies where in the areas
 ``calls``     one kind of call, prepared once          ``dispatch``, ``combine``  what is theirs of it
 ``tensors``   whether tensors are of a known kind      ``repeat``    a repeated call in one foreign function
-``engine``    builds and loads ``native/`` (C++)       ``portable``  the same steps in torch and numpy
+``engine``    builds and loads ``native/`` (C++)
 ``fields``    what Python and ``native/`` pass to each other
 ``exchange``  blocks of rows, for all other modes
 """

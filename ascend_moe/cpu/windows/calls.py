@@ -2,7 +2,7 @@
 
 A repeated call is one call into the native half (`repeat`), which returns early only when Python has to decide
 something (``Code`` in ``native/call.h``). What that does not know goes step by step: the addresses of the tensors are
-filled in, outputs come from `warm`, and the steps are the native half's or `portable`'s.
+filled in, and outputs come from `warm`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from ascend_moe.contract.signature import (
 )
 from ascend_moe.cpu import warm
 from ascend_moe.cpu.statements import found_in
-from ascend_moe.cpu.windows import portable
 from ascend_moe.cpu.windows.fields import (
     ANY,
     EQUAL,
@@ -114,36 +113,24 @@ class FastCall:
         self._words = memoryview(fields).cast("B").cast("q")
         names = TENSOR_NAMES[self.op]
         tensors = tensors_of[self.op](call)
-        inputs, native = self._inputs(call), windows.native
-        # Only the native half follows addresses.
-        where = inputs if native is not None else {}
-        self._tensors = Expectation(tensors, addresses_of(names, where), self._words)
-        self._given = [
-            (name, index)
-            for index, name in enumerate(names)
-            if name in inputs and call[name] is not None
-        ]
+        where = addresses_of(names, self._inputs(call))
+        self._tensors = Expectation(tensors, where, self._words)
         self._attributes = attributes_of[self.op](call)
         self._performance_info = names.index("performance_info")
-        self._portable: portable.Steps | None = None
+        self._step = getattr(windows.native, self.op)
+        self._argument = ctypes.addressof(fields)
         self._repeat: Repeat | None = None
-        if native is None:
-            self._portable = portable.STEPS[self.op](self)
-            self._step, self._argument = self._portable.step, 0
-        else:
-            self._step = getattr(native, self.op)
-            self._argument = ctypes.addressof(fields)
-            if exchange_table() and not self._tensors.strided:
-                self._repeat = Repeat(
-                    native,
-                    self._tensors,
-                    self._argument,
-                    is_combine=self.op == "combine",
-                    specs=self.specs,
-                    filled_in_full=self._filled_in_full,
-                    first_output=self._first_output,
-                    rows_before=self._rows_before,
-                )
+        if exchange_table() and not self._tensors.strided:
+            self._repeat = Repeat(
+                windows.native,
+                self._tensors,
+                self._argument,
+                is_combine=self.op == "combine",
+                specs=self.specs,
+                filled_in_full=self._filled_in_full,
+                first_output=self._first_output,
+                rows_before=self._rows_before,
+            )
 
     def _set_sizes(self, checked: Checked) -> None:
         raise NotImplementedError
@@ -206,12 +193,7 @@ class FastCall:
             words[self._rows_before] = before
             kept.rows = self.specs[0].shape[0]  # should the call fail
         first = self._begin(tensors)
-        if self._portable is None:
-            words[self._first_output : self._first_output + len(outputs)] = kept.addresses
-        else:
-            given: Any = self._tensors.contiguous(tensors)
-            inputs = {name: given[index] for name, index in self._given}
-            self._portable.take(inputs, outputs, kept.arrays)
+        words[self._first_output : self._first_output + len(outputs)] = kept.addresses
         try:
             code = self._step(self._argument)
             if code == Code.INVALID:
@@ -224,9 +206,6 @@ class FastCall:
         except BaseException as error:
             self._failed(error, first)
             raise
-        finally:
-            if self._portable is not None:
-                self._portable.forget()
         if self._rows_before >= 0:
             kept.rows = self._rows_written()
         return self._results(tensors, tuple(outputs))

@@ -90,7 +90,7 @@ class Combine(FastCall):
     def _map(self, rank: int) -> None:
         """Makes rows that a peer has in shared memory of its own readable here."""
         sent = self.area.base + self.fields.sent_at + rank * SENT_WORDS * 8
-        _, number, descriptor, _, size, _ = (ctypes.c_int64 * SENT_WORDS).from_address(sent)
+        _, number, descriptor, _, size = (ctypes.c_int64 * SENT_WORDS).from_address(sent)
         self._known[2 * rank] = number
         self._known[2 * rank + 1] = self.windows.map_rows(rank, number, descriptor, size)
 

@@ -1,7 +1,6 @@
 """The native half: built from ``native/`` by g++ on first use into the user's cache, and loaded by ctypes.
 
-Without a compiler (``CXX`` or g++), or with one that fails, the steps run in torch and numpy: same memory, same
-protocol, so that ranks with and without may even share a group.
+Without a compiler (``CXX`` or g++), or with one that fails, rows of this rank's groups travel over torch.distributed.
 """
 
 from __future__ import annotations
@@ -57,14 +56,12 @@ def native() -> Native | None:
     """The library, built first where necessary; None where it cannot be (said once in the log)."""
     compiler = _compiler()
     if compiler is None:
-        _log.warning(
-            "no C++ compiler (CXX or g++): the CPU operators run without their native part"
-        )
+        _log.warning("no C++ compiler (CXX or g++): the CPU operators cannot share memory")
         return None
     try:
         return load(_built(compiler))
     except (BuildError, OSError) as error:
-        _log.warning("the CPU operators run without their native part: %s", error)
+        _log.warning("the CPU operators cannot share memory: %s", error)
         return None
 
 

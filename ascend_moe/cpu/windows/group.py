@@ -10,7 +10,6 @@ import os
 import select
 import time
 import weakref
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, NoReturn
@@ -24,9 +23,9 @@ from ascend_moe.contract.agreement import FIELDS
 from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.exchange import REASON_BYTES, REFUSAL_S, Statement
 from ascend_moe.cpu.peers import GroupState, failure
-from ascend_moe.cpu.windows import memory, portable
+from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.control import Control
-from ascend_moe.cpu.windows.engine import native
+from ascend_moe.cpu.windows.engine import Native
 from ascend_moe.cpu.windows.fields import GroupFields
 from ascend_moe.patience import timeout_seconds
 
@@ -113,6 +112,7 @@ class Windows:
         state: GroupState,
         control: memory.Shared,
         pids: Sequence[int],
+        native: Native,
     ) -> None:
         """pids: the processes of all ranks. Raises OSError when they cannot be watched."""
         self.rank, self.ranks = group.rank(), group.size()
@@ -123,10 +123,7 @@ class Windows:
         self.control = Control(control, self.ranks)
         self.fields = GroupFields(control.address, self.ranks, self.rank)
         self.address = ctypes.addressof(self.fields)
-        self.native = native()
-        self.chosen: portable.Choice | None = None
-        self.handles: deque[portable.Handle] = deque(maxlen=portable.HANDLES_KEPT)
-        """The last legal choice, and the rows of the last dispatches: for `portable`, which looks at them once."""
+        self.native = native
         self.barrier = 0
         """The last barrier that this rank passed, or posted for (`owed`)."""
         self.areas = {name: Area() for name in ("dispatch", "combine", "exchange")}
@@ -229,10 +226,7 @@ class Windows:
 
     def arrive(self, barrier: int) -> None:
         """Says that this rank has written all that ``barrier`` publishes."""
-        if self.native is not None:
-            self.native.arrive(self.address, _int32(barrier))
-        else:
-            portable.arrive(self.control, self.rank, barrier)
+        self.native.arrive(self.address, _int32(barrier))
 
     def wait(self, barrier: int, deadline: float) -> None:
         """Until all ranks have arrived. Raises PeerError, naming who died or is late."""
@@ -269,9 +263,7 @@ class Windows:
         return [r for r, at in enumerate(left) if at and _int32(barrier - at) >= 0]
 
     def _wait_slice(self, barrier: int) -> bool:
-        if self.native is not None:
-            return bool(self.native.wait(self.address, _int32(barrier), SLICE_US))
-        return portable.wait(self.control, barrier, SLICE_US)
+        return bool(self.native.wait(self.address, _int32(barrier), SLICE_US))
 
     def _missing(self, barrier: int) -> list[int]:
         return [

@@ -79,17 +79,13 @@ class Expectation:
         """Fills in the addresses; they are good as long as the tensors live, until the next call."""
         if not self._addressed:
             return
-        found = self.contiguous(tensors)
+        found = tensors
+        if self.strided:
+            found = tuple(one if one is None else one.contiguous() for one in tensors)
         self._copies = found if self.strided else ()  # nobody else's tensors are kept
         for index, word in self._addressed:
             tensor: Any = found[index]
             self._call[word] = tensor.data_ptr()
-
-    def contiguous(self, tensors: Tensors) -> Tensors:
-        """The same, where they are not contiguous copied."""
-        if not self.strided:
-            return tensors
-        return tuple(tensor if tensor is None else tensor.contiguous() for tensor in tensors)
 
 
 def addresses_of(names: Sequence[str], where: Mapping[str, int]) -> list[int]:
