@@ -26,7 +26,7 @@ import ascend_moe
 from ascend_moe import ConstraintError
 from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.peers import state_of
-from ascend_moe.cpu.windows import memory
+from ascend_moe.cpu.windows import build, memory
 from ascend_moe.cpu.windows.group import Area
 from ascend_moe.reference import combine_world, dispatch_world
 
@@ -119,8 +119,13 @@ def test_the_choice_is_logged_once(environments: list[dict[str, str]], told: str
             assert [told in message for message in messages] == [True]
 
 
+def _has_no_engine(rank: int) -> None:
+    build.LIBRARY = Path("/nowhere")
+
+
 def test_one_rank_without_the_engine_decides_for_all():
-    with worlds.world(RANKS, environments=[{}, {"CXX": "none"}, {}]) as world:
+    with worlds.world(RANKS) as world:
+        world.run(_has_no_engine, ranks=[1])
         works(world)
         assert world.run(_uses_windows) == [False] * RANKS
         works(world)

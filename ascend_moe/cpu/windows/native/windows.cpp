@@ -1,5 +1,5 @@
-// What Python calls. No torch or Python headers, no other library: built on first use, see
-// ../engine.py.
+// What Python calls. No torch or Python headers, no other library: ../build.py makes one for all
+// versions of both.
 #include "repeat.h"
 
 extern "C" {
@@ -14,6 +14,9 @@ void moe_sizes(int64_t* sizes) {
     sizes[5] = sizeof(moe::Expected);
     sizes[6] = sizeof(moe::Repeat) - sizeof(moe::Expected);
 }
+
+// Which sources this is made of.
+int64_t moe_sources() { return MOE_SOURCES; }
 
 int64_t moe_dispatch(moe::Dispatch* call) { return moe::step(*call); }
 
