@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ascend_moe.contract.buffsize import BuffSize, required_hccl_buffsize
     from ascend_moe.contract.check import check_combine, check_dispatch
     from ascend_moe.contract.errors import ConstraintError, Violation
-    from ascend_moe.cpu.expert_outputs import empty_expert_outputs
-    from ascend_moe.cpu.group import hccl_comm_name
+    from ascend_moe.cpu.distributed.group import hccl_comm_name
+    from ascend_moe.cpu.windows.expert_outputs import empty_expert_outputs
 
 __version__ = "0.1.0"
 
@@ -33,8 +33,8 @@ _NEEDS_TORCH = {
     "install": "ascend_moe.api",
     "uninstall": "ascend_moe.api",
     "register": "ascend_moe.api",
-    "empty_expert_outputs": "ascend_moe.cpu.expert_outputs",
-    "hccl_comm_name": "ascend_moe.cpu.group",
+    "empty_expert_outputs": "ascend_moe.cpu.windows.expert_outputs",
+    "hccl_comm_name": "ascend_moe.cpu.distributed.group",
     "reference": "ascend_moe.reference",
 }
 _TORCH_FREE = {

@@ -31,7 +31,7 @@ from random_calls import Plan, combine_calls, dispatch_calls
 
 import ascend_moe
 from ascend_moe.contract.errors import ConstraintWarning
-from ascend_moe.cpu.windows import group as windows
+from ascend_moe.cpu.windows import areas
 from ascend_moe.reference import combine_world, dispatch_world
 
 KEPT = 3
@@ -66,7 +66,7 @@ def stress(rank: int, size: int, seconds: float, seed: int) -> int:
     """On every rank of a world. Returns the number of calls; raises AssertionError at the first wrong one."""
     warnings.simplefilter("ignore", ConstraintWarning)
     if seed % 2:
-        windows.TWO_HALVES_UP_TO = 0  # all areas as large ones: one half, now and then two barriers
+        areas.TWO_HALVES_UP_TO = 0  # all areas as large ones: one half, now and then two barriers
     draw = random.Random(seed)
     own_pace = random.Random(seed * 1000 + rank)
     members = [list(range(size)), list(range(min(size, 2)))]

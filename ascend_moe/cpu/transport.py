@@ -15,8 +15,8 @@ from typing import Final
 
 import torch.distributed as dist
 
-from ascend_moe.cpu.exchange import Exchange
-from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.distributed.exchange import Exchange
+from ascend_moe.cpu.distributed.peers import state_of
 from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.control import control_bytes
 from ascend_moe.cpu.windows.engine import native
@@ -36,11 +36,11 @@ def preference() -> str:
     return named
 
 
-def line(group: dist.ProcessGroup, *, what: str) -> Exchange | WindowExchange:
-    """One call's exchange with the peers of a group."""
+def line(group: dist.ProcessGroup, *, what: str, measured: bool) -> Exchange | WindowExchange:
+    """One call's exchange with the peers of a group; measured: whether its `waited` is wanted."""
     windows = state_of(group).windows
     if windows is None:
-        return Exchange(group, what=what)
+        return Exchange(group, what=what, measured=measured)
     return WindowExchange(group, windows, what=what)
 
 
@@ -59,7 +59,6 @@ def choose(group: dist.ProcessGroup, *, what: str) -> None:
     reason = _why_not(numbers)
     if not reason:
         reason = _share(group, exchange, [pid for *_, pid in numbers])
-    exchange.finish()
     by_name = [r for r, (one, *_) in enumerate(numbers) if CHOICES[one] == WINDOWS]
     if reason and by_name:
         raise RuntimeError(f"{what}: rank {by_name[0]} has {VARIABLE}={WINDOWS}, but {reason}")

@@ -14,7 +14,7 @@ import pytest
 import worlds
 from random_calls import Plan, combine_calls, dispatch_calls
 
-from ascend_moe.cpu.windows import group as windows
+from ascend_moe.cpu.windows import areas
 from ascend_moe.reference import combine_world, dispatch_world
 
 
@@ -31,7 +31,7 @@ RANKS, CALLS = 3, 100
 
 def _the_same_operator_in_a_row(rank: int, one_half: bool, op: str, plans: list[Plan]) -> bool:
     if one_half:
-        windows.TWO_HALVES_UP_TO = 0
+        areas.TWO_HALVES_UP_TO = 0
     prepared = []
     for plan in plans:
         calls = dispatch_calls(plan)

@@ -25,9 +25,9 @@ from small_calls import homeward
 import ascend_moe
 from ascend_moe import ConstraintError
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.distributed.peers import state_of
 from ascend_moe.cpu.windows import build, memory
-from ascend_moe.cpu.windows.group import Area
+from ascend_moe.cpu.windows.areas import Area
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS = 3
@@ -602,9 +602,9 @@ def _in_place(rank: int, in_place: bool, calls: Any, back: Any) -> Any:
         rows.copy_(call["expand_x"] * factor)
         results.append(worlds.combine(rank, [call | {"expand_x": rows}] * RANKS).clone())
         rows.fill_(7)
-    assert (not in_place) or len(_windows().own_rows) == 1
+    assert (not in_place) or len(_windows().in_place.own) == 1
     del rows
-    assert len(_windows().own_rows) == 0
+    assert len(_windows().in_place.own) == 0
     return results
 
 

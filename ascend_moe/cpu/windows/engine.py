@@ -23,7 +23,7 @@ from ascend_moe.cpu.windows.fields import (
     OutputFields,
     RepeatFields,
 )
-from ascend_moe.cpu.windows.tensors import Tensors
+from ascend_moe.cpu.windows.repeated.tensors import Tensors
 
 _AGAIN: Final = "install the package again, from a wheel or where g++ is"
 _log = logging.getLogger("ascend_moe")

@@ -54,7 +54,7 @@ struct World {
     } control, dispatch_area, combine_area;
 };
 
-// The bookkeeping of ../../../ascend_moe/cpu/windows/group.py, in short.
+// The bookkeeping of ../../../ascend_moe/cpu/windows/areas.py, in short.
 struct Area {
     int64_t memory, half;
     int64_t turn = 0, read_from[2] = {0, 0};

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from ascend_moe.contract.handle import slots_of
 from ascend_moe.contract.shapes import dispatch_specs_of_call
-from ascend_moe.cpu.windows.calls import ELEMENTS, Checked, FastCall
 from ascend_moe.cpu.windows.fields import DispatchFields, word_of, words_of
 from ascend_moe.cpu.windows.layout import DispatchLayout, Sizes
+from ascend_moe.cpu.windows.repeated.call import FastCall
+from ascend_moe.cpu.windows.repeated.prepared import ELEMENTS, Checked
 from ascend_moe.reference.quant import rows_carry_scales
 
 _INPUTS: Final = words_of(

@@ -11,8 +11,8 @@ import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.group import resolve
-from ascend_moe.cpu.whereabouts import elsewhere
+from ascend_moe.cpu.distributed.group import resolve
+from ascend_moe.cpu.distributed.whereabouts import elsewhere
 from ascend_moe.patience import TIMEOUT_VARIABLE
 
 
@@ -23,12 +23,12 @@ class GroupState:
     broken: str = ""
     """Why the group cannot be used any more."""
     owed: list[Any] = field(default_factory=list)
-    """Messages of refused calls that are still on their way (`exchange`)."""
+    """Statements of refused calls that are still on their way (`exchange`)."""
     transport_chosen: bool = False
     windows: Any = None
     """The group's shared memory (`windows.group.Windows`); None: rows travel over torch.distributed."""
     calls: dict[tuple[object, ...], Any] = field(default_factory=dict)
-    """Kinds of calls that were found legal (`windows.calls`)."""
+    """Kinds of calls that were found legal (`windows.repeated`)."""
 
 
 _states: weakref.WeakKeyDictionary[dist.ProcessGroup, GroupState] = weakref.WeakKeyDictionary()

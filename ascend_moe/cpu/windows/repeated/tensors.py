@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ascend_moe.cpu.eager import guard_of, is_plain
+from ascend_moe.cpu.windows.repeated.eager import guard_of, is_plain
 
 Tensors = tuple[Tensor | None, ...]
 """All of a call, in the order of ``contract.signature``."""

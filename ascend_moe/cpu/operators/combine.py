@@ -15,7 +15,7 @@ from torch import Tensor
 from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.handle import doubled_row, missing_row, rows_received, slots_of
 from ascend_moe.contract.shapes import World
-from ascend_moe.cpu.wire import Rows, pack
+from ascend_moe.cpu.operators.wire import Rows, pack
 from ascend_moe.reference.combine import const_expert_rows
 from ascend_moe.reference.quant import through_comm_quant
 from ascend_moe.reference.routing import active_pairs

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.shapes import World, dispatch_specs_of_call
-from ascend_moe.cpu.wire import Rows, pack, unpack
+from ascend_moe.cpu.operators.wire import Rows, pack, unpack
 from ascend_moe.outputs import zero_output
 from ascend_moe.reference.quant import quantise_rows, rows_carry_scales
 from ascend_moe.reference.routing import Routes, active_pairs, ordinals_at_sender, routes

@@ -24,7 +24,7 @@ from torch import Tensor
 from ascend_moe.bootstrap import import_torch_npu
 from ascend_moe.contract.shapes import combine_spec, dispatch_specs_of_call
 from ascend_moe.contract.signature import OPERATORS, PARAMETERS, schema, with_defaults
-from ascend_moe.cpu import kernels
+from ascend_moe.cpu.operators import kernels
 
 _NAMESPACE = "npu"
 _Library: Any = torch.library.Library  # its methods carry no types

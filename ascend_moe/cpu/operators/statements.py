@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ascend_moe.contract.agreement import FIELDS, disagreements, refusal_of
 from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.resolve import PRODUCT_VARIABLE
-from ascend_moe.cpu.exchange import Statement
+from ascend_moe.cpu.distributed.exchange import Statement
 
 
 def found_in(

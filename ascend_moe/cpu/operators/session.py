@@ -32,14 +32,15 @@ from ascend_moe.contract.servers import servers_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
 from ascend_moe.cpu import transport
-from ascend_moe.cpu.exchange import Exchange
-from ascend_moe.cpu.group import membership_violations, resolve
-from ascend_moe.cpu.peers import state_of
-from ascend_moe.cpu.statements import found_in
-from ascend_moe.cpu.windows.calls import Checked, FastCall
-from ascend_moe.cpu.windows.combine import Combine
-from ascend_moe.cpu.windows.dispatch import Dispatch
+from ascend_moe.cpu.distributed.exchange import Exchange
+from ascend_moe.cpu.distributed.group import membership_violations, resolve
+from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.operators.statements import found_in
 from ascend_moe.cpu.windows.exchange import WindowExchange
+from ascend_moe.cpu.windows.repeated.call import FastCall
+from ascend_moe.cpu.windows.repeated.combine import Combine
+from ascend_moe.cpu.windows.repeated.dispatch import Dispatch
+from ascend_moe.cpu.windows.repeated.prepared import Checked
 from ascend_moe.patience import timeout_seconds
 
 
@@ -70,7 +71,9 @@ class Session:
         self._groups = groups
         found = self._local_violations(groups)
         lines = {
-            name: transport.line(group, what=self._what(group))
+            name: transport.line(
+                group, what=self._what(group), measured=self._performance_info is not None
+            )
             for name, group in groups.items()
             if group is not None
         }
@@ -138,16 +141,14 @@ class Session:
         assert self.tp is not None
         here = self.call["tp_rank_id"]
         swapped = self.tp.rows(outgoing, _only(1 - here, leaving), _only(1 - here, arriving))
-        self.tp.finish()
         return swapped
 
     def finish(self) -> None:
-        """Ends the exchange, and adds to ``performance_info`` how many microseconds this rank waited for each rank.
+        """Adds to ``performance_info`` how many microseconds this rank waited for each rank.
 
         The caller's tensor changes in place although the schema does not say so, as in torch_npu. The schema must stay
         the stock one, so a graph compiler does not know it either: give it a graph input, not an intermediate.
         """
-        self.ep.finish()
         if self._performance_info is not None:
             waited = torch.tensor(self.ep.waited, dtype=torch.float64)
             self._performance_info += (waited * 1e6).round().long()

@@ -13,10 +13,11 @@ from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.handle import doubled_row, missing_row, slots_of
 from ascend_moe.contract.shapes import combine_spec
 from ascend_moe.contract.signature import TENSOR_NAMES
-from ascend_moe.cpu.windows.calls import ELEMENTS, Checked, FastCall
 from ascend_moe.cpu.windows.fields import CombineFields, word_of, words_of
 from ascend_moe.cpu.windows.layout import SENT_WORDS, CombineLayout, Sizes
-from ascend_moe.cpu.windows.tensors import Tensors
+from ascend_moe.cpu.windows.repeated.call import FastCall
+from ascend_moe.cpu.windows.repeated.prepared import ELEMENTS, Checked
+from ascend_moe.cpu.windows.repeated.tensors import Tensors
 from ascend_moe.reference.combine import const_expert_rows
 from ascend_moe.reference.routing import active_pairs
 
@@ -81,10 +82,10 @@ class Combine(FastCall):
             self._blends = blends, blend_of = self._blend(self._call(tensors))
             fields.blends, fields.blend_of = blends.data_ptr(), blend_of.data_ptr()
         fields.memory = 0
-        if windows.own_rows:
+        if windows.in_place.own:
             rows = tensors[_EXPAND_X]
             assert rows is not None
-            found = windows.shared_rows(rows.data_ptr(), fields.row_bytes * fields.row_limit)
+            found = windows.in_place.find(rows.data_ptr(), fields.row_bytes * fields.row_limit)
             (fields.memory, fields.descriptor, fields.memory_offset, fields.memory_size) = found
 
     def _map(self, rank: int) -> None:
@@ -92,7 +93,7 @@ class Combine(FastCall):
         sent = self.area.base + self.fields.sent_at + rank * SENT_WORDS * 8
         _, number, descriptor, _, size = (ctypes.c_int64 * SENT_WORDS).from_address(sent)
         self._known[2 * rank] = number
-        self._known[2 * rank + 1] = self.windows.map_rows(rank, number, descriptor, size)
+        self._known[2 * rank + 1] = self.windows.in_place.map(rank, number, descriptor, size)
 
     def _blend(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """What const experts give: fp32 rows, and int32 (BS, K) which of them belongs to a pair."""

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ascend_moe.contract.servers import Servers
 from ascend_moe.contract.signature import attributes_of, tensors_of, with_defaults
-from ascend_moe.cpu import combine as combining
-from ascend_moe.cpu import dispatch as dispatching
-from ascend_moe.cpu import hierarchy
-from ascend_moe.cpu.remembered import again, remember
-from ascend_moe.cpu.session import Session
-from ascend_moe.cpu.windows.group import NoWindow
-from ascend_moe.cpu.wire import unpack
+from ascend_moe.cpu.operators import combine as combining
+from ascend_moe.cpu.operators import dispatch as dispatching
+from ascend_moe.cpu.operators import hierarchy
+from ascend_moe.cpu.operators.session import Session
+from ascend_moe.cpu.operators.wire import unpack
+from ascend_moe.cpu.windows.areas import NoWindow
+from ascend_moe.cpu.windows.repeated.door import again, remember
 
 
 def dispatch(**arguments: Any) -> tuple[Tensor, ...]:

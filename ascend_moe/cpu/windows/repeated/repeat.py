@@ -21,7 +21,7 @@ from ascend_moe.cpu.windows.fields import (
     OutputFields,
     RepeatFields,
 )
-from ascend_moe.cpu.windows.tensors import Expectation, Kind, Tensors
+from ascend_moe.cpu.windows.repeated.tensors import Expectation, Kind, Tensors
 
 _DLPACK_MAJOR: Final = 1
 _TYPES: Final = {
@@ -56,7 +56,7 @@ class Repeat:
         """What the structure needs.
 
         call: address of the structure of the steps
-        specs, filled_in_full: of the outputs, see ``cpu.warm``
+        specs, filled_in_full: of the outputs, see `warm`
         first_output: the word of ``call`` that takes the address of the first output
         rows_before: the word that takes how many rows of the outputs are not zero; -1: none does
         """

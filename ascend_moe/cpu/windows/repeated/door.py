@@ -1,22 +1,15 @@
-"""Calls that were found legal once, by all that the rules read except tensor contents.
-
-A decode step makes the same two calls for every layer. The first one of a kind is checked by the rule table; if it
-takes its own steps in shared memory, it is prepared (`windows.calls`) and remembered with its group, and those steps
-check the contents of the next ones. A repeated call costs one look-up and one look at its tensors. That is kept short:
-where many ranks share few cores, little of it is in a core's caches when a rank's turn comes, and it costs several
-times what it costs alone.
-"""
+"""The door of the fast path: every call asks here first (`again`), and a legal one is put down here (`remember`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ascend_moe.cpu.eager import are_plain
-from ascend_moe.cpu.peers import state_named
-from ascend_moe.cpu.windows.calls import FastCall
-from ascend_moe.cpu.windows.group import NoWindow
-from ascend_moe.cpu.windows.tensors import Tensors
+from ascend_moe.cpu.distributed.peers import state_named
+from ascend_moe.cpu.windows.areas import NoWindow
+from ascend_moe.cpu.windows.repeated.call import FastCall
+from ascend_moe.cpu.windows.repeated.eager import are_plain
+from ascend_moe.cpu.windows.repeated.tensors import Tensors
 from ascend_moe.gate import REMEMBERED_MAX, RULE_VARIABLES, values_of
 from ascend_moe.patience import TIMEOUT_VARIABLE
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from ascend_moe.contract.handle import row_places, slots_of
 from ascend_moe.contract.servers import Servers
 from ascend_moe.contract.shapes import World
-from ascend_moe.cpu.combine import Home, Homeward
-from ascend_moe.cpu.dispatch import Arrived
-from ascend_moe.cpu.wire import Rows, pack
+from ascend_moe.cpu.operators.combine import Home, Homeward
+from ascend_moe.cpu.operators.dispatch import Arrived
+from ascend_moe.cpu.operators.wire import Rows, pack
 from ascend_moe.reference.quant import add_server_sum, empty_server_total, fused_multiply_add
 
 

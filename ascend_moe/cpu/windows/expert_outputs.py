@@ -1,12 +1,12 @@
-"""Memory for expert outputs that combine reads in place."""
+"""The caller's memory for expert outputs that combine reads in place (`rows_in_place`)."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from ascend_moe.cpu.group import resolve
-from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.distributed.group import resolve
+from ascend_moe.cpu.distributed.peers import state_of
 
 
 def empty_expert_outputs(
@@ -31,5 +31,5 @@ def empty_expert_outputs(
     windows = state_of(group).windows
     if windows is None:
         return torch.empty(rows, hidden, dtype=dtype)
-    memory: Tensor = windows.rows_in_place(rows * hidden * dtype.itemsize)
+    memory: Tensor = windows.in_place.new(rows * hidden * dtype.itemsize)
     return memory.view(dtype).view(rows, hidden)
