@@ -32,7 +32,7 @@ def run(compiler: str, sanitizer: list[str], sources: list[Path], *words: str, i
 def test_ranks_as_threads_under_a_sanitizer(compiler: str, sanitizer: list[str], tmp_path: Path):
     """Random orders of both operators on four ranks; every result is checked, every access watched."""
     sources = [TESTS / "threads.cpp", build.SOURCES / "windows.cpp"]
-    run(compiler, sanitizer, sources, "4", "3000", "7", into=tmp_path / "threads")
+    run(compiler, sanitizer, sources, "4", "1500", "7", into=tmp_path / "threads")
 
 
 def test_memory_of_outputs_under_a_sanitizer(compiler: str, tmp_path: Path):
