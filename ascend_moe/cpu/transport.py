@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.distributed.steps import Far
 from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.control import control_bytes
 from ascend_moe.cpu.windows.engine import native
@@ -63,6 +64,9 @@ def choose(group: dist.ProcessGroup, *, what: str) -> None:
     if reason and by_name:
         raise RuntimeError(f"{what}: rank {by_name[0]} has {VARIABLE}={WINDOWS}, but {reason}")
     state.transport_chosen = True
+    engine = native()
+    if engine is not None and all(capable == _CAPABLE for _, capable, *_ in numbers):
+        state.far = Far(group, state, engine)
     if state.windows is not None:
         _log.info("group %a: rows travel through shared memory", group.group_name)
     else:

@@ -3,5 +3,6 @@
 ``group``         from the name of a group to the group
 ``peers``         what a group remembers, and how a failure of its ranks is told
 ``exchange``      statements and rows of one call as collectives
+``steps``         the native steps of both operators between such ranks
 ``whereabouts``   where a late rank waits instead
 """

@@ -54,7 +54,7 @@ class Statement:
     rows: int
     refusal: str
     way: int = 0
-    """Which steps follow (`windows.group`); always the same over torch.distributed."""
+    """Which steps follow (`windows.group`)."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +90,19 @@ class Exchange:
 
         rows: how many rows this rank will send to each rank.
         """
+        return self.read(self.meet(numbers, rows))
+
+    def meet(
+        self, numbers: Sequence[int], rows: Sequence[int], *, way: int = 0
+    ) -> NDArray[np.int64]:
+        """The same as one line of words per rank: the numbers, then what `WAY`, `ROWS` and `REASON` say."""
         self._settle()
-        posted = self._post(numbers, rows, "")
+        posted = self._post(numbers, rows, "", way)
         if self._measured:
             self._measure(posted)
         self._complete(posted, _silent)
-        return self._read(posted, len(numbers))
+        said: NDArray[np.int64] = posted.incoming.numpy()
+        return said
 
     def refuse(self, numbers: Sequence[int], reason: str) -> list[Statement] | None:
         """Tells every peer that this rank does not take part in the call.
@@ -111,7 +118,7 @@ class Exchange:
                 return None
             time.sleep(0.001)
         self._settle()
-        return self._read(posted, len(numbers))
+        return self.read(posted.incoming.numpy())
 
     def rows(
         self, outgoing: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int]
@@ -119,31 +126,58 @@ class Exchange:
         """Moves rows: ``outgoing`` (n, pitch) uint8 grouped by destination, returns (m, pitch) grouped by source."""
         incoming = outgoing.new_empty(sum(receive_counts), outgoing.shape[1])
         last = np.cumsum(receive_counts)[np.array(receive_counts) > 0] - 1
-        incoming.numpy()[last, -1] = incoming.numpy()[last, 0] = _NOT_YET
-        posted = self._start(incoming, outgoing, receive_counts, send_counts)
+        rows = incoming.numpy()
+        rows[last] = _NOT_YET
 
-        def silent(incoming: Tensor) -> list[int]:
-            ends = incoming.numpy()[last]
-            waiting = iter((ends[:, 0] == _NOT_YET) & (ends[:, -1] == _NOT_YET))
-            return [peer for peer, count in enumerate(receive_counts) if count and next(waiting)]
+        def silent(_: Tensor) -> list[int]:
+            missing = iter((rows[last] == _NOT_YET).all(axis=1))
+            return [peer for peer, count in enumerate(receive_counts) if count and next(missing)]
 
-        self._complete(posted, silent)
+        self._complete(self._start(incoming, outgoing, receive_counts, send_counts), silent)
         return incoming
 
-    def _post(self, numbers: Sequence[int], rows: Sequence[int], reason: str) -> _Posted:
+    def bytes(
+        self,
+        outgoing: NDArray[np.uint8],
+        send_sizes: Sequence[int],
+        incoming: NDArray[np.uint8],
+        receive_sizes: Sequence[int],
+    ) -> None:
+        """Moves blocks of bytes, grouped by destination and by source; no block ends in 255."""
+        last = np.cumsum(receive_sizes)[np.array(receive_sizes) > 0] - 1
+        incoming[last] = _NOT_YET
+        tensors = torch.from_numpy(incoming), torch.from_numpy(outgoing)
+
+        def silent(_: Tensor) -> list[int]:
+            missing = iter(incoming[last] == _NOT_YET)
+            return [rank for rank, size in enumerate(receive_sizes) if size and next(missing)]
+
+        self._complete(self._start(*tensors, receive_sizes, send_sizes), silent)
+
+    WAY: Final = -4 - REASON_BYTES // 8
+    ROWS: Final = -3 - REASON_BYTES // 8
+    REASON: Final = -2 - REASON_BYTES // 8
+    """Words of a statement; the text of the reason follows its length."""
+
+    def _post(
+        self, numbers: Sequence[int], rows: Sequence[int], reason: str, way: int = 0
+    ) -> _Posted:
         text = reason.encode("ascii", "replace")[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
-        said = np.empty((self._size, len(numbers) + 2 + REASON_BYTES // 8), np.int64)
+        said = np.empty((self._size, len(numbers) + 4 + REASON_BYTES // 8), np.int64)
         said[:, : len(numbers)] = numbers
-        said[:, len(numbers)] = rows
-        said[:, len(numbers) + 1 : -1] = np.frombuffer(text, np.int64)
+        said[:, self.WAY], said[:, self.ROWS], said[:, self.REASON] = way, rows, len(reason)
+        said[:, self.REASON + 1 : -1] = np.frombuffer(text, np.int64)
         said[:, -1] = _ARRIVED
         return self._start(torch.zeros(said.shape, dtype=torch.int64), torch.from_numpy(said))
 
-    def _read(self, posted: _Posted, length: int) -> list[Statement]:
+    def read(self, said: NDArray[np.int64]) -> list[Statement]:
+        """What `meet` returned, by rank; the own refusal is no news."""
         found = []
-        for rank, words in enumerate(posted.incoming.numpy()):
-            refusal = "" if rank == self._rank else _text(words[length + 1 : -1])
-            found.append(Statement(words[:length].tolist(), int(words[length]), refusal))
+        for rank, words in enumerate(said):
+            refused = words[self.REASON] and rank != self._rank
+            reason = words[self.REASON + 1 : -1].tobytes().rstrip(b"\0").decode("ascii")
+            numbers, way = words[: self.WAY].tolist(), int(words[self.WAY])
+            found.append(Statement(numbers, int(words[self.ROWS]), reason if refused else "", way))
         return found
 
     def _start(
@@ -225,7 +259,3 @@ def _silent(incoming: Tensor) -> list[int]:
     """Whose statements are not here. Bytes come in order and the last word of a statement is never zero."""
     missing: NDArray[Any] = incoming.numpy()[:, -1] != _ARRIVED
     return [int(rank) for rank in missing.nonzero()[0]]
-
-
-def _text(words: NDArray[np.int64]) -> str:
-    return words.tobytes().rstrip(b"\0").decode("ascii") if words[0] else ""

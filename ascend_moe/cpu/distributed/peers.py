@@ -27,6 +27,8 @@ class GroupState:
     transport_chosen: bool = False
     windows: Any = None
     """The group's shared memory (`windows.group.Windows`); None: rows travel over torch.distributed."""
+    far: Any = None
+    """The group for the native steps over torch.distributed (`steps.Far`); None: some rank lacks the library."""
     calls: dict[tuple[object, ...], Any] = field(default_factory=dict)
     """Kinds of calls that were found legal (`windows.repeated`)."""
 

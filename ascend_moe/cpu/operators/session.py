@@ -35,6 +35,7 @@ from ascend_moe.cpu import transport
 from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.group import membership_violations, resolve
 from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.distributed.steps import FarCombine, FarDispatch
 from ascend_moe.cpu.operators.statements import found_in
 from ascend_moe.cpu.windows.exchange import WindowExchange
 from ascend_moe.cpu.windows.repeated.call import FastCall
@@ -114,18 +115,17 @@ class Session:
         """This kind of call with its own steps in shared memory; None: it takes the steps that all modes share."""
         group, call = self._groups["ep"], given
         assert group is not None
-        windows = state_of(group).windows
-        if windows is None or self.tp is not None or self.servers is not None:
+        windows, far = state_of(group).windows, state_of(group).far
+        if (windows or far) is None or self.tp is not None or self.servers is not None:
             return None
-        kind: type[FastCall] = Dispatch
-        if self._op == "combine":
-            if self.product == "A2" or call["comm_quant_mode"]:
-                return None
-            kind = Combine
+        if self._op == "combine" and (self.product == "A2" or call["comm_quant_mode"]):
+            return None
         known = Checked(
             call, self.world, self._product, self._contract, self._numbers, self._what(group)
         )
-        return kind(windows, known)
+        if windows is not None:
+            return Dispatch(windows, known) if self._op == "dispatch" else Combine(windows, known)
+        return FarDispatch(far, known) if self._op == "dispatch" else FarCombine(far, known)
 
     @property
     def may_be_remembered(self) -> bool:

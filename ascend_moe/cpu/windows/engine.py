@@ -34,6 +34,7 @@ class Native(NamedTuple):
 
     dispatch: Callable[[int], int]
     combine: Callable[[int], int]
+    part: Callable[[int, bool, int], int]
     arrive: Callable[[int, int], None]
     wait: Callable[[int, int, int], int]
     new_shelf: Callable[[int, int], int]
@@ -69,6 +70,7 @@ def load(path: Path) -> Native:
     return Native(
         dispatch=_function(library.moe_dispatch, integer, address),
         combine=_function(library.moe_combine, integer, address),
+        part=_function(library.moe_part, integer, address, ctypes.c_int, ctypes.c_int),
         arrive=_function(library.moe_arrive, None, address, ctypes.c_int32),
         wait=_function(library.moe_wait, ctypes.c_int, address, ctypes.c_int32, integer),
         new_shelf=_function(with_the_lock.moe_new_shelf, address, address, integer),

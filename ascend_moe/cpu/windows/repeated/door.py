@@ -41,7 +41,7 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
 def remember(op: str, tensors: Tensors, attributes: tuple[Any, ...], prepared: FastCall) -> None:
     """The next call of this kind is made by ``prepared``."""
     state = state_named(attributes[0])
-    if state is None or state.windows is not prepared.windows:
+    if state is None or (state.windows or state.far) is not prepared.windows:
         return
     if not are_plain((*tensors, *attributes)):
         return  # `again` is asked before anybody looks at the attributes
