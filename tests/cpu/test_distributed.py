@@ -14,7 +14,7 @@ import small_calls
 import worlds
 
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.distributed import steps
+from ascend_moe.cpu.distributed.dispatch import FarDispatch
 from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.peers import state_of
 from ascend_moe.cpu.windows import build
@@ -101,14 +101,14 @@ def _chooses_nobody(rank: int, calls: Any) -> Any:
     """The victim's block says that its tokens chose an expert that does not exist."""
     if rank != VICTIM:
         return worlds.dispatch(rank, calls)
-    real = steps.FarDispatch._blocks
+    real = FarDispatch._blocks
 
-    def blocks(call: steps.FarDispatch) -> Any:
+    def blocks(call: FarDispatch) -> Any:
         outgoing, sizes, words = real(call)
         outgoing[:4] = 99
         return outgoing, sizes, words
 
-    with mock.patch.object(steps.FarDispatch, "_blocks", blocks):
+    with mock.patch.object(FarDispatch, "_blocks", blocks):
         return worlds.dispatch(rank, calls)
 
 

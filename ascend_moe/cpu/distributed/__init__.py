@@ -3,6 +3,6 @@
 ``group``         from the name of a group to the group
 ``peers``         what a group remembers, and how a failure of its ranks is told
 ``exchange``      statements and rows of one call as collectives
-``steps``         the native steps of both operators between such ranks
+``steps``         the native steps between such ranks; ``dispatch``, ``combine``: what travels in between
 ``whereabouts``   where a late rank waits instead
 """
