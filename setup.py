@@ -1,10 +1,21 @@
-"""What pyproject.toml cannot say: the kernel sources of kernels/ travel as ascend_moe/_kernels.
+"""What pyproject.toml cannot say: what is compiled, and where the kernel sources travel.
 
-A wheel without them could not build the virtual NPU. In a clone, and so in an editable install,
-nothing is copied: they are read from kernels/ beside the package.
+The library of the CPU operators (``ascend_moe/cpu/windows``) is plain C++ that ctypes loads: it knows neither Python's
+nor torch's headers, so a wheel is good for a platform, not for a version of either. Without a compiler the package is
+installed without it.
+
+The kernel sources of kernels/ travel as ascend_moe/_kernels. A wheel without them could not build the virtual NPU. In
+a clone, and so in an editable install, nothing is copied: they are read from kernels/ beside the package.
 """
 
-from setuptools import find_namespace_packages, find_packages, setup
+import runpy
+import subprocess
+from pathlib import Path
+
+from setuptools import Extension, find_namespace_packages, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import CompileError
 
 SOURCES = ["*.cpp", "*.h", "*.asc", "*.cmake", "CMakeLists.txt", "*.py", "*.sh", "*.json", "*.md"]
 
@@ -15,12 +26,50 @@ kernels = {
     )
 }
 
+ROOM = Path("ascend_moe/cpu/windows")
+engine = runpy.run_path(str(ROOM / "build.py"))
+
+
+class BuildLibrary(build_ext):
+    """One command instead of Python's idea of how its extensions are compiled."""
+
+    def get_ext_filename(self, fullname):
+        return fullname.replace(".", "/") + engine["LIBRARY"].suffix
+
+    def build_extension(self, ext):
+        compiler = engine["compiler"]()
+        if compiler is None:
+            raise CompileError("no C++ compiler (CXX or g++): without the CPU operators' library")
+        target = Path(self.get_ext_fullpath(ext.name)).absolute()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            subprocess.run(engine["command"](compiler, target), check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise CompileError(str(error)) from None
+
+
+class WheelOfAPlatform(bdist_wheel):
+    """For any Python 3."""
+
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]
+
+
 setup(
     packages=[*find_packages(include=["ascend_moe", "ascend_moe.*"]), *kernels],
     package_dir=kernels,
+    include_package_data=False,  # what the build reads is not what the package holds
     package_data={
         "": ["py.typed", *SOURCES],
-        "ascend_moe.cpu.windows": ["native/*"],  # C++, built on first use
         "ascend_moe.vnpu": ["child/*.py"],  # a folder for PYTHONPATH, not a package
     },
+    ext_modules=[
+        Extension(
+            f"ascend_moe.cpu.windows.{engine['LIBRARY'].stem}",
+            sources=[str(ROOM / "native/windows.cpp")],
+            depends=[str(path) for path in sorted((ROOM / "native").glob("*.h"))],
+            optional=True,
+        )
+    ],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": WheelOfAPlatform},
 )

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ascend_moe.contract.buffsize import BuffSize
     from ascend_moe.contract.check import check_combine, check_dispatch
     from ascend_moe.contract.errors import ConstraintError, Violation
-    from ascend_moe.cpu.expert_outputs import empty_expert_outputs
-    from ascend_moe.cpu.group import hccl_comm_name
+    from ascend_moe.cpu.distributed.group import hccl_comm_name
+    from ascend_moe.cpu.windows.expert_outputs import empty_expert_outputs
     from ascend_moe.sizing.deployment import required_hccl_buffsize
 
 __version__ = "0.1.0"
@@ -34,8 +34,8 @@ _NEEDS_TORCH = {
     "install": "ascend_moe.api",
     "uninstall": "ascend_moe.api",
     "register": "ascend_moe.api",
-    "empty_expert_outputs": "ascend_moe.cpu.expert_outputs",
-    "hccl_comm_name": "ascend_moe.cpu.group",
+    "empty_expert_outputs": "ascend_moe.cpu.windows.expert_outputs",
+    "hccl_comm_name": "ascend_moe.cpu.distributed.group",
     "reference": "ascend_moe.reference",
 }
 _TORCH_FREE = {

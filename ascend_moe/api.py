@@ -14,10 +14,10 @@ from torch import Tensor
 
 from ascend_moe.bootstrap import import_torch_npu
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS, by_name
-from ascend_moe.cpu import kernels
-from ascend_moe.cpu.eager import are_plain, nobody_listens
-from ascend_moe.cpu.registration import register
-from ascend_moe.cpu.remembered import again
+from ascend_moe.cpu.operators import kernels
+from ascend_moe.cpu.operators.registration import register
+from ascend_moe.cpu.windows.repeated.door import again
+from ascend_moe.cpu.windows.repeated.eager import are_plain, nobody_listens
 from ascend_moe.gate import require_legal
 from ascend_moe.opening import open_once
 from ascend_moe.ranks import require_legal_on_all_ranks

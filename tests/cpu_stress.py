@@ -31,7 +31,7 @@ from random_calls import Plan, combine_calls, dispatch_calls
 
 import ascend_moe
 from ascend_moe.contract.errors import ConstraintWarning
-from ascend_moe.cpu.windows import group as windows
+from ascend_moe.cpu.windows import areas
 from ascend_moe.reference import combine_world, dispatch_world
 
 KEPT = 3
@@ -66,7 +66,7 @@ def stress(rank: int, size: int, seconds: float, seed: int) -> int:
     """On every rank of a world. Returns the number of calls; raises AssertionError at the first wrong one."""
     warnings.simplefilter("ignore", ConstraintWarning)
     if seed % 2:
-        windows.TWO_HALVES_UP_TO = 0  # all areas as large ones: one half, now and then two barriers
+        areas.TWO_HALVES_UP_TO = 0  # all areas as large ones: one half, now and then two barriers
     draw = random.Random(seed)
     own_pace = random.Random(seed * 1000 + rank)
     members = [list(range(size)), list(range(min(size, 2)))]
@@ -168,32 +168,27 @@ def _combine(rank: int, group: Group, handle: Handle, seed: float) -> None:
     assert output.equal(wanted), f"rank {rank}: combine of {handle.plan}"
 
 
-ENGINES = {
-    "native": [worlds.NATIVE],
-    "portable": [worlds.PORTABLE],
-    "mixed": [worlds.NATIVE, worlds.PORTABLE],
-    "distributed": [worlds.DISTRIBUTED],
-}
+TRANSPORTS: dict[str, dict[str, str]] = {"windows": {}, "distributed": worlds.DISTRIBUTED}
 
 
-def run(engine: str, ranks: int, seconds: float, seed: int) -> int:
+def run(transport: str, ranks: int, seconds: float, seed: int) -> int:
     """Calls that were made, all right."""
-    with worlds.world(ranks, environments=ENGINES[engine]) as world:
+    with worlds.world(ranks, environments=[TRANSPORTS[transport]]) as world:
         return world.run(stress, ranks, seconds, seed, timeout=seconds + TIME_LIMIT_S)[0]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=60.0, help="per engine")
-    parser.add_argument("--engines", nargs="+", choices=ENGINES, default=["native", "mixed"])
+    parser.add_argument("--seconds", type=float, default=60.0, help="per transport")
+    parser.add_argument("--transports", nargs="+", choices=TRANSPORTS, default=list(TRANSPORTS))
     parser.add_argument("--ranks", type=int, default=4)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     ascend_moe.register()
     torch.set_num_threads(1)
-    for engine in options.engines:
-        made = run(engine, options.ranks, options.seconds, options.seed)
-        print(f"{engine}: {made} calls on {options.ranks} ranks, all equal to the oracle")
+    for transport in options.transports:
+        made = run(transport, options.ranks, options.seconds, options.seed)
+        print(f"{transport}: {made} calls on {options.ranks} ranks, all equal to the oracle")
 
 
 if __name__ == "__main__":

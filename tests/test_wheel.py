@@ -1,6 +1,7 @@
-"""The wheel holds every source of the package, and the kernel sources as ascend_moe/_kernels."""
+"""A wheel holds the package, the CPU operators' library, and the kernel sources as ascend_moe/_kernels."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from ascend_moe.hardware import kernel_library
 
 ROOT = Path(__file__).parents[1]
+CPU_LIBRARY = Path("ascend_moe/cpu/windows/libascend_moe_cpu.so")
 METADATA = ["pyproject.toml", "setup.py", "README.md", "LICENSE"]
 BUILT = shutil.ignore_patterns("__pycache__", "build", ".*", "*.so", "*.o")
 
@@ -43,11 +45,12 @@ def test_wheel_holds_all_sources(source: Path, wheel: Path) -> None:
     expected = {
         path.relative_to(source).as_posix().replace("kernels/", "ascend_moe/_kernels/", 1)
         for path in source.rglob("*")
-        if path.is_file()
+        if path.is_file() and not path.is_relative_to(source / CPU_LIBRARY.parent / "native")
     }
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert packed == expected
+    assert packed == expected | {CPU_LIBRARY.as_posix()}
+    assert re.search("-py3-none-linux_\\w+.whl$", wheel.name)
 
 
 def test_kernels_can_be_built_from_the_wheel(wheel: Path, tmp_path: Path) -> None:

@@ -20,10 +20,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-NATIVE: dict[str, str] = {}
-PORTABLE = {"CXX": "none"}
 DISTRIBUTED = {"ASCEND_MOE_CPU_TRANSPORT": "distributed"}
-"""Environments: how the rows of a world travel, and whether its steps are compiled."""
+"""The environment of ranks whose rows travel over torch.distributed."""
 
 
 class RankDied(Exception):

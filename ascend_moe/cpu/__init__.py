@@ -1,20 +1,31 @@
 """Both operators on CPU tensors: one process per rank.
 
+Three rooms:
+
+``operators``     the operator's face: registered names, checks, what leaves and how what arrives is laid out
+``distributed``   torch.distributed: groups by name, exchange by messages, who is missing
+``windows``       shared memory: its protocol, its C++, and in ``windows.repeated`` the fast path for repeated calls
+
+and ``transport`` between the last two: the ranks of a group choose one together in its first call.
+
 A call is made in four steps, in this order on every rank:
 
-1. ``kernels``, ``session``   check the call (nothing that is used as an index or a size stays unchecked);
+1. ``operators.session`` checks the call (nothing that is used as an index or a size stays unchecked);
 2. every rank tells every other rank its *statement*: what must be equal on all ranks, how many rows follow, or that it
-   refuses the call and why. The statements decide the call on all ranks alike (``statements``);
-3. rows travel, each with a few words that say where it belongs (``wire``);
-4. ``dispatch``, ``combine``  lay out what arrived, in the order of ``reference.routing``; ``hierarchy`` has the parts
-   of both that differ where ranks are grouped in servers.
+   refuses the call and why. The statements decide the call on all ranks alike;
+3. rows travel, each with a few words that say where it belongs;
+4. ``operators.dispatch``, ``.combine`` and ``.hierarchy`` lay out what arrived, in the order of ``reference.routing``.
 
-Statements and rows have two ways to travel, and the ranks of a group choose one together in its first call
-(``transport``): ``exchange`` sends messages over torch.distributed, ``windows`` publishes in shared memory. Most modes
-take steps of their own there, one call into C++ for all four; a call of a kind that was legal before (``remembered``)
-goes straight to them, past torch's dispatcher when nobody listens there (``eager``), with outputs from ``warm``.
+In shared memory most modes take steps of their own, one call into C++ for all four. The exchange knows nothing of
+experts, and dispatch and combine nothing of sockets or memory.
 
-``group`` resolves ``group_ep``; ``peers`` is what a group remembers, and how failures are told; ``registration`` puts
-the kernels behind the stock operator names. The exchange knows nothing of experts, and dispatch and combine nothing of
-sockets or memory.
+**Who owns which memory.**
+
+=========================  =============================================================================================
+``ascend_moe.outputs``     the tensors themselves: results of the reference and of the steps that all modes share
+``windows.repeated.warm``  this process, which lends it as outputs and takes it back when nobody can see them any more;
+                           ``native/outputs.h`` does the same
+``windows.rows_in_place``  the caller: expert outputs (`empty_expert_outputs`) that the peers only read
+``windows.areas``          the group: what its ranks publish for one call, written by one rank and read by the others
+=========================  =============================================================================================
 """

@@ -15,10 +15,12 @@ from typing import Final
 
 import torch.distributed as dist
 
-from ascend_moe.cpu.exchange import Exchange
-from ascend_moe.cpu.peers import state_of
+from ascend_moe.cpu.distributed.exchange import Exchange
+from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.distributed.steps import Far
 from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.control import control_bytes
+from ascend_moe.cpu.windows.engine import native
 from ascend_moe.cpu.windows.exchange import WindowExchange
 from ascend_moe.cpu.windows.group import Windows
 
@@ -35,11 +37,11 @@ def preference() -> str:
     return named
 
 
-def line(group: dist.ProcessGroup, *, what: str) -> Exchange | WindowExchange:
-    """One call's exchange with the peers of a group."""
+def line(group: dist.ProcessGroup, *, what: str, measured: bool) -> Exchange | WindowExchange:
+    """One call's exchange with the peers of a group; measured: whether its `waited` is wanted."""
     windows = state_of(group).windows
     if windows is None:
-        return Exchange(group, what=what)
+        return Exchange(group, what=what, measured=measured)
     return WindowExchange(group, windows, what=what)
 
 
@@ -53,16 +55,18 @@ def choose(group: dist.ProcessGroup, *, what: str) -> None:
         return
     exchange = Exchange(group, what=what)
     asked = CHOICES.index(preference())
-    said = exchange.statements([asked, int(_capable()), *_whereabouts()], [0] * group.size())
+    said = exchange.statements([asked, _capable(), *_whereabouts()], [0] * group.size())
     numbers = [one.numbers for one in said]
     reason = _why_not(numbers)
     if not reason:
         reason = _share(group, exchange, [pid for *_, pid in numbers])
-    exchange.finish()
     by_name = [r for r, (one, *_) in enumerate(numbers) if CHOICES[one] == WINDOWS]
     if reason and by_name:
         raise RuntimeError(f"{what}: rank {by_name[0]} has {VARIABLE}={WINDOWS}, but {reason}")
     state.transport_chosen = True
+    engine = native()
+    if engine is not None and all(capable == _CAPABLE for _, capable, *_ in numbers):
+        state.far = Far(group, state, engine)
     if state.windows is not None:
         _log.info("group %a: rows travel through shared memory", group.group_name)
     else:
@@ -81,8 +85,8 @@ def _why_not(numbers: list[list[int]]) -> str:
     for rank, (asked, capable, *_) in enumerate(numbers):
         if CHOICES[asked] == DISTRIBUTED:
             return f"rank {rank} has {VARIABLE}={DISTRIBUTED}"
-        if not capable:
-            return f"rank {rank} lacks memfd_create or pidfd_open (Linux 5.3)"
+        if capable != _CAPABLE:
+            return f"rank {rank} lacks {_LACKING[capable]}"
     for rank, (_, _, host, namespace, user, _) in enumerate(numbers):
         if [host, namespace, user] != numbers[0][2:5]:
             return f"ranks 0 and {rank} differ in host, pid namespace or user"
@@ -101,10 +105,11 @@ def _share(group: dist.ProcessGroup, exchange: Exchange, pids: list[int]) -> str
     try:
         offered = exchange.statements([descriptor], nobody)[0].numbers[0]
         windows = None
-        if offered >= 0:
+        engine = native()
+        if offered >= 0 and engine is not None:
             try:
                 control = memory.map_of_process(pids[0], offered, size)
-                windows = Windows(group, state, control, pids)
+                windows = Windows(group, state, control, pids, engine)
             except OSError as error:
                 reason = str(error)
         have = [one.numbers[0] for one in exchange.statements([int(windows is not None)], nobody)]
@@ -117,8 +122,15 @@ def _share(group: dist.ProcessGroup, exchange: Exchange, pids: list[int]) -> str
     return f"shared memory cannot be had on rank {have.index(0)}{': ' if reason else ''}{reason}"
 
 
-def _capable() -> bool:
-    return sys.platform == "linux" and hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")
+_LACKING: Final = ("memfd_create or pidfd_open (Linux 5.3)", "the compiled engine")
+_CAPABLE: Final = len(_LACKING)
+
+
+def _capable() -> int:
+    """An index into `_LACKING`, or `_CAPABLE`."""
+    if sys.platform != "linux" or not (hasattr(os, "memfd_create") and hasattr(os, "pidfd_open")):
+        return 0
+    return 1 if native() is None else _CAPABLE
 
 
 def _whereabouts() -> list[int]:

@@ -25,17 +25,20 @@ from ascend_moe.reference import combine_world, dispatch_world
 RANKS = 3
 
 
-@pytest.fixture(scope="module")
-def healthy() -> Iterator[worlds.World]:
+TRANSPORTS = {"windows": {}, "distributed": worlds.DISTRIBUTED}
+
+
+@pytest.fixture(scope="module", params=TRANSPORTS.values(), ids=TRANSPORTS)
+def healthy(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
     """A world for failures after which the group must still work."""
-    with worlds.world(RANKS) as world:
+    with worlds.world(RANKS, environments=[request.param]) as world:
         yield world
 
 
-@pytest.fixture
-def doomed() -> Iterator[worlds.World]:
+@pytest.fixture(params=TRANSPORTS.values(), ids=TRANSPORTS)
+def doomed(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
     """A world of its own for a test that breaks it."""
-    with worlds.world(RANKS) as world:
+    with worlds.world(RANKS, environments=[request.param]) as world:
         yield world
 
 

@@ -65,7 +65,7 @@ def _round_trip(rank: int, plan: Plan, ranks_per_server: int | None) -> Any:
     """Ranks make their own tensors from the plan: nothing but the plan goes through the pipe."""
     with (
         mock.patch.dict(os.environ, plan.environment()),
-        cut_in_servers("cpu.session", ranks_per_server),
+        cut_in_servers("cpu.operators.session", ranks_per_server),
     ):
         calls = dispatch_calls(plan)
         output = worlds.dispatch(rank, calls)

@@ -1,93 +1,95 @@
-"""The native steps by themselves: clean under the sanitizers, equal to torch on odd values, built like a user would."""
+"""The library by itself: clean under the sanitizers, refused when of other sources, never built at run time."""
 
 from __future__ import annotations
 
 import logging
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from ascend_moe.cpu.windows import engine
-from ascend_moe.native import find_tool
+from ascend_moe.cpu.windows import build, engine
 
-HERE = Path(__file__).resolve().parent
-SANITIZERS = {
-    "address": ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"],
-    "thread": ["-fsanitize=thread"],
-}
-needs_compiler = pytest.mark.skipif(find_tool("g++") is None, reason="no g++ here")
+TESTS = Path(__file__).resolve().parent / "native"
+ADDRESS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+THREAD = ["-fsanitize=thread"]
 
 
-@needs_compiler
-@pytest.mark.parametrize("sanitizer", SANITIZERS)
-def test_ranks_as_threads_under_a_sanitizer(sanitizer: str, tmp_path: Path):
-    """Random orders of both operators on four ranks; every result is checked, every access watched."""
-    program = tmp_path / "threads"
+def run(compiler: str, sanitizer: list[str], sources: list[Path], *words: str, into: Path) -> None:
     flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-    source = HERE / "native" / "threads.cpp"
-    command = ["g++", *flags, *SANITIZERS[sanitizer], str(source), "-o", str(program), "-pthread"]
-    subprocess.run(command, check=True, timeout=120)
-    done = subprocess.run(
-        [program, "4", "3000", "7"], capture_output=True, text=True, timeout=200, check=False
-    )
+    command = [compiler, *flags, *sanitizer, "-DMOE_SOURCES=0", *sources, "-o", into, "-pthread"]
+    subprocess.run(command, check=True, timeout=200)
+    done = subprocess.run([into, *words], capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout == "ok\n"
 
 
-@needs_compiler
-def test_memory_of_outputs_under_a_sanitizer(tmp_path: Path):
-    program = tmp_path / "outputs"
-    flags = ["-std=c++17", "-O1", "-g", "-Wall", "-Wextra", "-Werror", *SANITIZERS["address"]]
-    command = ["g++", *flags, str(HERE / "native" / "outputs.cpp"), "-o", str(program)]
-    subprocess.run(command, check=True, timeout=120)
-    done = subprocess.run([program], capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
-    assert done.stdout == "ok\n"
+@pytest.mark.parametrize("sanitizer", [ADDRESS, THREAD], ids=["address", "thread"])
+def test_ranks_as_threads_under_a_sanitizer(compiler: str, sanitizer: list[str], tmp_path: Path):
+    """Random orders of both operators on four ranks; every result is checked, every access watched."""
+    sources = [TESTS / "threads.cpp", build.SOURCES / "windows.cpp"]
+    run(compiler, sanitizer, sources, "4", "1500", "7", into=tmp_path / "threads")
 
 
-@needs_compiler
-def test_it_is_built_once_into_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("CXX", "g++")
+def test_memory_of_outputs_under_a_sanitizer(compiler: str, tmp_path: Path):
+    run(compiler, ADDRESS, [TESTS / "outputs.cpp"], into=tmp_path / "outputs")
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
     engine.native.cache_clear()
-    try:
-        assert engine.native() is not None
-        (library,) = tmp_path.rglob("windows.so")
-        built = library.stat().st_mtime_ns
-        engine.native.cache_clear()
-        assert engine.native() is not None
-        assert library.stat().st_mtime_ns == built
-    finally:
-        engine.native.cache_clear()
+    yield
+    engine.native.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("compiler", "told"),
-    [("none", "no C++ compiler"), ("false", "without their native part")],
-)
-def test_without_a_compiler_it_is_said_once(
-    compiler: str,
-    told: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.usefixtures("fresh")
+def test_without_the_library_it_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setenv("CXX", compiler)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    engine.native.cache_clear()
-    try:
-        with caplog.at_level(logging.WARNING, logger="ascend_moe"):
-            assert engine.native() is None
-            assert engine.native() is None
-    finally:
-        engine.native.cache_clear()
-    assert [told in record.message for record in caplog.records] == [True]
+    monkeypatch.setattr(build, "LIBRARY", tmp_path / build.LIBRARY.name)
+    with caplog.at_level(logging.WARNING, logger="ascend_moe"):
+        assert engine.native() is None
+        assert engine.native() is None
+    assert ["was not built" in record.message for record in caplog.records] == [True]
 
 
-def test_importing_the_package_builds_nothing(tmp_path: Path):
-    code = "import ascend_moe; ascend_moe.register()"
+@pytest.mark.usefixtures("fresh")
+def test_a_library_of_other_sources_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A clone that was updated and not installed again."""
+    shutil.copytree(build.SOURCES, tmp_path / "native")
+    monkeypatch.setattr(build, "SOURCES", tmp_path / "native")
+    assert engine.native() is not None
+    with (tmp_path / "native/protocol.h").open("a") as file:
+        file.write("// changed\n")
+    with pytest.raises(OSError, match="other sources"):
+        engine.load(build.LIBRARY)
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false"])
+def test_without_a_compiler_the_package_is_installed_without_the_library(
+    compiler: str, tmp_path: Path
+):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", tmp_path / "lib"]
+    done = subprocess.run(
+        [*command, "--build-temp", tmp_path / "temp"],
+        cwd=root,
+        env=os.environ | {"CXX": compiler},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    assert "building extension" in done.stdout + done.stderr
+    assert not list(tmp_path.rglob("*.so"))
+
+
+def test_nothing_is_built_at_run_time(tmp_path: Path):
+    code = "import ascend_moe; ascend_moe.register(); from ascend_moe.cpu.windows import engine; engine.native()"
     environment = {"XDG_CACHE_HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
     subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=100)

@@ -2,69 +2,76 @@
 
 from __future__ import annotations
 
+import os
+import random
+import signal
+import threading
 import time
 from dataclasses import replace
-from typing import Any
 
 import cpu_stress
 import pytest
 import worlds
 from random_calls import Plan, combine_calls, dispatch_calls
 
-from ascend_moe.cpu.windows import group as windows
-from ascend_moe.cpu.windows import portable
+from ascend_moe.cpu.windows import areas
 from ascend_moe.reference import combine_world, dispatch_world
 
 
 @pytest.mark.parametrize(
-    ("engine", "ranks", "seconds", "seed"),
-    [
-        ("native", 4, 8, 2),
-        ("native", 4, 8, 3),
-        ("native", 2, 5, 5),
-        ("portable", 3, 7, 4),
-        ("mixed", 4, 8, 7),
-    ],
+    ("transport", "ranks", "seconds", "seed"),
+    [("windows", 4, 8, 2), ("windows", 4, 8, 3), ("windows", 2, 5, 5), ("distributed", 3, 5, 4)],
 )
-def test_random_orders(engine: str, ranks: int, seconds: float, seed: int):
-    assert cpu_stress.run(engine, ranks, seconds, seed) >= 16
+def test_random_orders(transport: str, ranks: int, seconds: float, seed: int):
+    assert cpu_stress.run(transport, ranks, seconds, seed) >= 16
 
 
-RANKS, CALLS = 3, 6
+RANKS, CALLS = 3, 100
 
 
-def _one_rank_is_slow_to_read(rank: int, one_half: bool, op: str, plans: list[Plan]) -> bool:
-    """Dispatches, or combines, in a row; rank 2 sleeps before it reads what the others published."""
+def _the_same_operator_in_a_row(rank: int, one_half: bool, op: str, plans: list[Plan]) -> bool:
     if one_half:
-        windows.TWO_HALVES_UP_TO = 0
-    kinds = (portable.DispatchSteps, portable.CombineSteps)
-    real = {kind: kind.receive for kind in kinds}
-
-    def slow(steps: portable.Steps, views: Any) -> int:
-        time.sleep(0.03)
-        return real[type(steps)](steps, views)
-
-    if rank == RANKS - 1:
-        for kind in kinds:
-            kind.receive = slow
-    for plan in [plans[0], *plans]:
+        areas.TWO_HALVES_UP_TO = 0
+    prepared = []
+    for plan in plans:
         calls = dispatch_calls(plan)
         wanted = dispatch_world(calls)
-        if op == "dispatch":
-            output = worlds.dispatch(rank, calls)
-            if not all(one.equal(other) for one, other in zip(output, wanted[rank], strict=True)):
+        back = combine_calls(plan, wanted, calls)
+        prepared.append((calls, wanted[rank], back, combine_world(back)[rank]))
+    for number in range(CALLS):
+        calls, dispatched, back, combined = prepared[number % len(prepared)]
+        if op == "combine":
+            if not worlds.combine(rank, back).equal(combined):
                 return False
-        else:
-            back = combine_calls(plan, wanted, calls)
-            if not worlds.combine(rank, back).equal(combine_world(back)[rank]):
-                return False
+        elif not all(map(_equal, worlds.dispatch(rank, calls), dispatched)):
+            return False
     return True
+
+
+def _equal(one, other) -> bool:
+    return one.equal(other)
 
 
 @pytest.mark.parametrize("one_half", [False, True])
 @pytest.mark.parametrize("op", ["dispatch", "combine"])
 def test_nobody_writes_what_a_slow_rank_still_reads(one_half: bool, op: str):
-    plans = [replace(cpu_stress.usual_plan(RANKS, seed=3), seed=number) for number in range(CALLS)]
-    environments = [worlds.NATIVE, worlds.NATIVE, worlds.PORTABLE]
-    with worlds.world(RANKS, environments=environments) as world:
-        assert world.run(_one_rank_is_slow_to_read, one_half, op, plans) == [True] * RANKS
+    """The last rank is stopped at any moment, also while it reads what the others published."""
+    kind = cpu_stress.usual_plan(RANKS, seed=3)
+    plans = [replace(kind, hidden=7168, batch_sizes=(64,) * RANKS, seed=n) for n in range(3)]
+    with worlds.world(RANKS) as world:
+        done = threading.Event()
+        stopping = threading.Thread(target=_stop_again_and_again, args=(world, done))
+        stopping.start()
+        try:
+            assert world.run(_the_same_operator_in_a_row, one_half, op, plans) == [True] * RANKS
+        finally:
+            done.set()
+            stopping.join()
+
+
+def _stop_again_and_again(world: worlds.World, done: threading.Event) -> None:
+    pid, draw = world.processes[-1].pid, random.Random(1)
+    while not done.wait(draw.random() * 0.01):
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(0.01)
+        os.kill(pid, signal.SIGCONT)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import logging
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +25,9 @@ from small_calls import homeward
 import ascend_moe
 from ascend_moe import ConstraintError
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.peers import state_of
-from ascend_moe.cpu.windows import memory, portable
-from ascend_moe.cpu.windows.group import Area
+from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.windows import build, memory
+from ascend_moe.cpu.windows.areas import Area
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS = 3
@@ -58,10 +60,6 @@ def _windows() -> Any:
 
 def _uses_windows(rank: int) -> bool:
     return _windows() is not None
-
-
-def _has_native_steps(rank: int) -> bool:
-    return _windows().native is not None
 
 
 # --- the choice ---------------------------------------------------------------------------------------------------
@@ -121,12 +119,16 @@ def test_the_choice_is_logged_once(environments: list[dict[str, str]], told: str
             assert [told in message for message in messages] == [True]
 
 
-def test_with_and_without_a_compiler_in_one_group():
-    with worlds.world(RANKS, environments=[{}, worlds.PORTABLE, {}]) as world:
+def _has_no_engine(rank: int) -> None:
+    build.LIBRARY = Path("/nowhere")
+
+
+def test_one_rank_without_the_engine_decides_for_all():
+    with worlds.world(RANKS) as world:
+        world.run(_has_no_engine, ranks=[1])
         works(world)
-        assert world.run(_has_native_steps) == [True, False, True]
+        assert world.run(_uses_windows) == [False] * RANKS
         works(world)
-        works(world, bs=7)
 
 
 # --- memory that cannot be had ------------------------------------------------------------------------------------
@@ -250,44 +252,45 @@ def _unchecked(rank: int, function: Any, calls: Any) -> Any:
 
 
 def _publishes_nonsense(rank: int, calls: Any) -> Any:
-    """The last rank says that all its rows are for the first one."""
+    """While the first rank is on its way, the last one says that all its rows are for that one."""
+    if rank == 0:
+        time.sleep(1)
     if rank == RANKS - 1:
-        real = portable.DispatchSteps.publish
-
-        def publish(steps: portable.DispatchSteps, views: Any) -> None:
-            real(steps, views)
-            views.own_lanes[:] = 0
-
-        with mock.patch.object(portable.DispatchSteps, "publish", publish):
-            return worlds.dispatch(rank, calls)
+        threading.Timer(0.5, _want_the_first_expert_everywhere, [rank]).start()
     return worlds.dispatch(rank, calls)
 
 
-@pytest.mark.parametrize("receiver", [worlds.NATIVE, worlds.PORTABLE])
-def test_more_rows_than_there_can_be_name_who_published_them(receiver: dict[str, str]):
+def _want_the_first_expert_everywhere(rank: int) -> None:
+    windows = _windows()
+    ((call,),) = windows.state.calls.values()
+    own = 4 * call.fields.max_bs * call.fields.topk
+    ctypes.memset(windows.areas["dispatch"].base + call.fields.lanes_at + rank * own, 0, own)
+
+
+def test_more_rows_than_there_can_be_name_who_published_them():
     """With an expert per rank, which all tokens choose, a rank gets one row of each token."""
     everybody = torch.arange(RANKS, dtype=torch.int32).repeat(4, 1)
     calls = make_calls(expert_ids=everybody, moe_expert_num=RANKS)
-    with worlds.world(RANKS, environments=[receiver, receiver, worlds.PORTABLE]) as world:
-        works(world)
-        first, *_ = world.outcomes(_publishes_nonsense, calls)
+    with worlds.world(RANKS) as world:
+        for _ in range(3):
+            world.run(worlds.dispatch, calls)
+        first, *others = world.outcomes(_publishes_nonsense, calls)
         assert isinstance(first, PeerError)
         assert f"rank {RANKS - 1} published rows that cannot be" in str(first)
         assert first.ranks == (RANKS - 1,)
-        first, *others = world.outcomes(worlds.dispatch, calls)
+        first, *later = world.outcomes(worlds.dispatch, calls)
         assert "cannot be used any more" in str(first)
-        for outcome in others:
-            assert isinstance(outcome, PeerError)
-            assert outcome.ranks == (0,)
+        for outcomes in zip(others, later, strict=True):  # some notice in the same call
+            error = next(one for one in outcomes if isinstance(one, PeerError))
+            assert 0 in error.ranks
 
 
-@pytest.mark.parametrize("engine", [worlds.NATIVE, worlds.PORTABLE])
-def test_a_rank_may_smooth_now_and_then(engine: dict[str, str]):
+def test_a_rank_may_smooth_now_and_then():
     """Its rows are then published for each pair, not for each token, and so are all ranks'."""
     plain = make_calls(quant_mode=2)
     factors = torch.rand(2 * RANKS, 1024, generator=torch.Generator().manual_seed(1)) + 0.5
     mixed = [call | ({"scales": factors} if rank == 1 else {}) for rank, call in enumerate(plain)]
-    with worlds.world(RANKS, environments=[engine]) as world:
+    with worlds.world(RANKS) as world:
         for calls in (plain, plain, mixed, plain, mixed, mixed, plain):
             for output, oracle in zip(
                 world.run(worlds.dispatch, calls), dispatch_world(calls), strict=True
@@ -337,13 +340,6 @@ def test_a_late_rank_learns_that_the_others_left():
 # --- contents of calls whose kind is remembered -------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["native", "portable"])
-def steps(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
-    environment = worlds.NATIVE if request.param == "native" else worlds.PORTABLE
-    with worlds.world(RANKS, environments=[environment]) as opened:
-        yield opened
-
-
 def _kinds_remembered(rank: int) -> int:
     return len(state_of(worlds.GROUPS["ep"]).calls)
 
@@ -370,26 +366,26 @@ MASKED_PAIR = torch.tensor([[True, True], [True, False], [True, True], [False, F
     ],
 )
 def test_contents_are_checked_every_time(
-    steps: worlds.World, legal: dict[str, Any], changes: dict[str, Any], rule: str
+    world: worlds.World, legal: dict[str, Any], changes: dict[str, Any], rule: str
 ):
     calls = make_calls(**legal)
     for _ in range(4):
-        steps.run(worlds.dispatch, calls)
-    assert min(steps.run(_kinds_remembered)) > 0
+        world.run(worlds.dispatch, calls)
+    assert min(world.run(_kinds_remembered)) > 0
     calls[1] |= changes
-    for rank, outcome in enumerate(steps.outcomes(worlds.dispatch, calls)):
+    for rank, outcome in enumerate(world.outcomes(worlds.dispatch, calls)):
         assert isinstance(outcome, ConstraintError)
         assert [violation.rule for violation in outcome.violations] == [rule]
         assert ("rank 1 refuses the call" in str(outcome)) == (rank != 1)
-    works(steps)
+    works(world)
 
 
-def test_inactive_pairs_may_hold_anything(steps: worlds.World):
+def test_inactive_pairs_may_hold_anything(world: worlds.World):
     ids = torch.tensor([[0, 1], [2, 2], [5, 1], [9, -9]]).int()
     calls = make_calls(x_active_mask=MASKED_PAIR, expert_ids=ids)
     wanted = dispatch_world(calls)
     for _ in range(3):
-        for output, oracle in zip(steps.run(worlds.dispatch, calls), wanted, strict=True):
+        for output, oracle in zip(world.run(worlds.dispatch, calls), wanted, strict=True):
             assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
 
 
@@ -434,12 +430,12 @@ def _looks_otherwise(rank: int, how: str, calls: Any, back: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", SAME)
-def test_equal_tensors_of_any_kind_give_the_same(steps: worlds.World, how: str):
+def test_equal_tensors_of_any_kind_give_the_same(world: worlds.World, how: str):
     calls = make_calls()
     dispatched = dispatch_world(calls)
     back = homeward(calls, dispatched)
     combined = combine_world(back)
-    for rank, (outputs, output) in enumerate(steps.run(_looks_otherwise, how, calls, back)):
+    for rank, (outputs, output) in enumerate(world.run(_looks_otherwise, how, calls, back)):
         assert all(map(torch.equal, outputs, dispatched[rank]))
         assert output.equal(combined[rank])
 
@@ -453,11 +449,11 @@ def _is_another(rank: int, how: str, calls: Any) -> Any:
 
 
 @pytest.mark.parametrize("how", ANOTHER)
-def test_a_tensor_of_another_kind_is_not_taken_for_a_known_one(steps: worlds.World, how: str):
-    for rank, outcome in enumerate(steps.outcomes(_is_another, how, make_calls())):
+def test_a_tensor_of_another_kind_is_not_taken_for_a_known_one(world: worlds.World, how: str):
+    for rank, outcome in enumerate(world.outcomes(_is_another, how, make_calls())):
         assert isinstance(outcome, ConstraintError)
         assert ("rank 1 refuses the call" in str(outcome)) == (rank != 1)
-    works(steps)
+    works(world)
 
 
 def _one_after_the_other(rank: int, calls: Any) -> Any:
@@ -465,7 +461,7 @@ def _one_after_the_other(rank: int, calls: Any) -> Any:
     return [[worlds.dispatch(rank, one)[:] for _ in range(3)][-1] for one in (*calls, *calls[::-1])]
 
 
-def test_calls_that_differ_only_in_which_tensors_they_have(steps: worlds.World):
+def test_calls_that_differ_only_in_which_tensors_they_have(world: worlds.World):
     weights = torch.rand(4, 2)
     changes: list[dict[str, Any]] = [
         {},
@@ -475,7 +471,7 @@ def test_calls_that_differ_only_in_which_tensors_they_have(steps: worlds.World):
     ]
     calls = [make_calls(**change) for change in changes]
     wanted = [dispatch_world(one) for one in (*calls, *calls[::-1])]
-    for rank, results in enumerate(steps.run(_one_after_the_other, calls)):
+    for rank, results in enumerate(world.run(_one_after_the_other, calls)):
         for outputs, oracle in zip(results, wanted, strict=True):
             assert all(map(torch.equal, outputs, oracle[rank]))
 
@@ -488,7 +484,7 @@ def _loses_a_tensor(rank: int, back: Any, name: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ["ori_x", "const_expert_v"])
-def test_const_experts_without_their_tensors_are_refused(steps: worlds.World, name: str):
+def test_const_experts_without_their_tensors_are_refused(world: worlds.World, name: str):
     ids = torch.tensor([[0, 6], [2, 3], [6, 5], [1, 4]]).int()
     calls = make_calls(expert_ids=ids, const_expert_num=1)
     rows = {"const_expert_num": 1, "ori_x": calls[0]["x"]} | {
@@ -496,10 +492,10 @@ def test_const_experts_without_their_tensors_are_refused(steps: worlds.World, na
         for which in ("alpha_1", "alpha_2", "v")
     }
     back = [call | rows for call in homeward(calls, dispatch_world(calls))]
-    for rank, outcome in enumerate(steps.outcomes(_loses_a_tensor, back, name)):
+    for rank, outcome in enumerate(world.outcomes(_loses_a_tensor, back, name)):
         assert isinstance(outcome, ConstraintError), outcome
         assert name in str(outcome), (rank, outcome)
-    works(steps)
+    works(world)
 
 
 def _in_a_group_that_is_destroyed(rank: int, calls: Any) -> bool:
@@ -515,27 +511,27 @@ def _in_a_group_that_is_destroyed(rank: int, calls: Any) -> bool:
     return remembered
 
 
-def test_a_group_that_was_destroyed_is_not_used(steps: worlds.World):
-    assert all(steps.run(_in_a_group_that_is_destroyed, make_calls()))
-    works(steps)
+def test_a_group_that_was_destroyed_is_not_used(world: worlds.World):
+    assert all(world.run(_in_a_group_that_is_destroyed, make_calls()))
+    works(world)
 
 
-def test_a_row_that_comes_twice_is_named(steps: worlds.World):
+def test_a_row_that_comes_twice_is_named(world: worlds.World):
     """Rank 2's first row claims the place of its second one: both are places of the same owner."""
     ids = torch.tensor([[4, 0], [4, 1], [4, 2], [4, 3]]).int()
     calls = make_calls(expert_ids=ids)
-    back = homeward(calls, steps.run(worlds.dispatch, calls))
+    back = homeward(calls, world.run(worlds.dispatch, calls))
     for _ in range(3):
-        steps.run(worlds.combine, back)
+        world.run(worlds.combine, back)
     handle = back[2]["assist_info_for_combine"].clone()
     assert handle[:6].tolist() == [0, 0, 0, 0, 1, 0]
     handle[1] = 1
     back[2]["assist_info_for_combine"] = handle
-    outcomes = steps.outcomes(worlds.combine, back)
+    outcomes = world.outcomes(worlds.combine, back)
     assert "two rows claim token 1, k 0 of rank 0 (1 such rows)" in str(outcomes[0])
     assert "no rank sent a row for token 0, k 0 of rank 0 (1 such pairs)" in str(outcomes[0])
     assert all(isinstance(outcome, torch.Tensor) for outcome in outcomes[1:])
-    works(steps)
+    works(world)
 
 
 # --- outputs ------------------------------------------------------------------------------------------------------
@@ -573,8 +569,8 @@ def _own(call: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("how", KEEPING)
-def test_memory_is_used_again_when_nobody_sees_it(steps: worlds.World, how: str):
-    assert steps.run(_keeps, how, make_calls()) == [how == "nothing"] * RANKS
+def test_memory_is_used_again_when_nobody_sees_it(world: worlds.World, how: str):
+    assert world.run(_keeps, how, make_calls()) == [how == "nothing"] * RANKS
 
 
 def _fewer_rows(rank: int, many: Any, few: Any) -> Any:
@@ -583,11 +579,11 @@ def _fewer_rows(rank: int, many: Any, few: Any) -> Any:
     return worlds.dispatch(rank, few)
 
 
-def test_rows_of_an_earlier_call_do_not_show(steps: worlds.World):
+def test_rows_of_an_earlier_call_do_not_show(world: worlds.World):
     many = make_calls()
     few = make_calls(x_active_mask=torch.tensor([True, False, False, False]))
     wanted = dispatch_world(few)
-    for output, oracle in zip(steps.run(_fewer_rows, many, few), wanted, strict=True):
+    for output, oracle in zip(world.run(_fewer_rows, many, few), wanted, strict=True):
         assert all(one.equal(other) for one, other in zip(output, oracle, strict=True))
 
 
@@ -606,28 +602,22 @@ def _in_place(rank: int, in_place: bool, calls: Any, back: Any) -> Any:
         rows.copy_(call["expand_x"] * factor)
         results.append(worlds.combine(rank, [call | {"expand_x": rows}] * RANKS).clone())
         rows.fill_(7)
-    assert (not in_place) or len(_windows().own_rows) == 1
+    assert (not in_place) or len(_windows().in_place.own) == 1
     del rows
-    assert len(_windows().own_rows) == 0
+    assert len(_windows().in_place.own) == 0
     return results
 
 
-@pytest.mark.parametrize(
-    "environments", [[{}], [worlds.PORTABLE], [{}, worlds.PORTABLE, {}]], ids=str
-)
 @pytest.mark.parametrize("who", ["all", "rank 1"])
-def test_rows_in_shared_memory_are_read_where_they_are(
-    environments: list[dict[str, str]], who: str
-):
+def test_rows_in_shared_memory_are_read_where_they_are(world: worlds.World, who: str):
     calls = make_calls(bs=64)
     back = homeward(calls, dispatch_world(calls))
     wanted = [
         combine_world([call | {"expand_x": call["expand_x"] * factor} for call in back])
         for factor in range(1, 9)
     ]
-    with worlds.world(RANKS, environments=environments) as world:
-        results = world.run(_on_some_ranks, who, calls, back)
-        works(world)
+    results = world.run(_on_some_ranks, who, calls, back)
+    works(world)
     for rank, outputs in enumerate(results):
         for output, oracle in zip(outputs, wanted, strict=True):
             assert output.equal(oracle[rank])

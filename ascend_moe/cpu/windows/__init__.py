@@ -33,11 +33,10 @@ behind however processes end, and the size of ``/dev/shm`` does not matter. Its 
 that fails, the group goes over to torch.distributed. Areas grow when a call needs more: after the statements were
 compared, so that all ranks know.
 
-``control``   the shared statements and flags          ``memory``    anonymous memory, made and opened
-``group``     one rank's view of its group             ``layout``    what lies where in the areas
-``calls``     one kind of call, prepared once          ``dispatch``, ``combine``  what is theirs of it
-``tensors``   whether tensors are of a known kind      ``repeat``    a repeated call in one foreign function
-``engine``    builds and loads ``native/`` (C++)       ``portable``  the same steps in torch and numpy
-``fields``    what Python and ``native/`` pass to each other
+``group``     one rank's view of its group: statements and barriers; ``control``: their memory
+``areas``     memory for rows: who may write where and when, and how it grows; ``layout``: what lies where
+``memory``    anonymous memory, made and opened; ``rows_in_place``, ``expert_outputs``: the caller's, read in place
+``build``     how ``native/`` (C++) becomes a library; ``engine`` loads it; ``fields``: what Python and C++ pass
 ``exchange``  blocks of rows, for all other modes
+``repeated``  a kind of call with steps of its own, and the fast path
 """

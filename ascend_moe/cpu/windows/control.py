@@ -60,8 +60,6 @@ class Control:
         self.mapped: NDArray[np.int32] = self.blocks["mapped"]
         self.statements: NDArray[Any] = self.blocks["statement"]
         """(ranks, 2): by rank and by parity of the barrier."""
-        self.generation: NDArray[np.int32] = self.head["generation"]
-        self.generation_address = memory.address
         self.arrived_ns: NDArray[np.int64] = self.statements["arrived_ns"]
         tables = raw[blocks_end : control_bytes(ranks)].view(np.int64)
         self.sending: NDArray[np.int64] = tables.reshape(2, ranks, ranks)

@@ -1,4 +1,4 @@
-"""Blocks of rows through shared memory: what `cpu.exchange.Exchange` does with messages, for all modes."""
+"""Blocks of rows through shared memory: what `distributed.exchange.Exchange` does with messages, for all modes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from ascend_moe.cpu.exchange import Exchange, Statement
-from ascend_moe.cpu.peers import require_usable
-from ascend_moe.cpu.windows.group import NoWindow, Windows
+from ascend_moe.cpu.distributed.exchange import Exchange, Statement
+from ascend_moe.cpu.distributed.peers import require_usable
+from ascend_moe.cpu.windows.areas import NoWindow, make_room
+from ascend_moe.cpu.windows.group import Windows
 from ascend_moe.patience import timeout_seconds
 
 _CACHE_LINE = 64
@@ -62,12 +63,10 @@ class WindowExchange:
         share = head + -(-self._most_rows * pitch // _CACHE_LINE) * _CACHE_LINE
         if not area.find_free(ranks * share, windows.barrier + 1):
             try:
-                windows.make_room(area, ranks * share, self._deadline)
+                make_room(windows, area, ranks * share, self._deadline)
             except NoWindow:  # this call's statements hold; only its rows take the other way
                 line = Exchange(self._group, what=self._what)
-                incoming = line.rows(outgoing, send_counts, receive_counts)
-                line.finish()
-                return incoming
+                return line.rows(outgoing, send_counts, receive_counts)
         assert area.memory is not None
         start = area.base - area.memory.address
         shares = area.memory.bytes[start : start + ranks * share].view(ranks, share)
@@ -89,9 +88,6 @@ class WindowExchange:
             done += count
         area.was_read(windows.barrier)
         return incoming
-
-    def finish(self) -> None:
-        """Nothing is on its way."""
 
     def _note_waiting(self) -> None:
         more = self._windows.microseconds_waited(self._windows.barrier)

@@ -9,9 +9,8 @@ from typing import NamedTuple
 
 from ascend_moe.contract.shapes import World
 
-SENT_WORDS = 6
-"""Rows; where they lie in shared memory of the sender (number, descriptor, offset, size, or zeros); and the barrier of
-the dispatch that they all belong to, with nothing changed in its handle. 0: that is not known."""
+SENT_WORDS = 5
+"""Rows, and where they lie in shared memory of the sender (number, descriptor, offset, size), or zeros."""
 
 
 class Sizes(NamedTuple):

@@ -48,11 +48,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="no more samples of a case and world after this time, but at least one per routing (default 14)",
     )
     parser.add_argument("--transport", choices=CHOICES, help=f"of the project: sets {TRANSPORT}")
-    parser.add_argument(
-        "--no-compiler",
-        action="store_true",
-        help="of the project: as if there were none (CXX=none)",
-    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write a bar chart of the ratios")
     options = parser.parse_args(arguments)
@@ -77,8 +72,6 @@ def main() -> int:
     torch.set_num_threads(1)  # the ranks are forked: no pool of threads may exist before
     if options.transport is not None:
         os.environ[TRANSPORT] = options.transport
-    if options.no_compiler:
-        os.environ["CXX"] = "none"
     os.environ.setdefault("HCCL_BUFFSIZE", "1024")  # as c4 needs it on an NPU: no warning here
     ascend_moe.register()  # once, not in every rank
     floor, cells = Floor(), []
@@ -140,7 +133,6 @@ def setup_of(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
         "samples_at_most": options.samples,
         "routings": ROUTINGS,
         "transport": os.environ.get(TRANSPORT),
-        "no_compiler": options.no_compiler,
         "check": os.environ.get("ASCEND_MOE_CHECK", "full"),
         "cores": len(os.sched_getaffinity(0)),
         "torch": torch.__version__,

@@ -1,5 +1,7 @@
 // Ranks as threads, for the sanitizers: random dispatches and combines through the native steps,
 // every result checked. Usage: threads RANKS CALLS SEED
+//
+// Linked with windows.cpp, or with the library that is made of it.
 #include <cstdio>
 #include <cstdlib>
 #include <random>
@@ -8,8 +10,28 @@
 
 #include "../../../ascend_moe/cpu/windows/native/combine.h"
 #include "../../../ascend_moe/cpu/windows/native/dispatch.h"
+#include "../../../ascend_moe/cpu/windows/native/interpreter.h"
+
+extern "C" {
+int64_t moe_dispatch(moe::Dispatch* call);
+int64_t moe_combine(moe::Combine* call);
+
+// What the library wants of an interpreter, and does not use here.
+_object* PyTuple_New(intptr_t) { abort(); }
+_object* PyTuple_GetItem(_object*, intptr_t) { abort(); }
+int PyTuple_SetItem(_object*, intptr_t, _object*) { abort(); }
+_object* PyObject_Type(_object*) { abort(); }
+void Py_IncRef(_object*) { abort(); }
+void Py_DecRef(_object*) { abort(); }
+void PyErr_Clear() { abort(); }
+_ts* PyEval_SaveThread() { abort(); }
+void PyEval_RestoreThread(_ts*) { abort(); }
+}
 
 namespace {
+
+int64_t step(moe::Dispatch& call) { return moe_dispatch(&call); }
+int64_t step(moe::Combine& call) { return moe_combine(&call); }
 
 constexpr int64_t kHidden = 96, kTopk = 3, kExpertsPerRank = 2, kMaxBs = 9;
 constexpr int64_t kShare = 64 * 1024;
@@ -32,7 +54,7 @@ struct World {
     } control, dispatch_area, combine_area;
 };
 
-// The bookkeeping of ../../../ascend_moe/cpu/windows/group.py, in short.
+// The bookkeeping of ../../../ascend_moe/cpu/windows/areas.py, in short.
 struct Area {
     int64_t memory, half;
     int64_t turn = 0, read_from[2] = {0, 0};
@@ -63,7 +85,7 @@ void run(Op& op, Area& area, int64_t& barrier, bool halves) {
     op.room = op.ranks().rank % 2;  // both ways
     op.base = area.base();
     int64_t code;
-    while ((code = moe::step(op)) != moe::kDone) {
+    while ((code = step(op)) != moe::kDone) {
         if (code == moe::kNotPublished) op.phase = moe::kPublish;
         if (code != moe::kNotPublished && code != moe::kWaiting) {
             fail("unexpected code", op.ranks().rank, code);

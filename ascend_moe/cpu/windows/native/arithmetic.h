@@ -5,20 +5,44 @@
 #include <cstdint>
 #include <cstring>
 
-// One body, compiled for several vector widths and chosen when the library is loaded. Sanitizers
-// cannot run before the choice is made.
-#if defined(__x86_64__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ >= 12
-#define FOR_EACH_VECTOR_WIDTH \
-    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define FOR_EACH_VECTOR_WIDTH __attribute__((target_clones("avx2", "default")))
-#endif
-#else
-#define FOR_EACH_VECTOR_WIDTH
+#ifdef __x86_64__
+#include <cpuid.h>
 #endif
 
 namespace moe {
+
+// A function whose body is compiled for several vector widths, of which the first call finds the
+// best. Not by ifunc, whose resolver needs a part of the compiler's runtime that not all have.
+#ifdef __x86_64__
+inline int vector_bits() {
+    static const int found = [] {
+        unsigned a, b, c, d, low, high;
+        if (!__get_cpuid(1, &a, &b, &c, &d) || !(c >> 27 & 1)) return 128;
+        __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));  // registers that the system saves
+        if ((low & 6) != 6 || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b >> 5 & 1)) return 128;
+        const unsigned f_dq_bw_vl = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+        return (low & 0xe0) == 0xe0 && (b & f_dq_bw_vl) == f_dq_bw_vl ? 512 : 256;
+    }();
+    return found;
+}
+#define FOR_EACH_VECTOR_WIDTH(result, name, parameters, arguments, ...)                           \
+    __attribute__((                                                                               \
+        target("avx2,avx512f,avx512dq,avx512bw,avx512vl"))) inline result name##_512 parameters { \
+        return __VA_ARGS__ arguments;                                                             \
+    }                                                                                             \
+    __attribute__((target("avx2"))) inline result name##_256 parameters {                         \
+        return __VA_ARGS__ arguments;                                                             \
+    }                                                                                             \
+    inline result name parameters {                                                               \
+        const int bits = vector_bits();                                                           \
+        return bits == 512   ? name##_512 arguments                                               \
+               : bits == 256 ? name##_256 arguments                                               \
+                             : __VA_ARGS__ arguments;                                             \
+    }
+#else
+#define FOR_EACH_VECTOR_WIDTH(result, name, parameters, arguments, ...) \
+    inline result name parameters { return __VA_ARGS__ arguments; }
+#endif
 
 enum class Element : int64_t { kBf16, kFp16, kWord };
 
@@ -163,15 +187,12 @@ static inline __attribute__((always_inline)) void add_up(uint16_t* out, const Ad
     }
 }
 
-FOR_EACH_VECTOR_WIDTH
-inline void add_up_bf16(uint16_t* out, const Addend* addends, int64_t count, int64_t hidden) {
-    add_up<Bf16>(out, addends, count, hidden);
-}
-
-FOR_EACH_VECTOR_WIDTH
-inline void add_up_fp16(uint16_t* out, const Addend* addends, int64_t count, int64_t hidden) {
-    add_up<Fp16>(out, addends, count, hidden);
-}
+FOR_EACH_VECTOR_WIDTH(void, add_up_bf16,
+                      (uint16_t* out, const Addend* addends, int64_t count, int64_t hidden),
+                      (out, addends, count, hidden), add_up<Bf16>)
+FOR_EACH_VECTOR_WIDTH(void, add_up_fp16,
+                      (uint16_t* out, const Addend* addends, int64_t count, int64_t hidden),
+                      (out, addends, count, hidden), add_up<Fp16>)
 
 // `quant_mode` 2: factor 127 / max, half to even, stored scale 1 / factor: two divisions. `scratch`
 // is for smoothed rows. As integers, magnitudes compare like floats, and NaN is largest.
@@ -217,26 +238,23 @@ static inline __attribute__((always_inline)) float quantise(int8_t* out, const u
     return 1.0f / factor;
 }
 
-FOR_EACH_VECTOR_WIDTH
-inline float quantise_bf16(int8_t* out, const uint16_t* row, int64_t hidden) {
-    return quantise<Bf16, false>(out, row, nullptr, nullptr, hidden);
+template <typename Format>
+static inline __attribute__((always_inline)) float quantise_plain(int8_t* out, const uint16_t* row,
+                                                                  int64_t hidden) {
+    return quantise<Format, false>(out, row, nullptr, nullptr, hidden);
 }
 
-FOR_EACH_VECTOR_WIDTH
-inline float quantise_fp16(int8_t* out, const uint16_t* row, int64_t hidden) {
-    return quantise<Fp16, false>(out, row, nullptr, nullptr, hidden);
-}
-
-FOR_EACH_VECTOR_WIDTH
-inline float quantise_smooth_bf16(int8_t* out, const uint16_t* row, const float* smooth,
-                                  float* scratch, int64_t hidden) {
-    return quantise<Bf16, true>(out, row, smooth, scratch, hidden);
-}
-
-FOR_EACH_VECTOR_WIDTH
-inline float quantise_smooth_fp16(int8_t* out, const uint16_t* row, const float* smooth,
-                                  float* scratch, int64_t hidden) {
-    return quantise<Fp16, true>(out, row, smooth, scratch, hidden);
-}
+FOR_EACH_VECTOR_WIDTH(float, quantise_bf16, (int8_t* out, const uint16_t* row, int64_t hidden),
+                      (out, row, hidden), quantise_plain<Bf16>)
+FOR_EACH_VECTOR_WIDTH(float, quantise_fp16, (int8_t* out, const uint16_t* row, int64_t hidden),
+                      (out, row, hidden), quantise_plain<Fp16>)
+FOR_EACH_VECTOR_WIDTH(float, quantise_smooth_bf16,
+                      (int8_t* out, const uint16_t* row, const float* smooth, float* scratch,
+                       int64_t hidden),
+                      (out, row, smooth, scratch, hidden), quantise<Bf16, true>)
+FOR_EACH_VECTOR_WIDTH(float, quantise_smooth_fp16,
+                      (int8_t* out, const uint16_t* row, const float* smooth, float* scratch,
+                       int64_t hidden),
+                      (out, row, smooth, scratch, hidden), quantise<Fp16, true>)
 
 }  // namespace moe

@@ -17,7 +17,6 @@ namespace moe {
 // What a rank sends home. If `memory` is not 0, its rows are not pushed but lie there.
 struct Sent {
     int64_t rows, memory, descriptor, offset, size;
-    int64_t dispatched;  // only ../portable looks at it
 };
 
 // Memory of a peer that is mapped here.
@@ -66,7 +65,7 @@ struct Combine : Call {
     void publish() {
         const int64_t own = ranks().rank, rows = rows_here();
         const auto* triple = pointer<const int32_t>(assist_info);
-        sent(own) = {rows, memory, descriptor, memory_offset, memory_size, 0};
+        sent(own) = {rows, memory, descriptor, memory_offset, memory_size};
         memcpy(list(own), triple, 3 * rows * sizeof(int32_t));
         if (memory) return;
         const bool around_caches = rows * row_bytes * ranks().ranks > cache_bytes;

@@ -1,5 +1,5 @@
-// Outputs in memory that was used before: ../../warm.py says why, and does the same where there is
-// no compiler.
+// Outputs in memory that was used before: ../repeated/warm.py says why, and does the same for calls
+// that Python makes step by step.
 //
 // A shelf keeps a few sets of outputs of one kind. Each output is a tensor of its own whose storage
 // tells its set when the last tensor, view or alias of it is gone; a set that only its shelf holds

@@ -1,5 +1,5 @@
-// What Python calls. No torch or Python headers, no other library: built on first use, see
-// ../engine.py.
+// What Python calls. No torch or Python headers, no other library: ../build.py makes one for all
+// versions of both.
 #include "repeat.h"
 
 extern "C" {
@@ -15,9 +15,25 @@ void moe_sizes(int64_t* sizes) {
     sizes[6] = sizeof(moe::Repeat) - sizeof(moe::Expected);
 }
 
+// Which sources this is made of.
+int64_t moe_sources() { return MOE_SOURCES; }
+
 int64_t moe_dispatch(moe::Dispatch* call) { return moe::step(*call); }
 
 int64_t moe_combine(moe::Combine* call) { return moe::step(*call); }
+
+// One part of a call by itself, for ranks whose rows travel in another way: whether it is valid,
+// publishing, receiving.
+int64_t moe_part(void* call, int is_combine, int number) {
+    const auto run = [number](auto& op) -> int64_t {
+        if (number == 0) return op.valid();
+        if (number == 2) return op.receive();
+        op.publish();
+        return 0;
+    };
+    return is_combine ? run(*static_cast<moe::Combine*>(call))
+                      : run(*static_cast<moe::Dispatch*>(call));
+}
 
 void moe_arrive(const moe::Group* group, int32_t barrier) { moe::arrive(*group, barrier); }
 

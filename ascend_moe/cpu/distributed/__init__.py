@@ -1,0 +1,8 @@
+"""torch.distributed: the groups that callers name, and the exchange between ranks that share no memory.
+
+``group``         from the name of a group to the group
+``peers``         what a group remembers, and how a failure of its ranks is told
+``exchange``      statements and rows of one call as collectives
+``steps``         the native steps between such ranks; ``dispatch``, ``combine``: what travels in between
+``whereabouts``   where a late rank waits instead
+"""

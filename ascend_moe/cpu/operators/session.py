@@ -1,0 +1,247 @@
+"""One call on one rank: its checked arguments, and what all ranks decided about it.
+
+Everything that can refuse a call happens here, so that a refusal is told to the peers exactly once and in one way.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from ascend_moe.contract.agreement import statement
+from ascend_moe.contract.check import constraint_error
+from ascend_moe.contract.errors import (
+    ConstraintError,
+    ConstraintWarning,
+    PeerError,
+    Violation,
+)
+from ascend_moe.contract.executable import check_level, executor_violations
+from ascend_moe.contract.handle import handle_violations
+from ascend_moe.contract.layers import SEEN
+from ascend_moe.contract.limits import BETWEEN
+from ascend_moe.contract.path import path_of
+from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
+from ascend_moe.contract.servers import servers_of
+from ascend_moe.contract.shapes import World
+from ascend_moe.contract.signature import with_defaults
+from ascend_moe.cpu import transport
+from ascend_moe.cpu.distributed.combine import FarCombine
+from ascend_moe.cpu.distributed.dispatch import FarDispatch
+from ascend_moe.cpu.distributed.exchange import Exchange
+from ascend_moe.cpu.distributed.group import membership_violations, resolve
+from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.operators.statements import found_in
+from ascend_moe.cpu.windows.exchange import WindowExchange
+from ascend_moe.cpu.windows.repeated.call import FastCall
+from ascend_moe.cpu.windows.repeated.combine import Combine
+from ascend_moe.cpu.windows.repeated.dispatch import Dispatch
+from ascend_moe.cpu.windows.repeated.prepared import Checked
+from ascend_moe.patience import timeout_seconds
+
+
+class Session:
+    """A call that passed this rank's own checks, and its lines to the peers.
+
+    Raises ConstraintError when the call is illegal (after telling the peers) and PeerError when the group is broken.
+    """
+
+    def __init__(self, op: str, arguments: Mapping[str, Any]) -> None:
+        self._op = op
+        self.call = {name: _plain(value) for name, value in with_defaults(op, arguments).items()}
+        self._product: Resolved = resolve_product()
+        self._contract: Resolved = resolve_contract(op, self.call)
+        self.product = self._product.name
+        self.world = World.of_call(self.call)
+        where = {"product": self.product, "contract": self._contract.name}
+        self._path = path_of(self.call, **where)
+        self.servers = servers_of(self._path, **where)
+        self._performance_info = arguments.get("performance_info")
+        self._numbers = list(statement(op, self.call, path=self._path).values())
+
+        with_tp = self.call["tp_world_size"] == 2
+        timeout_seconds(), transport.preference()  # before anything is said to the peers
+        groups = {"ep": resolve(self.call["group_ep"])}
+        if with_tp:
+            groups["tp"] = resolve(self.call["group_tp"])
+        self._groups = groups
+        found = self._local_violations(groups)
+        lines = {
+            name: transport.line(
+                group, what=self._what(group), measured=self._performance_info is not None
+            )
+            for name, group in groups.items()
+            if group is not None
+        }
+        if any(violation.level == "error" for violation in found):
+            self._refuse(found, lines)
+        for violation in [*found, *SEEN.warnings(self.call)]:
+            warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
+        self.ep = lines["ep"]
+        self.tp = lines.get("tp")
+
+    def agree(self, leaving: Sequence[int]) -> list[int]:
+        """Decides with all EP ranks whether the call takes place; returns how many rows each of them sends here.
+
+        Raises ConstraintError on every rank when one of them refuses or when they disagree.
+        """
+        statements = self.ep.statements(self._numbers, leaving)
+        self.require(found_in(statements, "ep_rank_id"))
+        self._choose_transport("ep")
+        return [one.rows for one in statements]
+
+    def agree_with_tp_peer(self, rows: int) -> int:
+        """The same for the two ranks of a TP pair; returns how many own rows the peer has."""
+        assert self.tp is not None
+        statements = self.tp.statements(self._numbers, [rows, rows])
+        self.require(found_in(statements, "tp_rank_id"))
+        self._choose_transport("tp")
+        peer_rows = statements[1 - int(self.call["tp_rank_id"])].rows
+        self.require(self._tp_count_violations(peer_rows))
+        return peer_rows
+
+    def _choose_transport(self, name: str) -> None:
+        """When the statements of the group's first call have shown that all ranks take part."""
+        group = self._groups[name]
+        assert group is not None
+        transport.choose(group, what=self._what(group))
+
+    def fast_call(self, given: Mapping[str, Any]) -> FastCall | None:
+        """This kind of call with its own steps in shared memory; None: it takes the steps that all modes share."""
+        group, call = self._groups["ep"], given
+        assert group is not None
+        windows, far = state_of(group).windows, state_of(group).far
+        if (windows or far) is None or self.tp is not None or self.servers is not None:
+            return None
+        if self._op == "combine" and (self.product == "A2" or call["comm_quant_mode"]):
+            return None
+        known = Checked(
+            call, self.world, self._product, self._contract, self._numbers, self._what(group)
+        )
+        if windows is not None:
+            return Dispatch(windows, known) if self._op == "dispatch" else Combine(windows, known)
+        return FarDispatch(far, known) if self._op == "dispatch" else FarCombine(far, known)
+
+    @property
+    def may_be_remembered(self) -> bool:
+        """Whether its own steps check all that can be wrong with the values of such a call.
+
+        Between the contracts the order of a 2-D mask is a warning, which only the rule table knows.
+        """
+        mask = self.call["x_active_mask"]
+        return self._contract.name != BETWEEN or mask is None or mask.dim() == 1
+
+    def to_tp_peer(self, outgoing: Tensor, leaving: int, arriving: int) -> Tensor:
+        """Swaps rows with the TP peer."""
+        assert self.tp is not None
+        here = self.call["tp_rank_id"]
+        swapped = self.tp.rows(outgoing, _only(1 - here, leaving), _only(1 - here, arriving))
+        return swapped
+
+    def finish(self) -> None:
+        """Adds to ``performance_info`` how many microseconds this rank waited for each rank.
+
+        The caller's tensor changes in place although the schema does not say so, as in torch_npu. The schema must stay
+        the stock one, so a graph compiler does not know it either: give it a graph input, not an intermediate.
+        """
+        if self._performance_info is not None:
+            waited = torch.tensor(self.ep.waited, dtype=torch.float64)
+            self._performance_info += (waited * 1e6).round().long()
+
+    def require(self, found: list[Violation]) -> None:
+        """Raises ConstraintError when anything was found."""
+        if found:
+            raise self._error(found)
+
+    @contextmanager
+    def failures_reach_the_tp_peer(self) -> Iterator[None]:
+        """A rank whose EP exchange fails tells its TP peer, which would wait for it otherwise."""
+        try:
+            yield
+        except (ConstraintError, PeerError) as error:
+            if self.tp is not None and self._op == "dispatch":
+                self.tp.refuse(self._numbers, _reason(error))
+            raise
+
+    def _local_violations(self, groups: Mapping[str, dist.ProcessGroup | None]) -> list[Violation]:
+        call = self.call
+        found = executor_violations(
+            self._op,
+            call,
+            product=self.product,
+            contract=self._contract.name,
+            safety=check_level() == "off",
+        )
+        if self._op == "combine" and not any(violation.level == "error" for violation in found):
+            found += handle_violations(self.world, call, product=self.product, path=self._path)
+        found += membership_violations(
+            "group_ep",
+            call["group_ep"],
+            groups["ep"],
+            call["ep_world_size"],
+            call["ep_rank_id"],
+            "ep_rank_id",
+        )
+        if "tp" in groups:
+            found += membership_violations(
+                "group_tp", call["group_tp"], groups["tp"], 2, call["tp_rank_id"], "tp_rank_id"
+            )
+        return found
+
+    def _refuse(
+        self, found: list[Violation], lines: Mapping[str, Exchange | WindowExchange]
+    ) -> None:
+        """Tells the peers why, and raises; what the peers say meanwhile completes the error."""
+        reason = str(next(violation for violation in found if violation.level == "error"))
+        for name, line in lines.items():
+            statements = None
+            with suppress(PeerError):  # what is wrong here counts more than who is gone
+                statements = line.refuse(self._numbers, reason)
+            if statements and name == "ep":
+                known = {(violation.rule, violation.param) for violation in found}
+                found += [
+                    violation
+                    for violation in found_in(statements, "ep_rank_id", refusals=False)
+                    if (violation.rule, violation.param) not in known
+                ]
+        raise self._error(found)
+
+    def _tp_count_violations(self, peer_rows: int) -> list[Violation]:
+        given = self.call.get("tp_send_counts")
+        if given is None or int(given[1 - self.call["tp_rank_id"]]) == peer_rows:
+            return []
+        value = int(given[1 - self.call["tp_rank_id"]])
+        message = f"says that the TP peer has {value} rows, the peer has {peer_rows}"
+        return [Violation("E-08", "error", "tp_send_counts", message, value, peer_rows)]
+
+    def _error(self, found: list[Violation]) -> ConstraintError:
+        return constraint_error(
+            self._op, self.call, found, self._product, self._contract, values=True
+        )
+
+    def _what(self, group: dist.ProcessGroup) -> str:
+        return (
+            f"npu_moe_distribute_{self._op}_v2 on rank {group.rank()} of group {group.group_name!a}"
+        )
+
+
+def _plain(value: Any) -> Any:
+    return value.contiguous() if isinstance(value, Tensor) else value
+
+
+def _only(rank: int, count: int) -> list[int]:
+    counts = [0, 0]
+    counts[rank] = count
+    return counts
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ConstraintError):
+        return str(error.violations[0])
+    return f"E-08 error group_ep: {error}"
