@@ -116,7 +116,7 @@ def test_a_size_that_hccl_refuses_is_no_fit(text, how, monkeypatch, capsys):
 def test_kilobytes_and_bytes_are_asked_about(text, meant, how, monkeypatch, capsys):
     if how == "variable":
         monkeypatch.setenv("HCCL_BUFFSIZE", text)
-    run(*SMALL, *([] if how == "variable" else ["--have", text]))
+    assert run(*SMALL, *([] if how == "variable" else ["--have", text])) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "MB, not KB or bytes?" in said
     assert f"Did you mean {meant}?" in said

@@ -47,7 +47,8 @@ def lines():
 ROWS = list(lines())
 
 
-def test_at_least_95_of_100_lead_to_their_rule():
+def test_every_line_leads_to_its_rule():
+    """At least 95 of 100 are asked for; a line that does not is to be seen at once."""
     assert len(ROWS) > 500
     assert {rule for _, _, rule in ROWS} <= set(RULES_BY_ID)
     wrong = []
@@ -55,7 +56,7 @@ def test_at_least_95_of_100_lead_to_their_rule():
         found = refusal(text, op)
         if found is None or found.rules[0] != rule:
             wrong.append((op, text, rule, found and found.rules))
-    assert len(wrong) <= 0.05 * len(ROWS), wrong
+    assert not wrong
 
 
 def test_the_whole_reading_of_a_line_agrees():
@@ -73,7 +74,7 @@ def test_the_whole_reading_of_a_line_agrees():
             or found.refusal.rules[0] != rule
         ):
             wrong.append((op, text, rule, found))
-    assert len(wrong) <= 0.05 * len(ROWS), wrong
+    assert not wrong
 
 
 @pytest.mark.parametrize(

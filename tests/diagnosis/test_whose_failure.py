@@ -181,3 +181,18 @@ def test_another_operators_run_never_yields_advice_about_ours(kept, name, order)
 @given(kept=st.sets(st.integers(0, len(OUR_RUN) - 1)))
 def test_any_part_of_our_own_run_is_read_without_failing(kept):
     explained("\n".join(OUR_RUN[index] for index in sorted(kept)))
+
+
+def test_of_calls_that_only_report_the_first_is_suspected():
+    log = f"{CALL.format('Matmul', 507057)}\n{CALL.format('MoeDistributeDispatchV2', 507057)}"
+    found = explained(log)
+    assert "Matmul" in found[0].name
+    assert found[0].owner == "another operator"
+    assert not rules(found)
+
+
+def test_a_kernel_that_failed_outweighs_a_call_before_it():
+    log = f"{CALL.format('MoeDistributeDispatchV2', 507014)}\n{OUT_OF_RANGE}\n{KERNEL.format('RotaryMul')}"
+    found = explained(log)
+    assert "RotaryMul" in found[0].name
+    assert not rules(found)
