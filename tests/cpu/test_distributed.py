@@ -105,7 +105,7 @@ def _chooses_nobody(rank: int, calls: Any) -> Any:
 
     def blocks(call: FarDispatch) -> Any:
         outgoing, sizes, words = real(call)
-        outgoing[:4] = 99
+        outgoing[: 4 * call.fields.bs * call.fields.topk] = 99
         return outgoing, sizes, words
 
     with mock.patch.object(FarDispatch, "_blocks", blocks):

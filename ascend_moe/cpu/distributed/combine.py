@@ -67,11 +67,15 @@ class FarCombine(Steps, Combine):
     def _sizes_of(self, said: NDArray[np.int64]) -> list[int]:
         return [self._size(rows) for rows in said[:, Exchange.ROWS].tolist()]
 
-    def _take_in(self, source: int, said: NDArray[np.int64], block: NDArray[np.uint8]) -> None:
-        rows = int(said[Exchange.ROWS])
-        if rows > self.fields.max_rows:
-            self.reject(source)
-        self._lists[source, :rows] = block[: 12 * rows].view(np.int32).reshape(rows, 3)
-        self._sent[source] = rows, bool(rows), 0, 0, rows * self.fields.row_bytes
-        self._known[2 * source] = bool(rows)
-        self._known[2 * source + 1] = block.ctypes.data + 12 * rows
+    def _take_in(self, said: NDArray[np.int64], blocks: list[NDArray[np.uint8]]) -> None:
+        rows_of: list[int] = said[:, Exchange.ROWS].tolist()
+        for source, (rows, block) in enumerate(zip(rows_of, blocks, strict=True)):
+            if source == self.far.rank:
+                continue
+            if rows > self.fields.max_rows:
+                self.reject(source)
+            self._sent[source] = rows, bool(rows), 0, 0, rows * self.fields.row_bytes
+            if rows:
+                self._lists[source, :rows] = block[: 12 * rows].view(np.int32).reshape(rows, 3)
+                self._known[2 * source] = 1
+                self._known[2 * source + 1] = block.ctypes.data + 12 * rows

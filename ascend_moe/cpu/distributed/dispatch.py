@@ -84,40 +84,46 @@ class FarDispatch(Steps, Dispatch):
     def _sizes_of(self, said: NDArray[np.int64]) -> list[int]:
         return [self._size(bs, word) for bs, word in said[:, [BS, Exchange.ROWS]].tolist()]
 
-    def _take_in(self, source: int, said: NDArray[np.int64], block: NDArray[np.uint8]) -> None:
-        fields = self.fields
-        bs, word = said[[BS, Exchange.ROWS]].tolist()
-        rows, smooth, weighted = word >> 2, bool(word & 2), word & 1
-        lanes, used = self._lanes[source], bs * self._slots if rows else 0
-        if used > len(lanes) or (smooth and not fields.quantised):
-            self.reject(source)
-        lanes[used:] = -1
-        self._given[source] = weighted, smooth
-        if not rows:
-            return
-        lanes[:used] = block[: 4 * used].view(np.int32)
-        end = 4 * used
-        if weighted:
-            count = bs * fields.topk
-            self._weights[source, :count] = block[end : end + 4 * count].view(np.float32)
-            end += 4 * count
-        if not (lanes.min() >= -1 and lanes.max() < len(self._rank_of_lane) - 1):
-            self.reject(source)
-        (wanted,) = self._mine(source, lanes[:used], smooth).nonzero()
-        if len(wanted) != rows:
-            self.reject(source)
-        if fields.carries_scales:
-            self._scales[source, wanted] = block[end : end + 4 * rows].view(np.float32)
-            end += 4 * rows
-        self._rows[source, wanted] = block[end : -len(END)].view(self._rows.dtype)
+    def _take_in(self, said: NDArray[np.int64], blocks: list[NDArray[np.uint8]]) -> None:
+        fields, slots = self.fields, self._slots
+        words = said[:, Exchange.ROWS]
+        rows, smooth = words >> 2, (words & 2) > 0
+        self._given[:, 0], self._given[:, 1] = words & 1, smooth
+        behind = []
+        for source, block in enumerate(blocks):
+            lanes, used = self._lanes[source], int(said[source, BS]) * slots if len(block) else 0
+            if used > len(lanes) or (smooth[source] and not fields.quantised):
+                self.reject(source)
+            if source != self.far.rank:
+                lanes[:used] = block[: 4 * used].view(np.int32)
+                lanes[used:] = -1
+            behind.append(4 * used)
+        wanted, by_token = self._wanted_here()
+        counts = np.where(smooth, wanted.sum(axis=1), by_token.sum(axis=1))
+        counts[self.far.rank] = 0
+        if (counts != rows).any():
+            self.reject(int((counts != rows).argmax()))
+        for source, block in enumerate(blocks):
+            if not len(block):
+                continue
+            here, end = wanted[source] if smooth[source] else by_token[source], behind[source]
+            if words[source] & 1:
+                count = behind[source] // 4 // slots * fields.topk
+                self._weights[source, :count] = block[end : end + 4 * count].view(np.float32)
+                end += 4 * count
+            if fields.carries_scales:
+                count = int(rows[source])
+                self._scales[source, : len(here)][here] = block[end : end + 4 * count].view("f4")
+                end += 4 * count
+            self._rows[source, : len(here)][here] = block[end : -len(END)].view(self._rows.dtype)
 
-    def _mine(self, source: int, lanes: NDArray[np.int32], smooth: bool) -> NDArray[np.bool_]:
-        """Which rows of ``source`` come here."""
-        fields, own = self.fields, self.far.rank
+    def _wanted_here(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which pairs of all ranks become rows here, and of which tokens; both (ranks, ...)."""
+        fields, own, lanes = self.fields, self.far.rank, self._lanes
         if own < fields.shared_ranks:
             here = lanes == fields.moe_experts + own // fields.replicas
+            here[np.arange(self.far.ranks) % fields.replicas != own % fields.replicas] = False
         else:
             first = (own - fields.shared_ranks) * fields.local_experts
             here = (lanes >= first) & (lanes < first + fields.local_experts)
-        found: NDArray[np.bool_] = here.reshape(-1, 1 if smooth else self._slots).any(axis=1)
-        return found
+        return here, here.reshape(self.far.ranks, -1, self._slots).any(axis=2)
