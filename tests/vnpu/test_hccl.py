@@ -12,6 +12,14 @@ def test_collectives(run):
     assert "collectives right" in run("collectives.py", environment={"HCCL_BUFFSIZE": "1"}).stdout
 
 
+@pytest.mark.parametrize("size", ["512MB", "4294967296"])
+def test_a_size_that_hccl_refuses(run, size):
+    """No communicator, and so no group: what torch_npu reads as a number (the rest it refuses itself) HCCL may not."""
+    done = run("collectives.py", environment={"HCCL_BUFFSIZE": size}, code=None)
+    assert done.returncode != 0
+    assert f"EI0001: Value {size} for environment variable HCCL_BUFFSIZE is invalid" in done.stdout
+
+
 def test_windows(run):
     """Twice the group's own size for every rank, and no memory before it is touched."""
     assert "windows right" in run("lazy_windows.py").stdout

@@ -7,8 +7,10 @@
 // scratch, which is why a group of dispatch and combine must not be used for anything else.
 #include "communicator.h"
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
+#include <string_view>
 
 namespace standin {
 namespace {
@@ -32,13 +34,31 @@ std::shared_ptr<Communicator> Lookup(HcclComm handle) {
     return found == registry.by_handle.end() ? nullptr : found->second;
 }
 
-uint32_t BufferMegabytes(const HcclCommConfig* config) {
+// HCCL_BUFFSIZE: up to ten digits, 32 bits, at least 1. With anything else, an empty text too, HCCL
+// makes no communicator, even of a size that is configured
+// (hcomm:src/platform/common/externalinput.cc:285, 1458, v9.0.0).
+bool ReadBufferMegabytes(const HcclCommConfig* config, uint32_t* megabytes) {
+    *megabytes = HCCL_COMM_DEFAULT_BUFFSIZE;
+    if (const char* text = getenv("HCCL_BUFFSIZE")) {
+        constexpr size_t kMostDigits = 10;
+        const std::string_view value(text);
+        const bool digits = value.size() <= kMostDigits &&
+                            value.find_first_not_of("0123456789") == std::string_view::npos;
+        const uint64_t number = digits ? strtoull(text, nullptr, 10) : 0;
+        if (number < 1 || number > UINT32_MAX) {
+            Fail(0,
+                 "EI0001: Value %s for environment variable HCCL_BUFFSIZE is invalid. Expected "
+                 "value: equal to or greater than 1(MB).",
+                 text);
+            return false;
+        }
+        *megabytes = static_cast<uint32_t>(number);
+    }
     if (config != nullptr && config->hcclBufferSize != HCCL_COMM_BUFFSIZE_CONFIG_NOT_SET &&
         config->hcclBufferSize != 0) {
-        return config->hcclBufferSize;
+        *megabytes = config->hcclBufferSize;
     }
-    // HCCL reads the variable into 16 bits.
-    return static_cast<uint16_t>(IntegerOption("HCCL_BUFFSIZE", HCCL_COMM_DEFAULT_BUFFSIZE));
+    return true;
 }
 
 HcclResult Init(uint32_t size, const HcclRootInfo* root, uint32_t rank,
@@ -47,11 +67,8 @@ HcclResult Init(uint32_t size, const HcclRootInfo* root, uint32_t rank,
         Fail(0, "HcclCommInitRootInfo: rank %u of %u", rank, size);
         return HCCL_E_PARA;
     }
-    const uint32_t buffer_mb = BufferMegabytes(config);
-    if (buffer_mb == 0) {
-        Fail(0, "HcclCommInitRootInfo: HCCL_BUFFSIZE is 0 MB");
-        return HCCL_E_PARA;
-    }
+    uint32_t buffer_mb = 0;
+    if (!ReadBufferMegabytes(config, &buffer_mb)) return HCCL_E_PARA;
     std::string name = root->internal;
     if (config != nullptr && config->hcclCommName[0] != '\0') name = config->hcclCommName;
     auto made = std::make_shared<Communicator>(name, root->internal, rank, size, buffer_mb);
