@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from itertools import accumulate, pairwise
-from typing import Any, Final, NoReturn
+from typing import Any, ClassVar, Final, NoReturn
 
 import numpy as np
 import torch
@@ -39,19 +39,6 @@ END: Final = np.array([1, 0, 0, 0], np.uint8)
 BS, _MASKS = FIELDS.index("bs"), FIELDS.index("masks_a_token")
 
 
-class Far:
-    """A group without shared memory, as the native steps see it."""
-
-    def __init__(self, group: dist.ProcessGroup, state: GroupState, native: Native) -> None:
-        self.rank, self.ranks, self.native = group.rank(), group.size(), native
-        self.group, self.state = weakref.ref(group), state
-        self.fields = GroupFields(0, self.ranks, self.rank)
-        self.address = ctypes.addressof(self.fields)
-        self.areas = {"dispatch": Area(), "combine": Area()}
-        self.cache_bytes = 1 << 62  # rows are read again at once
-        self.in_place = RowsInPlace([])
-
-
 class _Buffer:
     """Bytes that the next call uses again: a fresh page costs several times what is written to it."""
 
@@ -64,8 +51,24 @@ class _Buffer:
         return self._bytes[:size]
 
 
+class Far:
+    """A group without shared memory, as the native steps see it."""
+
+    def __init__(self, group: dist.ProcessGroup, state: GroupState, native: Native) -> None:
+        self.rank, self.ranks, self.native = group.rank(), group.size(), native
+        self.group, self.state = weakref.ref(group), state
+        self.fields = GroupFields(0, self.ranks, self.rank)
+        self.address = ctypes.addressof(self.fields)
+        self.areas = {"dispatch": Area(), "combine": Area()}
+        self.cache_bytes = 1 << 62  # rows are read again at once
+        self.in_place = RowsInPlace([])
+        self.incoming, self.outgoing = _Buffer(), _Buffer()
+
+
 class Steps(FastCall):
     """What both operators do here."""
+
+    kept_at_most: ClassVar[int] = 32  # each has memory of its own
 
     def __init__(self, far: Far, checked: Checked) -> None:
         windows: Any = far
@@ -73,7 +76,7 @@ class Steps(FastCall):
         self.far = far
         self._memory = np.frombuffer(mapping(self.needed, huge_pages=True), np.uint8)
         self.fields.base = self._memory.ctypes.data
-        self._incoming, self._outgoing = _Buffer(), _Buffer()
+        self._incoming, self._outgoing = far.incoming, far.outgoing
         comparison = np.array(self.fields.comparison[: len(FIELDS)])
         self._equal, self._is_rank = comparison == EQUAL, int((comparison == IS_RANK).argmax())
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from torch import Tensor
 
@@ -21,11 +21,15 @@ from ascend_moe.cpu.windows.repeated.prepared import Checked
 from ascend_moe.cpu.windows.repeated.repeat import Repeat, exchange_table
 from ascend_moe.cpu.windows.repeated.surprises import Surprises
 from ascend_moe.cpu.windows.repeated.tensors import Tensors
+from ascend_moe.gate import REMEMBERED_MAX
 from ascend_moe.patience import timeout_seconds
 
 
 class FastCall(Surprises):
     """One kind of call of one operator on one group, with its own steps in shared memory."""
+
+    kept_at_most: ClassVar[int] = REMEMBERED_MAX
+    """Kinds that a group remembers."""
 
     def __init__(self, windows: Windows, checked: Checked) -> None:
         super().__init__(windows, checked)

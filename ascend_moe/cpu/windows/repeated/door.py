@@ -10,7 +10,7 @@ from ascend_moe.cpu.windows.areas import NoWindow
 from ascend_moe.cpu.windows.repeated.call import FastCall
 from ascend_moe.cpu.windows.repeated.eager import are_plain
 from ascend_moe.cpu.windows.repeated.tensors import Tensors
-from ascend_moe.gate import REMEMBERED_MAX, RULE_VARIABLES, values_of
+from ascend_moe.gate import RULE_VARIABLES, values_of
 from ascend_moe.patience import TIMEOUT_VARIABLE
 
 _VARIABLES: Final = tuple(name.encode() for name in (*RULE_VARIABLES, TIMEOUT_VARIABLE))
@@ -48,7 +48,7 @@ def remember(op: str, tensors: Tensors, attributes: tuple[Any, ...], prepared: F
     if any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return
     calls = state.calls
-    if sum(map(len, calls.values())) >= REMEMBERED_MAX:
+    if sum(map(len, calls.values())) >= prepared.kept_at_most:
         calls.clear()
     calls.setdefault(_key(op, tensors, attributes), []).append(prepared)
 
