@@ -86,13 +86,15 @@ HcclResult Init(uint32_t size, const HcclRootInfo* root, uint32_t rank,
 
 }  // namespace
 
-// HCCL keeps a table per device and looks into that of the thread's device (hcomm v9.0.0,
-// op_base.cc, GetHcclOpInfoCtx).
+// HCCL keeps a table per device and looks into that of the thread's device. Without a device it
+// takes what there is, and what was made without one is found from everywhere (hcomm v9.0.0,
+// src/framework/op_base/src/op_base.cc:112-146).
 std::shared_ptr<Group> Group::Find(const std::string& name) {
     Registry& registry = Communicators();
     std::lock_guard<std::mutex> lock(registry.mutex);
     for (const auto& [handle, communicator] : registry.by_handle) {
-        const bool here = CurrentDevice() < 0 || communicator->device() == CurrentDevice();
+        const bool here = CurrentDevice() < 0 || communicator->device() < 0 ||
+                          communicator->device() == CurrentDevice();
         if (here && communicator->name() == name) return communicator;
     }
     return nullptr;
