@@ -275,6 +275,11 @@ bool World::Run() {
     }
     StartLaunches();
     while (true) {
+        // What works on garbage from here on could take for ever.
+        if (!mutated_.empty() && !findings.All().empty()) {
+            deadlock = "the mutant was found out\n";
+            return false;
+        }
         if (++steps > schedule_.max_steps) {
             deadlock = "no progress within the step limit\n" + WhoWaits();
             return false;
