@@ -12,7 +12,7 @@
 // The own buffer (Open) is asked for before step 2, other than CANN's operators do, and that is
 // meant: what is asked first makes the buffer, and HcclGetHcclBuffer makes one of this
 // communicator's own even if it was configured to share one by name
-// (hcomm:src/algorithm/impl/resource_manager/ ccl_buffer_manager.cc:383 against :58, v9.0.0). A
+// (hcomm:src/algorithm/impl/resource_manager/ccl_buffer_manager.cc:383 against :58, v9.0.0). A
 // buffer that another group writes to is of no use.
 //
 // All of this is CANN 9: 8.5 has HcclGetHcclBuffer too, which must not be called there
@@ -23,10 +23,6 @@
 
 namespace ascend_moe {
 namespace {
-
-// HcclGetRemoteIpcHcclBuf answers HCCL_E_PTR and no address for a rank that is joined by RDMA: it
-// knows the buffers behind links within reach of a core only (hcomm:src/framework/op_base/src/
-// op_base_mc2.cc:373, src/framework/communicator/impl/hccl_communicator_host.cc:5762, v9.0.0).
 
 using cann::Cann;
 using cann::kHcclSuccess;
@@ -96,6 +92,9 @@ Attempt FromKfc(const std::string& group, aclrtStream, Windows* found) {
         void* address = nullptr;
         uint64_t bytes = 0;
         const auto result = c.HcclGetRemoteIpcHcclBuf(comm, rank, &address, &bytes);
+        // So of a rank that is joined by RDMA: it knows the buffers behind links within reach of a
+        // core only (hcomm:src/framework/op_base/src/op_base_mc2.cc:373,
+        // src/framework/communicator/impl/hccl_communicator_host.cc:5762, v9.0.0).
         if (result == cann::kHcclNullPointer && address == nullptr)
             return Attempt::Unreachable("there is no HCCS link to rank " + std::to_string(rank) +
                                         " (HcclGetRemoteIpcHcclBuf has no address of it)");
