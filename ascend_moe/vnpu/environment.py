@@ -7,6 +7,7 @@ choices of the user (product, number of devices) and a marker.
 from __future__ import annotations
 
 import ctypes.util
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from ascend_moe.vnpu.errors import VirtualNpuError
 MARKER = STAND_IN  # set to the home of the stand-in in every process that uses it
 DEVICES = "ASCEND_MOE_VNPU_DEVICES"
 CANN = "ASCEND_MOE_VNPU_CANN"
+CHECKS = (
+    "ASCEND_MOE_VNPU_CHECKS"  # 0: the simulator judges hardly anything (op_api/host/launch.cpp)
+)
 CANN_VERSIONS = ("8.5.0", "9.0.0", "9.1.0")  # kernels/standin/ascendcl/version.cpp
 CHILD_HOOK = Path(__file__).parent / "child"
 MAX_DEVICES = 1024
@@ -79,4 +83,8 @@ def refuse_beside_real_cann(current: Mapping[str, str]) -> None:
 
 def announcement(product: str, devices: int) -> str:
     """The line that says, once per run, that no hardware is involved."""
-    return f"ascend-moe: virtual NPU ({product}, {devices} devices); nothing here ran on an Ascend device"
+    unchecked = ", kernels unchecked" if os.environ.get(CHECKS) == "0" else ""
+    return (
+        f"ascend-moe: virtual NPU ({product}, {devices} devices{unchecked}); "
+        "nothing here ran on an Ascend device"
+    )

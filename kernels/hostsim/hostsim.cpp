@@ -41,6 +41,7 @@ hostsim_world* hostsim_new(const hostsim_schedule* s) {
     schedule.uneven = s->uneven != 0;
     schedule.alone = s->alone != 0;
     schedule.patience = s->patience;
+    schedule.unchecked = s->unchecked != 0;
     if (s->max_steps != 0) schedule.max_steps = s->max_steps;
     return new hostsim_world(schedule);
 }

@@ -22,6 +22,7 @@ typedef struct {
     uint64_t max_steps;
     uint32_t patience; /* so often blocked everywhere, or everywhere but on the stalled rank, only
                           lets a million ticks pass, so that kernels with a time limit see it */
+    uint32_t unchecked; /* fast: copies take effect at once, and hardly a rule is checked */
 } hostsim_schedule;
 
 hostsim_world* hostsim_new(const hostsim_schedule* schedule);

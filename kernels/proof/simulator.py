@@ -95,6 +95,7 @@ class _CSchedule(ctypes.Structure):
         ("alone", ctypes.c_uint32),
         ("max_steps", ctypes.c_uint64),
         ("patience", ctypes.c_uint32),
+        ("unchecked", ctypes.c_uint32),
     ]
 
 

@@ -21,17 +21,19 @@ constexpr pipe_t kEventTo[] = {PIPE_V, PIPE_MTE2, PIPE_MTE3, PIPE_S, PIPE_MTE2, 
 }  // namespace
 
 Core::Core(World* world, Launch* launch, int index)
-    : world(world), launch(launch), rank(launch->rank), index(index), blocks_(kUbBytes / kBlock) {
-    ub = world->TakeUb();
-    ub_written = ub + kUbBytes;
-    std::memset(ub, 0xCD, kUbBytes);
-    std::memset(ub_written, 0, kUbBytes);
-    stack = world->TakeStack();
+    : world(world), launch(launch), rank(launch->rank), index(index), checks_(world->checks), memory_(CoreMemory::Take()) {
+    ub = memory_->ub;
 }
 
-Core::~Core() {
-    world->GiveUb(ub);
-    world->GiveStack(stack);
+Core::~Core() { CoreMemory::Give(std::move(memory_)); }
+
+uint8_t* Core::Stack() { return memory_->stack; }
+
+std::string Wait::Text() const {
+    if (!why.empty()) return why;
+    if (peer < 0) return std::string(what) + " at " + at.Text();
+    return std::string(what) + " of rank " + std::to_string(peer) + ", epoch " +
+           std::to_string(epoch);
 }
 
 void Core::Report(const char* kind, const std::string& text) {
@@ -46,6 +48,7 @@ void Core::Begin(pipe_t pipe, Loc loc) {
     where = loc;
     pipe_ = pipe;
     seq_ = ++issued_[pipe];
+    issued_at_[pipe].push_back(loc);
     if (pipe != PIPE_S) {
         // The scalar unit issued this instruction after everything it waited for; its own UB
         // accesses need an event.
@@ -58,24 +61,28 @@ void Core::Begin(pipe_t pipe, Loc loc) {
     }
 }
 
+std::string Core::IssuedAt(int pipe, uint32_t seq) const {
+    return issued_at_[pipe][seq - 1].Text();
+}
+
 void Core::Read(uint32_t at, uint32_t bytes) {
     if (bytes == 0) return;
     if (at + bytes > kUbBytes) return Report("ub-bounds", "read behind the unified buffer");
+    if (!checks_) return;
+    memory_->Touch(at + bytes);
     for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
-        UbBlock& block = blocks_[b];
-        if (block.write_pipe >= 0 && !(block.write_pipe == PIPE_S && pipe_ == PIPE_S) &&
-            known_[pipe_][block.write_pipe] < block.write_seq) {
+        UbBlock& block = memory_->blocks[b];
+        if (known_[pipe_][block.write_pipe] < block.write_seq &&
+            !(block.write_pipe == PIPE_S && pipe_ == PIPE_S)) {
             Report("hazard", std::string(kPipeNames[pipe_]) + " reads UB byte " +
                                  std::to_string(b * kBlock) + " written by " +
-                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() +
+                                 kPipeNames[block.write_pipe] + " at " +
+                                 IssuedAt(block.write_pipe, block.write_seq) +
                                  " without synchronisation");
         }
-        if (block.read_seq[pipe_] != seq_) {
-            block.read_seq[pipe_] = seq_;
-            block.read_loc[pipe_] = where;
-        }
+        block.read_seq[pipe_] = seq_;
     }
-    if (std::memchr(ub_written + at, 0, bytes) != nullptr) {
+    if (std::memchr(memory_->written + at, 0, bytes) != nullptr) {
         Report("uninit", "reads UB bytes nobody wrote, operand at byte " + std::to_string(at));
     }
 }
@@ -83,14 +90,14 @@ void Core::Read(uint32_t at, uint32_t bytes) {
 // What a write of `pipe`, which knows what is complete, collides with.
 void Core::CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t bytes) {
     for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
-        UbBlock& block = blocks_[b];
-        bool same_instruction = block.write_pipe == pipe && block.write_seq == seq_;
-        if (block.write_pipe >= 0 && !same_instruction &&
-            !(block.write_pipe == PIPE_S && pipe == PIPE_S) &&
-            known[block.write_pipe] < block.write_seq) {
+        const UbBlock& block = memory_->blocks[b];
+        const bool same_instruction = block.write_pipe == pipe && block.write_seq == seq_;
+        if (known[block.write_pipe] < block.write_seq && !same_instruction &&
+            !(block.write_pipe == PIPE_S && pipe == PIPE_S)) {
             Report("hazard", std::string(kPipeNames[pipe]) + " writes UB byte " +
                                  std::to_string(b * kBlock) + " written by " +
-                                 kPipeNames[block.write_pipe] + " at " + block.write_loc.Text() +
+                                 kPipeNames[block.write_pipe] + " at " +
+                                 IssuedAt(block.write_pipe, block.write_seq) +
                                  " without synchronisation");
         }
         for (int q = 0; q < kPipes; ++q) {
@@ -99,7 +106,7 @@ void Core::CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t byt
             if (q != pipe && block.read_seq[q] > known[q]) {
                 Report("hazard", std::string(kPipeNames[pipe]) + " overwrites UB byte " +
                                      std::to_string(b * kBlock) + " read by " + kPipeNames[q] +
-                                     " at " + block.read_loc[q].Text() +
+                                     " at " + IssuedAt(q, block.read_seq[q]) +
                                      " without synchronisation");
             }
         }
@@ -109,22 +116,27 @@ void Core::CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t byt
 void Core::Write(uint32_t at, uint32_t bytes) {
     if (bytes == 0) return;
     if (at + bytes > kUbBytes) return Report("ub-bounds", "write behind the unified buffer");
+    if (!checks_) return;
     CheckWrite(pipe_, known_[pipe_], at, bytes);
+    memory_->Touch(at + bytes);
     for (uint32_t b = at / kBlock; b <= (at + bytes - 1) / kBlock; ++b) {
-        blocks_[b].write_pipe = pipe_;
-        blocks_[b].write_seq = seq_;
-        blocks_[b].write_loc = where;
+        UbBlock& block = memory_->blocks[b];
+        block.write_pipe = pipe_;
+        block.write_seq = seq_;
     }
 }
 
 void Core::AlsoWrites(pipe_t pipe, uint32_t at, uint32_t bytes, bool after_vector) {
+    if (!checks_) return;
     Clock known = known_[pipe];
     if (after_vector) known[PIPE_V] = issued_[PIPE_V];
     CheckWrite(pipe, known, at, bytes);
 }
 
 void Core::MarkWritten(uint32_t at, uint32_t bytes, bool written) {
-    if (at + bytes <= kUbBytes) std::memset(ub_written + at, written, bytes);
+    if (!checks_ || at + bytes > kUbBytes) return;
+    memory_->Touch(at + bytes);
+    std::memset(memory_->written + at, written, bytes);
 }
 
 Clock Core::Snapshot(pipe_t pipe) const {
@@ -191,7 +203,7 @@ void Core::Lower(int event, int id, Loc loc, bool learn) {
 }
 
 void Core::SpinForever(const std::string& why) {
-    waiting_for = why;
+    waiting_for.why = why;
     state = State::kSpinning;
     while (true) world->Yield();
 }

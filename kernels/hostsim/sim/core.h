@@ -1,22 +1,23 @@
 // One vector core while it runs one kernel: unified buffer, pipes, copies in flight, scalar cache.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <array>
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "../api/types.h"
+#include "core_memory.h"
 #include "memory.h"
 
 namespace hostsim {
 
-constexpr int kPipes = 4;  // S, V, MTE2, MTE3
-constexpr uint32_t kUbBytes = 196608;
 // 256 bytes belong to the framework, and 8 KB to library functions unless a flag of CANN 9.2 is
 // set.
 constexpr uint32_t kUbUsable = kUbBytes - 256 - 8192;
@@ -28,6 +29,16 @@ using Clock = std::array<uint32_t, kPipes>;
 
 struct Launch;
 class World;
+
+// What a core waits for; a text only when somebody asks.
+struct Wait {
+    const char* what = "";
+    Loc at{"", 0};      // of the call, unless it is for a rank
+    int64_t peer = -1;  // the rank
+    uint32_t epoch = 0;
+    std::string why;  // instead of all this
+    std::string Text() const;
+};
 
 // A strided copy: `count` blocks of `bytes`, each `ub_pitch` further in UB and `gm_pitch` further
 // in GM.
@@ -51,7 +62,6 @@ class Core {
 
     // --- UB and hazards (core.cpp) ---
     uint8_t* ub;
-    uint8_t* ub_written;
 
     // Starts an instruction on `pipe`; the accesses that follow belong to it.
     void Begin(pipe_t pipe, Loc loc);
@@ -92,7 +102,7 @@ class Core {
     int poll_depth = 0;
     uint64_t poll_version = 0;  // landings when the last poll paused
     std::vector<std::pair<uint64_t, uint64_t>> poll_ranges;
-    std::string waiting_for;
+    Wait waiting_for;
     int64_t skipped_ticks = 0;  // that this core has passed without anything happening
 
     // --- queues and buffers ---
@@ -108,16 +118,14 @@ class Core {
     uint32_t phase = 0;
 
     // --- the fiber ---
-    ucontext_t context{};
-    uint8_t* stack = nullptr;
+    ucontext_t start{};  // how it begins
+    jmp_buf place;       // where it goes on
+    bool begun = false;
+    uint8_t* Stack();
+    bool noted = false;  // among those with copies in flight
     enum class State { kReady, kPolling, kInSyncAll, kSpinning, kDone } state = State::kReady;
 
  private:
-    struct UbBlock {
-        uint32_t write_seq = 0, read_seq[kPipes] = {};
-        int write_pipe = -1;
-        Loc write_loc{"", 0}, read_loc[kPipes] = {{"", 0}, {"", 0}, {"", 0}, {"", 0}};
-    };
     struct Event {
         bool set = false;
         Clock clock{};
@@ -142,8 +150,10 @@ class Core {
         Loc loc;
     };
 
-    std::vector<UbBlock> blocks_;
+    const bool checks_;
+    std::unique_ptr<CoreMemory> memory_;
     Clock known_[kPipes]{};
+    std::vector<Loc> issued_at_[kPipes];  // where each instruction is, from number 1
     uint32_t issued_[kPipes]{};
     pipe_t pipe_ = PIPE_S;
     uint32_t seq_ = 0;
@@ -154,6 +164,7 @@ class Core {
     uint32_t generation_ = 0;  // of stores: advanced by a barrier on MTE3
     std::map<uint64_t, Line> cache_;
 
+    std::string IssuedAt(int pipe, uint32_t seq) const;
     void CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t bytes);
     void RunLoad(const PendingLoad& load);
     void LandPiece(size_t at);

@@ -33,7 +33,7 @@ void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
                               "' (" + std::to_string(near->size) + " bytes)"));
         return;
     }
-    if (!a->Tracked()) return;
+    if (!a->Tracked() || !checks_) return;
     for (uint64_t b = address / kBlock; b <= (address + bytes - 1) / kBlock; ++b) {
         BlockUse& last = a->uses[b - a->base / kBlock];
         if (!poll) CheckOverlap(*a, last, write);
@@ -84,7 +84,7 @@ void Core::Load(const CopyShape& shape) {
         counters.CountCopy(total);
     }
     PendingLoad load{seq_, shape, poll, where};
-    if (world->Chance(2)) {
+    if (!checks_ || world->Chance(2)) {
         RunLoad(load);
     } else {
         loads_.push_back(load);
@@ -106,7 +106,7 @@ void Core::RunLoad(const PendingLoad& load) {
         } else {
             GlobalMemory::Fetch(gm, ub + at, a->host + from, s.bytes);
         }
-        if (a->Tracked() && !load.poll) {
+        if (a->Tracked() && checks_ && !load.poll) {
             const uint8_t* written = a->written.get() + from;
             if (std::memchr(written, 0, s.bytes) != nullptr) {
                 Loc saved = where;
@@ -137,7 +137,7 @@ void Core::Store(const CopyShape& shape) {
         if (at + shape.bytes > kUbBytes) continue;
         // Cut into at most four pieces at 32-byte boundaries: each lands by itself.
         uint64_t from = gm, end = gm + shape.bytes;
-        for (int cuts = world->Chance(2) ? 0 : 3; from < end; --cuts) {
+        for (int cuts = !checks_ || world->Chance(2) ? 0 : 3; from < end; --cuts) {
             uint64_t blocks = (end - 1) / kBlock - from / kBlock;
             uint64_t to = end;
             if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
@@ -150,6 +150,7 @@ void Core::Store(const CopyShape& shape) {
     uint64_t total = static_cast<uint64_t>(shape.count) * shape.bytes;
     (world->RankOf(shape.gm) == rank ? counters.write_own : counters.write_remote) += total;
     counters.CountCopy(total);
+    if (!checks_) ForceStores(seq_);
     world->NoteInFlight(this);
     world->MaybeYield(4);
 }
@@ -176,7 +177,7 @@ void Core::LandPiece(size_t at) {
 // rank adds.
 void Core::AddPiece(Allocation& a, const Piece& piece) {
     uint64_t at = piece.gm - a.base;
-    if (a.Tracked() && std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
+    if (a.Tracked() && checks_ && std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
         where = piece.loc;
         Report("uninit",
                "adds to byte " + std::to_string(at) + " of '" + a.name + "', which nobody wrote");

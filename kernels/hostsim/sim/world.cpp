@@ -1,7 +1,8 @@
+// A checked longjmp takes a jump between stacks for a mistake.
+#undef _FORTIFY_SOURCE
 #include "world.h"
 
 #include <sched.h>
-#include <sys/mman.h>
 
 #include <algorithm>
 #include <chrono>
@@ -13,7 +14,6 @@ namespace hostsim {
 
 namespace {
 
-constexpr size_t kStackBytes = 256 * 1024;
 constexpr int kVectorCores = 48;  // of one die of Atlas A3
 
 void FiberEntry() {
@@ -28,33 +28,15 @@ void FiberEntry() {
 
 __thread World* g_world = nullptr;
 
-World::World(const Schedule& schedule) : schedule_(schedule), random_(schedule.seed) {
+World::World(const Schedule& schedule)
+    : checks(!schedule.unchecked), schedule_(schedule), random_(schedule.seed) {
     g_world = this;
     drain_yield = 1ull << Random(5);
 }
 
 World::~World() {
     launches_.clear();
-    for (uint8_t* ub : ubs_) delete[] ub;
-    for (uint8_t* stack : stacks_) munmap(stack, kStackBytes);
     if (g_world == this) g_world = nullptr;
-}
-
-uint8_t* World::TakeUb() {
-    if (ubs_.empty()) return new uint8_t[2 * kUbBytes];
-    uint8_t* ub = ubs_.back();
-    ubs_.pop_back();
-    return ub;
-}
-
-uint8_t* World::TakeStack() {
-    if (stacks_.empty()) {
-        return static_cast<uint8_t*>(
-            mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
-    }
-    uint8_t* stack = stacks_.back();
-    stacks_.pop_back();
-    return stack;
 }
 
 uint32_t World::Enqueue(int rank, int stream, int blocks, const std::string& name,
@@ -80,14 +62,19 @@ bool World::Active(uint32_t id, int rank) const {
 }
 
 bool World::Mutated(Loc loc, const char* kind) {
-    std::string site = loc.Text() + " " + kind;
-    ++sites_[site];
-    return !mutated_.empty() && site == mutated_;
+    auto [at, met_first] = sites_.try_emplace({loc.file, loc.line, kind});
+    Site& site = at->second;
+    if (met_first) site.dropped = loc.Text() + " " + kind == mutated_;
+    ++site.reached;
+    return site.dropped;
 }
 
 std::string World::SitesJson() const {
+    std::map<std::string, uint64_t> sites;
+    for (const auto& [key, site] : sites_)
+        sites[Loc{key.file, key.line}.Text() + " " + key.kind] += site.reached;
     std::string out = "{";
-    for (auto& [site, times] : sites_)
+    for (const auto& [site, times] : sites)
         out += (out.size() > 1 ? "," : "") + JsonString(site) + ":" + std::to_string(times);
     return out + "}";
 }
@@ -106,11 +93,11 @@ void World::StartLaunches() {
         }
         for (int c = 0; c < launch.blocks; ++c) {
             auto core = std::make_unique<Core>(this, &launch, c);
-            getcontext(&core->context);
-            core->context.uc_stack.ss_sp = core->stack;
-            core->context.uc_stack.ss_size = kStackBytes;
-            core->context.uc_link = &main_;
-            makecontext(&core->context, FiberEntry, 0);
+            getcontext(&core->start);
+            core->start.uc_stack.ss_sp = core->Stack();
+            core->start.uc_stack.ss_size = kStackBytes;
+            core->start.uc_link = nullptr;  // a fiber never returns
+            makecontext(&core->start, FiberEntry, 0);
             ready_.push_back(core.get());
             launch.cores.push_back(std::move(core));
         }
@@ -119,17 +106,16 @@ void World::StartLaunches() {
 
 void World::Switch(Core* core) {
     g_core = core;
-    swapcontext(&main_, &core->context);
+    if (_setjmp(main_) == 0) {
+        if (core->begun) _longjmp(core->place, 1);
+        core->begun = true;
+        setcontext(&core->start);
+    }
     g_core = nullptr;
 }
 
 void World::Yield() {
-    Core* core = g_core;
-    swapcontext(&core->context, &main_);
-}
-
-void World::MaybeYield(uint64_t one_in) {
-    if (Chance(one_in)) Yield();
+    if (_setjmp(g_core->place) == 0) _longjmp(main_, 1);
 }
 
 void World::SyncAll(Core* core, Loc loc) {
@@ -150,13 +136,12 @@ void World::SyncAll(Core* core, Loc loc) {
         return Yield();
     }
     core->state = Core::State::kInSyncAll;
-    core->waiting_for = "SyncAll at " + loc.Text();
+    core->waiting_for = {"SyncAll", loc, -1, 0, ""};
     Yield();
 }
 
 void World::PollPause(Core* core, const char* wait, uint32_t peer, uint32_t epoch) {
-    core->waiting_for =
-        std::string(wait) + " of rank " + std::to_string(peer) + ", epoch " + std::to_string(epoch);
+    core->waiting_for = {wait, {"", 0}, peer, epoch, ""};
     if (schedule_.alone) {
         Idle(core, wait, peer);
     } else if (core->poll_version == landings) {
@@ -202,14 +187,16 @@ void World::Landed(uint64_t from, uint64_t to) {
 }
 
 void World::NoteInFlight(Core* core) {
-    if (std::find(in_flight_.begin(), in_flight_.end(), core) == in_flight_.end())
-        in_flight_.push_back(core);
+    if (core->noted || !core->InFlight()) return;
+    core->noted = true;
+    in_flight_.push_back(core);
 }
 
 bool World::LandSomething() {
     while (!in_flight_.empty()) {
         size_t at = Random(in_flight_.size());
         if (in_flight_[at]->LandOne()) return true;
+        in_flight_[at]->noted = false;
         in_flight_.erase(in_flight_.begin() + at);
     }
     return false;
@@ -245,7 +232,7 @@ std::string World::WhoWaits() const {
         for (auto& core : launch->cores) {
             if (core->state == Core::State::kDone) continue;
             out += "rank " + std::to_string(core->rank) + " core " + std::to_string(core->index) +
-                   " of " + launch->name + ": " + core->waiting_for + "\n";
+                   " of " + launch->name + ": " + core->waiting_for.Text() + "\n";
         }
     }
     return out;

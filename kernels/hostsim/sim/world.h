@@ -8,6 +8,7 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "core.h"
@@ -36,6 +37,7 @@ struct Schedule {
     uint64_t stall_from = 0, stall_steps = 0;
     bool uneven = false;  // every rank and core has its own speed
     bool alone = false;   // one rank per process: nobody here wakes a core that polls
+    bool unchecked = false;  // copies take effect at once, and of what is only judged nothing is kept
     uint64_t max_steps = 200'000'000;
     uint32_t patience = 0;  // so often, blocked everywhere (but for a stalled rank) only lets time
                             // pass
@@ -50,6 +52,7 @@ class World {
     // core reaches its time limit at once.
     std::function<bool(const char* wait, uint32_t peer)> gone;
 
+    const bool checks;
     GlobalMemory memory;
     Findings findings;
     uint64_t landings = 0;
@@ -65,14 +68,19 @@ class World {
     const Launch* Find(uint32_t id) const;
 
     // Mutation: the synchronisation call at this site ("file:line kind") does nothing.
-    void Mutate(const std::string& site) { mutated_ = site; }
+    void Mutate(const std::string& site) {
+        mutated_ = site;
+        sites_.clear();
+    }
     bool Mutated(Loc loc, const char* kind);
     std::string SitesJson() const;
 
     // For cores.
     uint64_t Random(uint64_t below) { return below <= 1 ? 0 : random_() % below; }
     bool Chance(uint64_t one_in) { return Random(one_in) == 0; }
-    void MaybeYield(uint64_t one_in);
+    void MaybeYield(uint64_t one_in) {
+        if (checks && Chance(one_in)) Yield();
+    }
     void Yield();
     void SyncAll(Core* core, Loc loc);
     void PollPause(Core* core, const char* wait, uint32_t peer, uint32_t epoch);
@@ -81,10 +89,6 @@ class World {
     bool Active(uint32_t launch, int rank) const;
     int RankOf(uint64_t address);  // whose memory it is; -1 if nobody's
 
-    uint8_t* TakeUb();
-    void GiveUb(uint8_t* ub) { ubs_.push_back(ub); }
-    uint8_t* TakeStack();
-    void GiveStack(uint8_t* stack) { stacks_.push_back(stack); }
 
  private:
     Schedule schedule_;
@@ -92,14 +96,31 @@ class World {
     std::vector<std::unique_ptr<Launch>> launches_;
     size_t first_open_ = 0;
     std::vector<Core*> ready_, polling_, in_flight_;
-    std::vector<uint8_t*> ubs_, stacks_;
     std::vector<uint32_t> speed_;
-    ucontext_t main_{};
+    jmp_buf main_;
     int64_t skipped_ticks_ = 0;
     uint32_t idle_polls_ = 0;  // since anything but polling happened
     void Idle(Core* core, const char* wait, uint32_t peer);
     std::string mutated_;
-    std::map<std::string, uint64_t> sites_;
+    struct Site {
+        uint64_t reached = 0;
+        bool dropped = false;
+    };
+    struct SiteKey {
+        const char* file;
+        int line;
+        const char* kind;
+        bool operator==(const SiteKey& other) const {
+            return file == other.file && line == other.line && kind == other.kind;
+        }
+    };
+    struct SiteHash {
+        size_t operator()(const SiteKey& key) const {
+            return reinterpret_cast<size_t>(key.file) * 31 + reinterpret_cast<size_t>(key.kind) +
+                   static_cast<size_t>(key.line) * 0x9E3779B97F4A7C15;
+        }
+    };
+    std::unordered_map<SiteKey, Site, SiteHash> sites_;  // as the code names them
 
     void StartLaunches();
     bool Stalled(const Core* core) const;
