@@ -7,7 +7,9 @@ results by rank; an exception on a rank comes back as that object. Functions mus
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import signal
 import tempfile
 import time
 import traceback
@@ -106,6 +108,7 @@ class World:
 def _serve(
     rank: int, size: int, tp: int, store: str, pipe: Connection, environment: dict[str, str]
 ) -> None:
+    _end_with_the_parent()
     os.environ.update(environment)
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=size)
@@ -123,6 +126,13 @@ def _serve(
             traceback.print_exc() if os.environ.get("ASCEND_MOE_TEST_VERBOSE") else None
             pipe.send(error)
     dist.destroy_process_group()
+
+
+def _end_with_the_parent() -> None:
+    """A test process that ends by a signal or the watchdog leaves no ranks, whose copies of its pipes would keep
+    pytest-xdist waiting for it."""
+    set_signal_of_parents_death = 1
+    ctypes.CDLL(None).prctl(set_signal_of_parents_death, signal.SIGKILL)
 
 
 GROUPS: dict[str, Any] = {}

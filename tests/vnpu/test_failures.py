@@ -59,9 +59,10 @@ def test_mistakes_have_a_name(run, kernels, column):
             assert expected[column] in told[case, rank]
 
 
-def test_dead_ranks_are_noticed(run):
+def test_dead_ranks_are_noticed(run, tmp_path, monkeypatch):
     """At once, long before the time limit: the virtual NPU sees that the process has ended."""
-    environment = {"ASCEND_MOE_KERNELS": "require"}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no other test's records
+    environment = {"ASCEND_MOE_KERNELS": "require", "XDG_CACHE_HOME": str(tmp_path)}
     cases = ("dead_rank", "dead_in_kernel", "call_after_failure")
     told = texts(run("failures.py", *cases, environment=environment))
     after = told["call_after_failure", 0]

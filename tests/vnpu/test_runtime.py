@@ -8,7 +8,6 @@ def test_tensors(run, queue, product):
     done = run("tensors.py", product=product, environment={"TASK_QUEUE_ENABLE": queue})
     name = {"A3": "Ascend910_9392", "A2": "Ascend910B3"}[product]
     assert f"calculations equal on {name}" in done.stdout
-    assert done.stdout.count("virtual NPU (") == 1
 
 
 @pytest.mark.parametrize("which", ["tensor", "window", "forked"])

@@ -220,7 +220,8 @@ print((build._part(None, "standin", Path(sys.argv[1]), None) / "who").read_text(
 def test_spawned_processes_and_hidden_sitecustomize(run, tmp_path):
     """spawn finds the stand-in, one announcement for all, and the user's own sitecustomize still runs."""
     (tmp_path / "sitecustomize.py").write_text("import os; os.environ['MINE'] = 'ran'\n")
-    done = run("spawned.py", environment={"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{tmp_path}"})
+    paths = f"{REPOSITORY}{os.pathsep}{tmp_path}"
+    done = run("spawned.py", environment={"PYTHONPATH": paths}, fresh=True)
     assert "3 processes, mine ran" in done.stdout
     assert done.stdout.count("virtual NPU (") == 1
 

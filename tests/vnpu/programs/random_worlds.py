@@ -29,15 +29,14 @@ def draw() -> list[Plan]:
 
     @seed(20261123)
     @settings(
-        max_examples=EXAMPLES * 4,
+        max_examples=EXAMPLES,
         database=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(PLANS)
+    @given(PLANS.filter(lambda plan: plan.product == PRODUCT))
     def collect(plan: Plan) -> None:
-        if plan.product == PRODUCT and len(found) < EXAMPLES:
-            found.append(plan)
+        found.append(plan)
 
     collect()
     return found
