@@ -20,8 +20,8 @@ typedef struct {
     uint32_t uneven; /* every rank and core has its own speed */
     uint32_t alone;  /* one rank per process: polling never sleeps */
     uint64_t max_steps;
-    uint32_t patience; /* so often blocked everywhere, or everywhere but on the stalled rank, only
-                          lets a million ticks pass, so that kernels with a time limit see it */
+    uint32_t patience;  /* so often blocked everywhere, or everywhere but on the stalled rank, only
+                           lets a million ticks pass, so that kernels with a time limit see it */
     uint32_t unchecked; /* fast: copies take effect at once, and hardly a rule is checked */
 } hostsim_schedule;
 

@@ -21,7 +21,12 @@ constexpr pipe_t kEventTo[] = {PIPE_V, PIPE_MTE2, PIPE_MTE3, PIPE_S, PIPE_MTE2, 
 }  // namespace
 
 Core::Core(World* world, Launch* launch, int index)
-    : world(world), launch(launch), rank(launch->rank), index(index), checks_(world->checks), memory_(CoreMemory::Take()) {
+    : world(world),
+      launch(launch),
+      rank(launch->rank),
+      index(index),
+      checks_(world->checks),
+      memory_(CoreMemory::Take()) {
     ub = memory_->ub;
 }
 
@@ -74,11 +79,10 @@ void Core::Read(uint32_t at, uint32_t bytes) {
         UbBlock& block = memory_->blocks[b];
         if (known_[pipe_][block.write_pipe] < block.write_seq &&
             !(block.write_pipe == PIPE_S && pipe_ == PIPE_S)) {
-            Report("hazard", std::string(kPipeNames[pipe_]) + " reads UB byte " +
-                                 std::to_string(b * kBlock) + " written by " +
-                                 kPipeNames[block.write_pipe] + " at " +
-                                 IssuedAt(block.write_pipe, block.write_seq) +
-                                 " without synchronisation");
+            Report("hazard",
+                   std::string(kPipeNames[pipe_]) + " reads UB byte " + std::to_string(b * kBlock) +
+                       " written by " + kPipeNames[block.write_pipe] + " at " +
+                       IssuedAt(block.write_pipe, block.write_seq) + " without synchronisation");
         }
         block.read_seq[pipe_] = seq_;
     }
@@ -94,11 +98,10 @@ void Core::CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t byt
         const bool same_instruction = block.write_pipe == pipe && block.write_seq == seq_;
         if (known[block.write_pipe] < block.write_seq && !same_instruction &&
             !(block.write_pipe == PIPE_S && pipe == PIPE_S)) {
-            Report("hazard", std::string(kPipeNames[pipe]) + " writes UB byte " +
-                                 std::to_string(b * kBlock) + " written by " +
-                                 kPipeNames[block.write_pipe] + " at " +
-                                 IssuedAt(block.write_pipe, block.write_seq) +
-                                 " without synchronisation");
+            Report("hazard",
+                   std::string(kPipeNames[pipe]) + " writes UB byte " + std::to_string(b * kBlock) +
+                       " written by " + kPipeNames[block.write_pipe] + " at " +
+                       IssuedAt(block.write_pipe, block.write_seq) + " without synchronisation");
         }
         for (int q = 0; q < kPipes; ++q) {
             // A pipe works in order, so it cannot overwrite what its own earlier instruction still

@@ -1,6 +1,6 @@
-// What a core works in: its unified buffer, who touched which part of it, and the stack of its fiber.
-// A core takes one and gives it back; making it anew for every core of every launch was most of the
-// time of a launch.
+// What a core works in: its unified buffer, who touched which part of it, and the stack of its
+// fiber. A core takes one and gives it back; making it anew for every core of every launch was most
+// of the time of a launch.
 #pragma once
 
 #include <array>
@@ -16,7 +16,8 @@ constexpr int kPipes = 4;  // S, V, MTE2, MTE3
 constexpr uint32_t kUbBytes = 196608;
 constexpr size_t kStackBytes = 256 * 1024;
 
-// Who touched 32 bytes of the unified buffer last: numbers of instructions, by pipe. They count from
+// Who touched 32 bytes of the unified buffer last: numbers of instructions, by pipe. They count
+// from
 // 1. Every operand of a vector instruction walks over its blocks, so they are small.
 struct UbBlock {
     uint32_t write_seq = 0, read_seq[kPipes] = {};

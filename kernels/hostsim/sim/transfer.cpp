@@ -177,7 +177,8 @@ void Core::LandPiece(size_t at) {
 // rank adds.
 void Core::AddPiece(Allocation& a, const Piece& piece) {
     uint64_t at = piece.gm - a.base;
-    if (a.Tracked() && checks_ && std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
+    if (a.Tracked() && checks_ &&
+        std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
         where = piece.loc;
         Report("uninit",
                "adds to byte " + std::to_string(at) + " of '" + a.name + "', which nobody wrote");

@@ -37,7 +37,8 @@ struct Schedule {
     uint64_t stall_from = 0, stall_steps = 0;
     bool uneven = false;  // every rank and core has its own speed
     bool alone = false;   // one rank per process: nobody here wakes a core that polls
-    bool unchecked = false;  // copies take effect at once, and of what is only judged nothing is kept
+    bool unchecked =
+        false;  // copies take effect at once, and of what is only judged nothing is kept
     uint64_t max_steps = 200'000'000;
     uint32_t patience = 0;  // so often, blocked everywhere (but for a stalled rank) only lets time
                             // pass
@@ -88,7 +89,6 @@ class World {
     void NoteInFlight(Core* core);
     bool Active(uint32_t launch, int rank) const;
     int RankOf(uint64_t address);  // whose memory it is; -1 if nobody's
-
 
  private:
     Schedule schedule_;
