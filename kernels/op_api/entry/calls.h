@@ -32,6 +32,7 @@ struct Attributes {
     int64_t zero_expert_num = 0;
     int64_t copy_expert_num = 0;
     int64_t const_expert_num = 0;
+    bool first_generation = false;  // its handle is an ordinal per (token, k), on A3 too
 };
 
 struct DispatchCall {

@@ -205,7 +205,7 @@ int Check(const DispatchArguments& call, const World& world) {
         world.hierarchy() && call.expand_x.shape.size() == 2 ? 2 * call.expand_x.shape[0] : 0;
     check.AtLeast("ep_recv_counts", call.ep_recv_counts, a.ep_world_size * experts + tables);
     check.AtLeast("assist_info_for_combine", call.assist_info_for_combine,
-                  world.a2 && !world.hierarchy() ? batch * topk : 0);
+                  world.ordinals() ? batch * topk : 0);
     return check.status();
 }
 
@@ -225,7 +225,7 @@ int Check(const CombineArguments& call, const World& world) {
     check.Present("assist_info_for_combine", call.assist_info_for_combine);
     check.Type("assist_info_for_combine", call.assist_info_for_combine, {ACL_INT32});
     check.AtLeast("assist_info_for_combine", call.assist_info_for_combine,
-                  world.a2 && !world.hierarchy() ? batch * topk : 0);
+                  world.ordinals() ? batch * topk : 0);
     check.Require(call.expand_scales.present || !world.hierarchy(), kNullPointer,
                   "expand_scales must not be None in hierarchy");
     check.Present("ep_send_counts", call.ep_send_counts);

@@ -43,7 +43,8 @@ World World::Of(const Attributes& attributes) {
             shared_ranks > 0 ? attributes.shared_expert_num : 0,
             shared_ranks,
             a2,
-            PathOf(attributes, a2)};
+            PathOf(attributes, a2),
+            attributes.first_generation};
 }
 
 int64_t MaxBatch(const Attributes& attributes, int64_t batch) {

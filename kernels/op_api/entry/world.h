@@ -19,12 +19,16 @@ struct World {
     int64_t shared_ranks;
     bool a2;  // Atlas A2; otherwise A3
     const limits::PathLimits* path;
+    bool first_generation;
 
     static World Of(const Attributes& attributes);
 
     // Hierarchy: neighbours form servers, and a server adds the rows of a token before they leave
     // it.
     bool hierarchy() const { return path->ranks_per_server > 0; }
+    // The handle says for each (token, k) how many earlier ones of its source go to the same
+    // expert. Otherwise it says of each row where it came from.
+    bool ordinals() const { return !hierarchy() && (a2 || first_generation); }
     int64_t servers() const { return ranks / path->ranks_per_server; }
     int64_t server_of(int64_t rank) const { return rank / path->ranks_per_server; }
 

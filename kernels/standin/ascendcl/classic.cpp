@@ -1,23 +1,11 @@
 // Containers of the classic single-operator interface (aclop): tensor descriptions, attributes,
 // data buffers.
 //
-// torch_npu fills them before it calls aclopCompileAndExecute, which the virtual NPU refuses by
-// name (op_compiler/). Only what torch_npu reads back is kept.
-#include <vector>
+// torch_npu fills them before it calls aclopCompileAndExecute, which knows few operators and
+// refuses the rest by name (op_compiler/). Only what is read back is kept.
+#include "classic.h"
 
-#include "acl/acl_op.h"
 #include "standin.h"
-
-struct aclTensorDesc {
-    aclDataType type;
-    aclFormat format;
-    std::vector<int64_t> dims;
-};
-
-struct aclDataBuffer {
-    void* data;
-    size_t bytes;
-};
 
 struct aclopAttr {};
 

@@ -9,8 +9,9 @@
 // In hierarchy instead: see server_sum.h.
 //
 // A row's place is told on A3 by the triples (source, token, slot) in assist_info_for_combine, on
-// A2 by the sender's ordinals together with the prefix sums. Rows of inactive tokens become zero.
-// Sources: moe_distribute_combine_v2.h, moe_distribute_combine_a2.h of ops-transformer.
+// A2 and in the first generation by the sender's ordinals together with the prefix sums. Rows of
+// inactive tokens become zero. Sources: moe_distribute_combine_v2.h, moe_distribute_combine_a2.h of
+// ops-transformer.
 #include <algorithm>
 
 #include "../../op_api/entry/world.h"
@@ -85,7 +86,7 @@ class Combine {
         std::vector<int32_t> words = prefix;
         if (world.hierarchy() && problem.empty()) {
             words = WeightedPlaces(world, prefix, &problem);
-        } else if (!world.a2 && problem.empty()) {
+        } else if (!world.ordinals() && problem.empty()) {
             words = Triples(own, &problem);
         }
         Exchange ep(call_.attributes.group_ep, kOp);
@@ -97,8 +98,8 @@ class Combine {
             SumByServer<Element>(ep, world, routing, &problem);
         } else {
             const std::vector<const Element*> places =
-                world.a2 ? PlacesA2<Element>(ep, world, routing, &problem)
-                         : PlacesA3<Element>(ep, world, routing, &problem);
+                world.ordinals() ? PlacesByOrdinal<Element>(ep, world, routing, &problem)
+                                 : PlacesByTriple<Element>(ep, world, routing, &problem);
             if (problem.empty()) Sum(world, routing, places);
         }
         status = ep.Finish(problem);
@@ -201,8 +202,8 @@ class Combine {
 
     // The row of each (token, slot) of this rank in the windows; null where none was sent.
     template <typename Element>
-    std::vector<const Element*> PlacesA3(const Exchange& exchange, const World& world,
-                                         const Routing& routing, std::string* problem) const {
+    std::vector<const Element*> PlacesByTriple(const Exchange& exchange, const World& world,
+                                               const Routing& routing, std::string* problem) const {
         const int64_t slots = routing.topk() + world.shared_experts;
         std::vector<const Element*> places(routing.batch() * slots, nullptr);
         for (int64_t rank = 0; rank < world.ranks; ++rank) {
@@ -246,28 +247,38 @@ class Combine {
     }
 
     template <typename Element>
-    std::vector<const Element*> PlacesA2(const Exchange& exchange, const World& world,
-                                         const Routing& routing, std::string* problem) const {
+    std::vector<const Element*> PlacesByOrdinal(const Exchange& exchange, const World& world,
+                                                const Routing& routing,
+                                                std::string* problem) const {
         const std::vector<int32_t> ordinals = assist_info_.Load<int32_t>();
-        std::vector<const Element*> places(routing.batch() * routing.topk(), nullptr);
+        const int64_t slots = routing.topk() + world.shared_experts;
+        const int64_t self = call_.attributes.ep_rank_id;
+        std::vector<const Element*> places(routing.batch() * slots, nullptr);
+        int64_t active_tokens = 0;  // so far: all of them go to every shared expert
         for (int64_t token = 0; token < routing.batch(); ++token) {
-            for (int64_t slot = 0; slot < routing.topk(); ++slot) {
-                const int64_t expert = routing.id(token, slot);
-                if (!routing.active(token, slot) || expert >= world.moe_experts) continue;
-                const PostedRows posted = exchange.From(world.rank_of_expert(expert));
+            for (int64_t slot = 0; slot < slots; ++slot) {
+                const bool shared = slot >= routing.topk();
+                if (shared ? !routing.active(token) : !routing.active(token, slot)) continue;
+                const int64_t expert = shared ? 0 : routing.id(token, slot);
+                if (expert >= world.moe_experts) continue;
+                const PostedRows posted =
+                    exchange.From(shared ? world.rank_of_shared(slot - routing.topk(), self)
+                                         : world.rank_of_expert(expert));
                 const int64_t entry =
-                    expert % world.local_experts() * world.ranks + call_.attributes.ep_rank_id;
-                const int64_t row = (entry == 0 ? 0 : posted.words[entry - 1]) +
-                                    static_cast<int64_t>(ordinals[token * routing.topk() + slot]);
+                    (shared ? 0 : expert % world.local_experts()) * world.ranks + self;
+                const int64_t ordinal =
+                    shared ? active_tokens : ordinals[token * routing.topk() + slot];
+                const int64_t row = (entry == 0 ? 0 : posted.words[entry - 1]) + ordinal;
                 if (row < 0 || row >= posted.words[entry] || row >= posted.row_count) {
                     *problem = "assist_info_for_combine: token " + std::to_string(token) +
                                ", slot " + std::to_string(slot) +
                                " points behind the rows of its expert";
                     return places;
                 }
-                places[token * routing.topk() + slot] =
+                places[token * slots + slot] =
                     reinterpret_cast<const Element*>(posted.rows) + row * hidden();
             }
+            if (routing.active(token)) ++active_tokens;
         }
         return places;
     }
@@ -403,7 +414,7 @@ template <typename Element>
 void Combine::Sum(const World& world, const Routing& routing,
                   const std::vector<const Element*>& places) const {
     const int64_t topk = routing.topk();
-    const int64_t slots = topk + (world.a2 ? 0 : world.shared_experts);
+    const int64_t slots = topk + world.shared_experts;
     const int64_t copies_from = world.moe_experts + call_.attributes.zero_expert_num;
     const int64_t constants_from = copies_from + call_.attributes.copy_expert_num;
     const std::vector<float> weights = expert_scales_.Load<float>();  // empty: no weights

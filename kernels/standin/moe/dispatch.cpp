@@ -82,7 +82,7 @@ class Dispatch {
         if (status != ACL_SUCCESS) return status;
         ep.AddWaits(performance_info_);
 
-        if (world.a2 && !world.hierarchy()) {
+        if (world.ordinals()) {
             const std::vector<int32_t> ordinals = routing.Ordinals();
             for (size_t i = 0; i < ordinals.size(); ++i)
                 assist_info_.Store<int32_t>(i, ordinals[i]);
@@ -207,7 +207,7 @@ class Dispatch {
             ep_recv_counts_.Store<int32_t>(slots + 2 * row + 1, about[kSlot]);
             return;
         }
-        if (world.a2) return;
+        if (world.ordinals()) return;
         assist_info_.Store<int32_t>(3 * row, static_cast<int32_t>(source));
         assist_info_.Store<int32_t>(3 * row + 1, about[kToken]);
         assist_info_.Store<int32_t>(3 * row + 2, about[kSlot]);

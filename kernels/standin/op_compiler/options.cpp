@@ -1,7 +1,7 @@
 // libacl_op_compiler: compile options and system parameters, which are stored, and the operator
-// compiler, which refuses.
+// compiler, which knows the few operators of operators.cpp and refuses the rest.
 //
-// An operator that gets here has no aclnn function on the virtual NPU. Success would leave its
+// An operator that is refused has no aclnn function on the virtual NPU. Success would leave its
 // outputs uninitialised, so the call fails and names the operator.
 #include <cstring>
 #include <map>
@@ -9,6 +9,7 @@
 #include <string>
 
 #include "acl/acl_op_compiler.h"
+#include "operators.h"
 #include "standin.h"
 
 namespace {
@@ -86,17 +87,24 @@ aclError aclrtCtxSetSysParamOpt(aclSysParamOpt option, int64_t value) {
     return StoreParameter(option, value);
 }
 
-aclError aclopCompileAndExecute(const char* op_type, int, const aclTensorDesc* const[],
-                                const aclDataBuffer* const[], int, const aclTensorDesc* const[],
-                                aclDataBuffer* const[], const aclopAttr*, aclopEngineType,
-                                aclopCompileType, const char*, aclrtStream stream) {
+aclError aclopCompileAndExecute(const char* op_type, int, const aclTensorDesc* const inputs[],
+                                const aclDataBuffer* const input_data[], int,
+                                const aclTensorDesc* const outputs[],
+                                aclDataBuffer* const output_data[], const aclopAttr*,
+                                aclopEngineType, aclopCompileType, const char*,
+                                aclrtStream stream) {
+    if (const auto run = standin::FindClassicOperator(op_type))
+        return run(inputs, input_data, outputs, output_data, stream);
     return Refuse(op_type, stream);
 }
 
-aclError aclopCompileAndExecuteV2(const char* op_type, int, aclTensorDesc*[], aclDataBuffer*[], int,
-                                  aclTensorDesc*[], aclDataBuffer*[], aclopAttr*, aclopEngineType,
-                                  aclopCompileType, const char*, aclrtStream stream) {
-    return Refuse(op_type, stream);
+aclError aclopCompileAndExecuteV2(const char* op_type, int inputs_count, aclTensorDesc* inputs[],
+                                  aclDataBuffer* input_data[], int outputs_count,
+                                  aclTensorDesc* outputs[], aclDataBuffer* output_data[],
+                                  aclopAttr* attributes, aclopEngineType engine,
+                                  aclopCompileType compile, const char* path, aclrtStream stream) {
+    return aclopCompileAndExecute(op_type, inputs_count, inputs, input_data, outputs_count, outputs,
+                                  output_data, attributes, engine, compile, path, stream);
 }
 
 }  // extern "C"
