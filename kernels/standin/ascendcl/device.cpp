@@ -2,7 +2,10 @@
 // is.
 //
 // Follows CANN in the point that torch_npu relies on: the current device belongs to the thread, and
-// a thread that has not chosen one gets ACL_ERROR_RT_CONTEXT_NULL, not device 0.
+// a thread that has not chosen one gets ACL_ERROR_RT_CONTEXT_NULL, not device 0. Unless the
+// configuration given to aclInit names a default device, as torch_npu's does from CANN 8.3 on: then
+// whatever needs a device chooses that one (hicann/runtime, 681ef7610:
+// docs/zh/api_ref/02_initialization_and_deinitialization.md; runtime.cc, CurrentContext).
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -11,7 +14,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
 #include <mutex>
+#include <regex>
+#include <sstream>
 
 #include "memory.h"
 #include "soc.h"
@@ -29,10 +35,22 @@ constexpr Soc kSocs[] = {
 
 constexpr int kNoDevice = -1;
 thread_local int current_device = kNoDevice;
+std::atomic<int> default_device{kNoDevice};
 
 uint32_t DeviceCount() {
     static const uint32_t count = IntegerOption("ASCEND_MOE_VNPU_DEVICES", 16);
     return count;
+}
+
+// {"defaultDevice": {"default_device": "0"}} in the file that aclInit is given.
+int DefaultDeviceOf(const char* configuration) {
+    if (configuration == nullptr) return kNoDevice;
+    std::stringstream text;
+    text << std::ifstream(configuration).rdbuf();
+    const std::string json = text.str();
+    const std::regex item("\"default_device\"\\s*:\\s*\"([0-9]+)\"");
+    std::smatch found;
+    return std::regex_search(json, found, item) ? std::stoi(found[1]) : kNoDevice;
 }
 
 // The context handle of device d is d + 1: never null, and needs no storage.
@@ -65,7 +83,10 @@ const Soc& CurrentSoc() {
     return soc;
 }
 
-int CurrentDevice() { return current_device; }
+int CurrentDevice() {
+    if (current_device == kNoDevice) current_device = default_device;
+    return current_device;
+}
 
 namespace {
 
@@ -98,11 +119,16 @@ using standin::Fail;
 
 extern "C" {
 
-aclError aclInit(const char*) {
+aclError aclInit(const char* configuration) {
     if (standin::PlayedCann() == nullptr)
         return Fail(ACL_ERROR_INVALID_PARAM,
                     "ASCEND_MOE_VNPU_CANN=%s: no CANN of that version is played here",
                     getenv("ASCEND_MOE_VNPU_CANN"));
+    const int wanted = standin::DefaultDeviceOf(configuration);
+    if (wanted >= static_cast<int>(standin::DeviceCount()))
+        return Fail(ACL_ERROR_INVALID_PARAM, "aclInit: %s: default_device %d, but there are %u",
+                    configuration, wanted, standin::DeviceCount());
+    standin::default_device = wanted;
     static std::once_flag once;
     std::call_once(once, standin::LoadAtenOperators);
     return ACL_SUCCESS;
@@ -126,21 +152,19 @@ aclError aclrtSetDevice(int32_t device) {
 }
 
 aclError aclrtGetDevice(int32_t* device) {
-    if (standin::current_device == standin::kNoDevice) {
-        return Fail(ACL_ERROR_RT_CONTEXT_NULL, "aclrtGetDevice: this thread has no device yet");
-    }
-    *device = standin::current_device;
-    return ACL_SUCCESS;
+    *device = standin::CurrentDevice();
+    if (*device != standin::kNoDevice) return ACL_SUCCESS;
+    return Fail(ACL_ERROR_RT_CONTEXT_NULL, "aclrtGetDevice: this thread has no device yet");
 }
 
 aclError aclrtResetDevice(int32_t) { return ACL_SUCCESS; }
 
 aclError aclrtGetCurrentContext(aclrtContext* context) {
-    if (standin::current_device == standin::kNoDevice) {
+    if (standin::CurrentDevice() == standin::kNoDevice) {
         return Fail(ACL_ERROR_RT_CONTEXT_NULL,
                     "aclrtGetCurrentContext: this thread has no device yet");
     }
-    *context = standin::ContextOf(standin::current_device);
+    *context = standin::ContextOf(standin::CurrentDevice());
     return ACL_SUCCESS;
 }
 

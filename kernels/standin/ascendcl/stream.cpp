@@ -6,7 +6,8 @@
 // uses.
 //
 // A task that fails stops its stream: what is queued behind it is skipped, and each synchronisation
-// returns the error and its text, as after an exception of an AI core.
+// returns the error and its text, as after an exception of an AI core. A call that was refused does
+// not: who synchronises next is told, and that is all.
 #include "stream.h"
 
 #include <unistd.h>
@@ -17,6 +18,7 @@
 #include <random>
 #include <set>
 #include <thread>
+#include <utility>
 
 #include "capture.h"
 #include "memory.h"
@@ -150,7 +152,9 @@ int Stream::Synchronize(int timeout_ms) {
         return Fail(ACL_ERROR_RT_STREAM_SYNC_TIMEOUT, "stream %d is not done after %d ms", id_,
                     timeout_ms);
     }
-    return error_ == ACL_SUCCESS ? ACL_SUCCESS : Fail(error_, "%s", message_.c_str());
+    if (error_ != ACL_SUCCESS) return Fail(error_, "%s", message_.c_str());
+    if (refusal_.empty()) return ACL_SUCCESS;
+    return Fail(ACL_ERROR_OP_NOT_FOUND, "%s", std::exchange(refusal_, {}).c_str());
 }
 
 bool Stream::Idle() {
@@ -170,6 +174,19 @@ int Stream::Error(std::string* message) {
     *message = message_;
     return error_;
 }
+
+void Stream::Refuse(const std::string& text) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    refusal_ = text;
+}
+
+std::string Stream::TakeRefusal() {
+    std::lock_guard<std::mutex> lock(mutex_);
+    return std::exchange(refusal_, {});
+}
+
+void Refuse(aclrtStream stream, const std::string& text) { Stream::Of(stream).Refuse(text); }
+std::string TakeRefusal(aclrtStream stream) { return Stream::Of(stream).TakeRefusal(); }
 
 int Launch(aclrtStream handle, const char* name, Task task) {
     Stream& stream = Stream::Of(handle);

@@ -28,6 +28,8 @@ class Stream {
     // Marks the stream as failed because of an error elsewhere (an event of a failed stream).
     void Poison(int code, const std::string& message);
     int Error(std::string* message);
+    void Refuse(const std::string& text);
+    std::string TakeRefusal();
 
     int device() const { return device_; }
     int id() const { return id_; }
@@ -55,6 +57,7 @@ class Stream {
     bool started_ = false;
     int error_ = ACL_SUCCESS;
     std::string message_;
+    std::string refusal_;  // of a call that was not done, until somebody is told
 };
 
 }  // namespace standin

@@ -15,21 +15,20 @@
 // depend on the data or there is no meta kernel (nonzero, unique, ..) the kernel waits for the
 // stream instead and runs at once, which is impossible during a capture, also as on hardware.
 //
-// The only file that includes torch headers. Loaded by aclInit, when torch_npu is complete.
-#include <ATen/ATen.h>
-#include <ATen/core/dispatch/Dispatcher.h>
+// An exception in step 3 is one of the data (an index out of range): the stream stops, as after an
+// exception of an AI core. What can be known before is refused by the call (probe.h).
+//
+// Only this folder includes torch headers. Loaded by aclInit, when torch_npu is complete.
 #include <torch/library.h>
 
 #include <set>
 
-#include "standin.h"
+#include "probe.h"
+#include "seed.h"
 #include "torch_npu/csrc/core/npu/NPUStream.h"
 
+namespace standin::aten {
 namespace {
-
-using c10::IValue;
-using c10::OperatorHandle;
-using torch::jit::Stack;
 
 // torch_npu's own kernels for these work: they allocate, make views, or end in one of the
 // stand-in's copies.
@@ -59,98 +58,13 @@ const std::set<std::string>& KeptOperators() {
     return kept;
 }
 
-// ---- tensors of a stack
-// ---------------------------------------------------------------------------------------------
-
-// A copy of `value` in which every tensor is replaced by change(tensor).
-template <typename Change>
-IValue MapTensors(const IValue& value, const Change& change) {
-    if (value.isTensor()) return change(value.toTensor());
-    if (value.isTensorList()) {
-        c10::List<at::Tensor> list;
-        for (const at::Tensor& tensor : value.toTensorVector()) list.push_back(change(tensor));
-        return list;
-    }
-    if (value.isOptionalTensorList()) {
-        c10::List<std::optional<at::Tensor>> list;
-        for (const std::optional<at::Tensor>& tensor : value.toOptionalTensorVector()) {
-            list.push_back(tensor.has_value() ? std::optional<at::Tensor>(change(*tensor))
-                                              : std::nullopt);
-        }
-        return list;
-    }
-    return value;
-}
-
-template <typename Visit>
-void ForEachTensor(const IValue& value, const Visit& visit) {
-    MapTensors(value, [&](const at::Tensor& tensor) {
-        visit(tensor);
-        return tensor;
-    });
-}
-
-bool OnDevice(const at::Tensor& tensor) {
-    return tensor.defined() && tensor.device().type() == c10::DeviceType::PrivateUse1;
-}
-
-// Replaces what only the NPU understands: its device by `device`, its generator by the default one
-// of the CPU.
-IValue MoveOther(const IValue& value, c10::Device device) {
-    if (value.isDevice() && value.toDevice().type() == c10::DeviceType::PrivateUse1) return device;
-    if (value.isGenerator()) return IValue();
-    return value;
-}
-
-// Python numbers stay as they are: their kind of type promotion belongs to the CPU tensor.
-at::Tensor MetaOf(const at::Tensor& tensor) {
-    if (!tensor.defined() || tensor.unsafeGetTensorImpl()->is_wrapped_number()) return tensor;
-    const auto options = tensor.options().device(at::kMeta).pinned_memory(false);
-    return at::empty_strided(tensor.sizes(), tensor.strides(), options);
-}
-
-// The memory of a device tensor as the device sees it. Holds addresses only, so that it can outlive
-// the tensor in a queue as a kernel launch does.
-struct DeviceTensor {
-    void* host = nullptr;
-    std::vector<int64_t> sizes;
-    std::vector<int64_t> strides;
-    c10::ScalarType type;
-    bool wrapped_number = false;
-
-    explicit DeviceTensor(const at::Tensor& tensor)
-        : sizes(tensor.sizes().vec()),
-          strides(tensor.strides().vec()),
-          type(tensor.scalar_type()),
-          wrapped_number(tensor.unsafeGetTensorImpl()->is_wrapped_number()) {
-        if (tensor.numel() == 0) return;
-        int64_t span = 1;
-        for (size_t d = 0; d < sizes.size(); ++d) span += (sizes[d] - 1) * strides[d];
-        host = standin::HostAddress(tensor.data_ptr(), span * tensor.element_size());
-        TORCH_CHECK(host != nullptr, "[virtual NPU] a tensor of shape ", tensor.sizes(),
-                    " has no live device memory");
-    }
-
-    at::Tensor AsCpu() const {
-        const auto options = at::TensorOptions().dtype(type).device(at::kCPU);
-        if (host == nullptr) return at::empty_strided(sizes, strides, options);
-        at::Tensor tensor = at::from_blob(host, sizes, strides, [](void*) {}, options);
-        if (wrapped_number) tensor.unsafeGetTensorImpl()->set_wrapped_number(true);
-        return tensor;
-    }
-};
-
 // ---- one call
 // -------------------------------------------------------------------------------------------------------
 
-std::vector<IValue> Arguments(const OperatorHandle& op, const Stack& stack) {
-    return {stack.end() - op.schema().arguments().size(), stack.end()};
-}
-
-void RunOn(const OperatorHandle& op, Stack& stack) {
-    at::NoGradGuard no_grad;
-    at::AutoDispatchBelowAutograd below_autograd;
-    op.callBoxed(stack);
+at::Tensor MetaOf(const at::Tensor& tensor) {
+    if (!tensor.defined() || IsNumber(tensor)) return tensor;
+    const auto options = tensor.options().device(at::kMeta).pinned_memory(false);
+    return at::empty_strided(tensor.sizes(), tensor.strides(), options);
 }
 
 // The argument that return value `index` is, for in-place and out= operators: (T, .., Tensor(a!)
@@ -170,8 +84,9 @@ int AliasedArgument(const c10::FunctionSchema& schema, size_t index) {
 // each time the task runs.
 class CpuCall {
  public:
-    CpuCall(const OperatorHandle& op, const std::vector<IValue>& arguments)
-        : op_(op), arguments_(arguments) {
+    CpuCall(const OperatorHandle& op, const std::vector<IValue>& arguments, c10::Device device)
+        : op_(op), arguments_(arguments), generator_(GeneratorArgument(op.schema())) {
+        if (generator_ >= 0) seed_.emplace(arguments[generator_], device);
         for (IValue& value : arguments_) {
             value =
                 MapTensors(MoveOther(value, at::kCPU), [&](const at::Tensor& tensor) -> at::Tensor {
@@ -192,6 +107,7 @@ class CpuCall {
                                                             : tensor;
             }));
         }
+        if (seed_.has_value()) stack[generator_] = seed_->CpuGenerator();
         RunOn(op_, stack);
         return stack;
     }
@@ -199,6 +115,8 @@ class CpuCall {
  private:
     const OperatorHandle op_;
     std::vector<IValue> arguments_;
+    const int generator_;
+    std::optional<Seed> seed_;
     std::vector<DeviceTensor> slots_;
 };
 
@@ -288,7 +206,7 @@ void RunAsynchronously(const OperatorHandle& op, const std::vector<IValue>& argu
     }
     // An operator without results (a foreach) may still write to its arguments; CpuCall covers
     // that.
-    const CpuCall call(op, arguments);
+    const CpuCall call(op, arguments, device);
     const std::string* name = &op.schema().name();
     standin::Launch(stream, name->c_str(), [call, stores, name] {
         try {
@@ -310,7 +228,7 @@ void RunAtOnce(const OperatorHandle& op, const std::vector<IValue>& arguments, a
                 " needs the data of its arguments, but waiting for them failed: error code is ",
                 error, ", ", aclGetRecentErrMsg());
     const c10::Device device = DeviceOfCall(arguments);
-    Stack results = CpuCall(op, arguments).Run();
+    Stack results = CpuCall(op, arguments, device).Run();
     for (size_t i = 0; i < results.size(); ++i) {
         const int aliased = AliasedArgument(op.schema(), i);
         if (aliased >= 0) {
@@ -339,6 +257,7 @@ void RunByCpuKernel(const OperatorHandle& op, Stack* stack) {
     // before.
     const aclrtStream stream = c10_npu::getCurrentNPUStream().stream();
     if (meta_results.has_value()) {
+        RefuseUnknownTypes(op, arguments, *meta_results, GeneratorArgument(op.schema()));
         RunAsynchronously(op, arguments, meta_arguments, *meta_results, stream, stack);
     } else {
         RunAtOnce(op, arguments, stream, stack);
@@ -350,6 +269,18 @@ void RunByCpuKernel(const OperatorHandle& op, Stack* stack) {
 // one.
 void RunComposition(const OperatorHandle& op, Stack* stack) {
     op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::AutogradCPU), stack);
+}
+
+// The same one level below, for random operators that take no generator: what they are made of
+// does. native_dropout's kernel for the CPU is such a composition, too.
+void RunRandomComposition(const OperatorHandle& op, Stack* stack) {
+    op.redispatchBoxed(c10::DispatchKeySet(c10::DispatchKey::CPU), stack);
+}
+
+bool IsRandomComposition(const OperatorHandle& op) {
+    return op.hasTag(at::Tag::nondeterministic_seeded) && GeneratorArgument(op.schema()) < 0 &&
+           (!op.hasKernelForDispatchKey(c10::DispatchKey::CPU) ||
+            op.schema().name() == "aten::native_dropout");
 }
 
 // ---- registration
@@ -389,10 +320,11 @@ class Registration {
             autograd_.impl(full.c_str(),
                            torch::CppFunction::makeFromBoxedFunction<&RunComposition>());
         }
-        if (has(c10::DispatchKey::PrivateUse1) && !ReturnsView(op.schema())) {
-            device_.impl(full.c_str(),
-                         torch::CppFunction::makeFromBoxedFunction<&RunByCpuKernel>());
-        }
+        if (!has(c10::DispatchKey::PrivateUse1) || ReturnsView(op.schema())) return;
+        device_.impl(full.c_str(),
+                     IsRandomComposition(op)
+                         ? torch::CppFunction::makeFromBoxedFunction<&RunRandomComposition>()
+                         : torch::CppFunction::makeFromBoxedFunction<&RunByCpuKernel>());
     }
 
     torch::Library device_{torch::Library::IMPL, "aten", c10::DispatchKey::PrivateUse1, __FILE__,
@@ -405,3 +337,4 @@ class Registration {
 const Registration* const registration = new Registration();
 
 }  // namespace
+}  // namespace standin::aten

@@ -56,7 +56,7 @@ STANDIN_API const Cann* PlayedCann();
 // ---- devices (libascendcl)
 // ------------------------------------------------------------------------------------------
 
-// The device of this thread; negative when it has none.
+// The device of this thread; negative when it has none and there is no default device.
 STANDIN_API int CurrentDevice();
 // How long a kernel may run before the hardware ends it. ASCEND_MOE_VNPU_OP_TIMEOUT_S, in seconds,
 // stands above what the program has asked for.
@@ -79,6 +79,11 @@ using Task = std::function<int()>;
 // number of times later. A non-zero result stops the stream: later tasks are skipped and every
 // synchronisation returns that code.
 STANDIN_API int Launch(aclrtStream stream, const char* name, Task task);
+// For a call that is refused where nobody would hear of it, on torch_npu's queue thread: the next
+// synchronisation of the stream fails with `text`, once, and the stream goes on.
+STANDIN_API void Refuse(aclrtStream stream, const std::string& text);
+// What was refused on the stream since, and nobody has been told; empty: nothing.
+STANDIN_API std::string TakeRefusal(aclrtStream stream);
 
 // ---- groups (libhccl)
 // -----------------------------------------------------------------------------------------------

@@ -31,18 +31,16 @@ bool CalledFromTaskQueue() {
            standin::IntegerOption("ASCEND_LAUNCH_BLOCKING", 0) == 0;
 }
 
-// After an error on that thread torch_npu drops all that is queued later, and tells only the next
-// synchronisation. So the stream stops: a program that goes on would read what nobody computed.
+// After an error on that thread torch_npu drops all that is queued later, for good. So it is told
+// that all went well, and the refusal is left for whoever called (aten/unavailable.cpp) or
+// synchronises next.
 aclError Refuse(const char* op_type, aclrtStream stream) {
-    const std::string name = op_type;
-    const auto fail = [name] {
-        return standin::Fail(
-            ACL_ERROR_OP_NOT_FOUND,
-            "operator %s is not available: it has neither an aclnn nor an aten kernel",
-            name.c_str());
-    };
-    if (CalledFromTaskQueue()) standin::Launch(stream, "aclopCompileAndExecute", fail);
-    return fail();
+    const std::string text =
+        std::string("operator ") + op_type +
+        " is not available on the virtual NPU: it has neither an aclnn nor an aten kernel";
+    if (!CalledFromTaskQueue()) return standin::Fail(ACL_ERROR_OP_NOT_FOUND, "%s", text.c_str());
+    standin::Refuse(stream, text);
+    return ACL_SUCCESS;
 }
 
 aclError StoreParameter(aclSysParamOpt option, int64_t value) {
