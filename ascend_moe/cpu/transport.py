@@ -55,8 +55,9 @@ def choose(group: dist.ProcessGroup, *, what: str) -> None:
         return
     exchange = Exchange(group, what=what)
     asked = CHOICES.index(preference())
-    said = exchange.statements([asked, _capable(), *_whereabouts()], [0] * group.size())
-    numbers = [one.numbers for one in said]
+    own = [asked, _capable(), *_whereabouts()]
+    said = exchange.statements(own, [0] * group.size())
+    numbers = [one.numbers[: len(own)] for one in said]
     reason = _why_not(numbers)
     if not reason:
         reason = _share(group, exchange, [pid for *_, pid in numbers])

@@ -14,9 +14,10 @@ import small_calls
 import worlds
 
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.distributed.dispatch import FarDispatch
 from ascend_moe.cpu.distributed.exchange import Exchange
+from ascend_moe.cpu.distributed.messages import MESSAGE
 from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.distributed.steps import Far
 from ascend_moe.cpu.windows import build
 from ascend_moe.reference import combine_world, dispatch_world
 
@@ -64,13 +65,13 @@ def _instead_of_rows(rank: int, act: Callable[[], None], calls: Any) -> Any:
     os.environ["ASCEND_MOE_TIMEOUT_S"] = "3"
     if rank != VICTIM:
         return worlds.dispatch(rank, calls)
-    real = Exchange.bytes
+    real = Exchange.messages
 
-    def bytes(*arguments: Any) -> None:
+    def messages(*arguments: Any) -> Any:
         act()
-        real(*arguments)
+        return real(*arguments)
 
-    with mock.patch.object(Exchange, "bytes", bytes):
+    with mock.patch.object(Exchange, "messages", messages):
         return worlds.dispatch(rank, calls)
 
 
@@ -101,14 +102,13 @@ def _chooses_nobody(rank: int, calls: Any) -> Any:
     """The victim's block says that its tokens chose an expert that does not exist."""
     if rank != VICTIM:
         return worlds.dispatch(rank, calls)
-    real = FarDispatch._blocks
+    real = Far.carry
 
-    def blocks(call: FarDispatch) -> Any:
-        outgoing, sizes, words = real(call)
-        outgoing[: 4 * call.fields.bs * call.fields.topk] = 99
-        return outgoing, sizes, words
+    def carry(far: Far, *arguments: Any, **keywords: Any) -> Any:
+        far.outgoing.bytes[MESSAGE.itemsize + 12 :][:32] = 99
+        return real(far, *arguments, **keywords)
 
-    with mock.patch.object(FarDispatch, "_blocks", blocks):
+    with mock.patch.object(Far, "carry", carry):
         return worlds.dispatch(rank, calls)
 
 

@@ -35,6 +35,12 @@ def test_ranks_as_threads_under_a_sanitizer(compiler: str, sanitizer: list[str],
     run(compiler, sanitizer, sources, "4", "1500", "7", into=tmp_path / "threads")
 
 
+def test_messages_that_lie_under_a_sanitizer(compiler: str, tmp_path: Path):
+    """Ranks without shared memory: right without lies, and with them errors at most."""
+    sources = [TESTS / "far.cpp", build.SOURCES / "windows.cpp"]
+    run(compiler, ADDRESS, sources, "3", "1500", "7", into=tmp_path / "far")
+
+
 def test_memory_of_outputs_under_a_sanitizer(compiler: str, tmp_path: Path):
     run(compiler, ADDRESS, [TESTS / "outputs.cpp"], into=tmp_path / "outputs")
 

@@ -2,7 +2,7 @@
 
 ``group``         from the name of a group to the group
 ``peers``         what a group remembers, and how a failure of its ranks is told
-``exchange``      statements and rows of one call as collectives
-``steps``         the native steps between such ranks; ``dispatch``, ``combine``: what travels in between
+``messages``      what one rank sends another; ``exchange``: the messages of one call, as collectives
+``steps``         the native steps between such ranks
 ``whereabouts``   where a late rank waits instead
 """

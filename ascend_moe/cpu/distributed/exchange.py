@@ -1,8 +1,9 @@
-"""The exchange of one call between the ranks of a group: a collective for the statements, then one for the rows.
+"""The exchange of one call between the ranks of a group: one collective, and one more for rows that did not fit.
 
-A collective costs half of what a message per pair of ranks does, but when it fails it only says that it failed. So each
-block that a rank receives ends in something that was not there before: whose block has not arrived is known when time
-is over. A connection that broke is known at once, and by whom: no message to that rank can be started any more.
+Each rank sends each other rank a message: its statement, and the rows behind it. A collective costs half of what a
+message per pair of ranks does by itself, but when it fails it only says that it failed. So a message ends in a number
+that was not there before: whose has not arrived is known when time is over. A connection that broke is known at once,
+and by whom: no message to that rank can be started any more.
 
 What can go wrong, and who learns it:
 
@@ -16,8 +17,7 @@ What can go wrong, and who learns it:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, Final, NoReturn
 
@@ -25,46 +25,32 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
-from numpy.typing import NDArray
 from torch import Tensor
 
 from ascend_moe.contract.errors import PeerError
+from ascend_moe.cpu.distributed.messages import (
+    MESSAGE,
+    Buffer,
+    Bytes,
+    Posted,
+    end,
+    length_of,
+    parts,
+    room_for,
+)
 from ascend_moe.cpu.distributed.peers import failure, require_usable, state_of
+from ascend_moe.cpu.operators.statements import Statement, write
 from ascend_moe.patience import timeout_seconds
 
 REFUSAL_S: Final = 2.0
 """How long a rank that refuses a call waits for its peers' statements, to tell all that is wrong at once."""
 
-REASON_BYTES: Final = 256
 _LOOK_S: Final = 0.0002
 """Between two looks at who has arrived, when somebody wants to know how long that took."""
 _GRACE_S: Final = 0.2
 """A collective ends by itself at the time limit; if it does not, it is given up this much later."""
 _TAG: Final = 0x0E9
-_ARRIVED: Final = 1
-_NOT_YET: Final = 0xFF
 _c10d: Any = c10d
-
-
-@dataclass(frozen=True)
-class Statement:
-    """What one rank says before its rows: numbers, rows for the reader, and why it refuses (empty if it does not)."""
-
-    numbers: list[int]
-    rows: int
-    refusal: str
-    way: int = 0
-    """Which steps follow (`windows.group`)."""
-
-
-@dataclass(frozen=True)
-class _Posted:
-    """A collective on its way; its tensors must live as long as it does."""
-
-    work: dist.Work | None
-    """None when it could not even be started."""
-    incoming: Tensor
-    outgoing: Tensor
 
 
 class Exchange:
@@ -90,19 +76,20 @@ class Exchange:
 
         rows: how many rows this rank will send to each rank.
         """
-        return self.read(self.meet(numbers, rows))
+        posted = self.messages(*self._without_rows(numbers, rows, ""))
+        missing = posted.missing()
+        if missing:
+            self.reject(missing[0])
+        return posted.statements()
 
-    def meet(
-        self, numbers: Sequence[int], rows: Sequence[int], *, way: int = 0
-    ) -> NDArray[np.int64]:
-        """The same as one line of words per rank: the numbers, then what `WAY`, `ROWS` and `REASON` say."""
+    def messages(self, outgoing: Bytes, sent: list[int]) -> Posted:
+        """Exchanges messages that begin with a statement."""
         self._settle()
-        posted = self._post(numbers, rows, "", way)
+        posted = self._post(outgoing, sent)
         if self._measured:
             self._measure(posted)
-        self._complete(posted, _silent)
-        said: NDArray[np.int64] = posted.incoming.numpy()
-        return said
+        self._complete(posted)
+        return posted
 
     def refuse(self, numbers: Sequence[int], reason: str) -> list[Statement] | None:
         """Tells every peer that this rank does not take part in the call.
@@ -110,104 +97,100 @@ class Exchange:
         Returns everybody's statement when they come within `REFUSAL_S`, else None: a rank that alone made a call
         must not wait long to learn that the call is illegal.
         """
-        posted = self._post(numbers, [0] * self._size, reason)
+        posted = self._post(*self._without_rows(numbers, [0] * self._size, reason))
+        self._state.incoming = Buffer()  # the old one is this message's, until it comes
         self._state.owed.append(posted)
         deadline = time.monotonic() + min(REFUSAL_S, self._seconds)
-        while _silent(posted.incoming.view(self._size, -1)):
+        while posted.missing():
             if posted.work is None or posted.work.is_completed() or time.monotonic() > deadline:
                 return None
             time.sleep(0.001)
         self._settle()
-        return self.read(posted.incoming.numpy())
+        return posted.statements()
 
     def rows(
         self, outgoing: Tensor, send_counts: Sequence[int], receive_counts: Sequence[int]
     ) -> Tensor:
         """Moves rows: ``outgoing`` (n, pitch) uint8 grouped by destination, returns (m, pitch) grouped by source."""
-        incoming = outgoing.new_empty(sum(receive_counts), outgoing.shape[1])
-        last = np.cumsum(receive_counts)[np.array(receive_counts) > 0] - 1
-        rows = incoming.numpy()
-        rows[last] = _NOT_YET
-
-        def silent(_: Tensor) -> list[int]:
-            missing = iter((rows[last] == _NOT_YET).all(axis=1))
-            return [peer for peer, count in enumerate(receive_counts) if count and next(missing)]
-
-        self._complete(self._start(incoming, outgoing, receive_counts, send_counts), silent)
-        return incoming
-
-    def bytes(
-        self,
-        outgoing: NDArray[np.uint8],
-        send_sizes: Sequence[int],
-        incoming: NDArray[np.uint8],
-        receive_sizes: Sequence[int],
-    ) -> None:
-        """Moves blocks of bytes, grouped by destination and by source; no block ends in 255."""
-        last = np.cumsum(receive_sizes)[np.array(receive_sizes) > 0] - 1
-        incoming[last] = _NOT_YET
-        tensors = torch.from_numpy(incoming), torch.from_numpy(outgoing)
-
-        def silent(_: Tensor) -> list[int]:
-            missing = iter(incoming[last] == _NOT_YET)
-            return [rank for rank, size in enumerate(receive_sizes) if size and next(missing)]
-
-        self._complete(self._start(*tensors, receive_sizes, send_sizes), silent)
-
-    WAY: Final = -4 - REASON_BYTES // 8
-    ROWS: Final = -3 - REASON_BYTES // 8
-    REASON: Final = -2 - REASON_BYTES // 8
-    """Words of a statement; the text of the reason follows its length."""
-
-    def _post(
-        self, numbers: Sequence[int], rows: Sequence[int], reason: str, way: int = 0
-    ) -> _Posted:
-        text = reason.encode("ascii", "replace")[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
-        said = np.empty((self._size, len(numbers) + 4 + REASON_BYTES // 8), np.int64)
-        said[:, : len(numbers)] = numbers
-        said[:, self.WAY], said[:, self.ROWS], said[:, self.REASON] = way, rows, len(reason)
-        said[:, self.REASON + 1 : -1] = np.frombuffer(text, np.int64)
-        said[:, -1] = _ARRIVED
-        return self._start(torch.zeros(said.shape, dtype=torch.int64), torch.from_numpy(said))
-
-    def read(self, said: NDArray[np.int64]) -> list[Statement]:
-        """What `meet` returned, by rank; the own refusal is no news."""
-        found = []
-        for rank, words in enumerate(said):
-            refused = words[self.REASON] and rank != self._rank
-            reason = words[self.REASON + 1 : -1].tobytes().rstrip(b"\0").decode("ascii")
-            numbers, way = words[: self.WAY].tolist(), int(words[self.WAY])
-            found.append(Statement(numbers, int(words[self.ROWS]), reason if refused else "", way))
+        pitch = outgoing.shape[1]
+        sent, received = (
+            [length_of(pitch * count) if count else 0 for count in counts]
+            for counts in (send_counts, receive_counts)
+        )
+        blocks, incoming = np.empty(sum(sent), np.uint8), np.zeros(sum(received), np.uint8)
+        for block, rows in zip(
+            parts(blocks, sent), parts(outgoing.numpy(), send_counts), strict=True
+        ):
+            if len(rows):
+                block[: rows.size] = rows.reshape(-1)
+                end(block, self._state.messages)
+        self.blocks(blocks, sent, incoming, received)
+        found = outgoing.new_empty(sum(receive_counts), pitch)
+        for block, rows in zip(
+            parts(incoming, received), parts(found.numpy(), receive_counts), strict=True
+        ):
+            rows.reshape(-1)[:] = block[: rows.size]
         return found
+
+    def blocks(
+        self, outgoing: Bytes, sent: list[int], incoming: Bytes, received: list[int]
+    ) -> None:
+        """Exchanges messages of a size that was announced, one rank's behind the other's."""
+        posted = self._start(outgoing, sent, incoming, received, announced=True)
+        self._complete(posted)
+
+    def reject(self, rank: int) -> NoReturn:
+        """Gives the group up: what ``rank`` sent would lead astray."""
+        self._state.broken = f"rank {rank} published rows that cannot be"
+        raise PeerError(f"{self._what}: {self._state.broken}", [rank])
+
+    def _without_rows(
+        self, numbers: Sequence[int], rows: Sequence[int], reason: str
+    ) -> tuple[Bytes, list[int]]:
+        """Messages to all ranks, and how long each is."""
+        length, number = length_of(MESSAGE.itemsize), self._state.messages + 1
+        messages = np.zeros((self._size, length), np.uint8)
+        heads = messages[:, : MESSAGE.itemsize].view(MESSAGE)[:, 0]
+        heads["number"], heads["rows"] = number, rows
+        write(heads["said"], numbers, reason)
+        messages[:, -8:].view(np.int64)[:] = number
+        return messages.reshape(-1), [length] * self._size
+
+    def _post(self, outgoing: Bytes, sent: list[int]) -> Posted:
+        received = [room_for(self._size)] * self._size
+        received[self._rank] = sent[self._rank]
+        self._state.messages += 1
+        incoming = self._state.incoming.of(sum(received))
+        return self._start(outgoing, sent, incoming, received, announced=False)
 
     def _start(
         self,
-        incoming: Tensor,
-        outgoing: Tensor,
-        received: Sequence[int] = (),
-        sent: Sequence[int] = (),
-    ) -> _Posted:
+        outgoing: Bytes,
+        sent: list[int],
+        incoming: Bytes,
+        received: list[int],
+        *,
+        announced: bool,
+    ) -> Posted:
         """Starts a collective that ends by itself at the time limit."""
         options = _c10d.AllToAllOptions()
         options.timeout = timedelta(seconds=max(self._deadline - time.monotonic(), 0.001))
         group: Any = self._group
+        tensors = torch.from_numpy(incoming), torch.from_numpy(outgoing)
         try:
-            work = group.alltoall_base(incoming, outgoing, list(received), list(sent), options)
+            work = group.alltoall_base(*tensors, received, sent, options)
         except RuntimeError:  # a connection is gone
             work = None
-        return _Posted(work, incoming, outgoing)
+        return Posted(work, self._state.messages, announced, outgoing, incoming, received)
 
     def _settle(self) -> None:
         """Completes the statements of calls that this rank refused before its peers came."""
         owed, self._state.owed = self._state.owed, []
         for posted in owed:
-            self._complete(posted, _silent)
+            self._complete(posted)
 
-    def _complete(self, posted: _Posted, silent: Callable[[Tensor], list[int]]) -> None:
-        """Waits for a collective. When it fails, raises PeerError.
-
-        silent: says which ranks' blocks have not arrived
-        """
+    def _complete(self, posted: Posted) -> None:
+        """Waits for a collective. When it fails, raises PeerError."""
         if posted.work is None:
             self._fail(late=[], gone=self._gone())
         left = max(self._deadline - time.monotonic(), 0.0) + _GRACE_S
@@ -216,9 +199,9 @@ class Exchange:
         except RuntimeError as error:
             text = str(error).lower()
             if "timed out" in text or "timeout" in text:
-                missing = silent(posted.incoming) or self._peers()
+                missing = posted.missing() or self._peers()
                 self._fail(late=[rank for rank in missing if rank != self._rank], gone=[])
-            self._fail(late=[], gone=self._gone() or silent(posted.incoming))
+            self._fail(late=[], gone=self._gone() or posted.missing())
 
     def _gone(self) -> list[int]:
         """Ranks with whom nothing can be begun any more."""
@@ -239,23 +222,18 @@ class Exchange:
         self._state.broken = failure(self._group, late, gone, self._seconds)
         raise PeerError(f"{self._what}: {self._state.broken}", sorted({*late, *gone}))
 
-    def _measure(self, posted: _Posted) -> None:
+    def _measure(self, posted: Posted) -> None:
         """Looks who arrives when, and notes how long this rank waited for whom, looking at them in order."""
         assert posted.work is not None or not self._peers()
         began = time.perf_counter()
+        messages = parts(posted.incoming, posted.received)
         for peer in self._peers():
-            while not int(posted.incoming[peer, -1]) and not self._is_over(posted):
+            while not posted.is_here(messages[peer]) and not self._is_over(posted):
                 time.sleep(_LOOK_S)
             moment = time.perf_counter()
             self.waited[peer] += moment - began
             began = moment
 
-    def _is_over(self, posted: _Posted) -> bool:
+    def _is_over(self, posted: Posted) -> bool:
         done = posted.work is None or posted.work.is_completed()
         return done or time.monotonic() > self._deadline
-
-
-def _silent(incoming: Tensor) -> list[int]:
-    """Whose statements are not here. Bytes come in order and the last word of a statement is never zero."""
-    missing: NDArray[Any] = incoming.numpy()[:, -1] != _ARRIVED
-    return [int(rank) for rank in missing.nonzero()[0]]

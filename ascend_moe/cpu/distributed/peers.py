@@ -12,6 +12,7 @@ import torch.distributed.distributed_c10d as c10d
 
 from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.distributed.group import resolve
+from ascend_moe.cpu.distributed.messages import Buffer
 from ascend_moe.cpu.distributed.whereabouts import elsewhere
 from ascend_moe.patience import TIMEOUT_VARIABLE
 
@@ -24,6 +25,10 @@ class GroupState:
     """Why the group cannot be used any more."""
     owed: list[Any] = field(default_factory=list)
     """Statements of refused calls that are still on their way (`exchange`)."""
+    messages: int = 0
+    """How many statements this rank sent to each of the others."""
+    incoming: Buffer = field(default_factory=Buffer)
+    """Where messages arrive."""
     transport_chosen: bool = False
     windows: Any = None
     """The group's shared memory (`windows.group.Windows`); None: rows travel over torch.distributed."""

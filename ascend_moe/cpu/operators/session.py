@@ -32,11 +32,10 @@ from ascend_moe.contract.servers import servers_of
 from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
 from ascend_moe.cpu import transport
-from ascend_moe.cpu.distributed.combine import FarCombine
-from ascend_moe.cpu.distributed.dispatch import FarDispatch
 from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.group import membership_violations, resolve
 from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.distributed.steps import FarCombine, FarDispatch
 from ascend_moe.cpu.operators.statements import found_in
 from ascend_moe.cpu.windows.exchange import WindowExchange
 from ascend_moe.cpu.windows.repeated.call import FastCall

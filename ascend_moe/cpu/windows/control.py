@@ -7,22 +7,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ascend_moe.cpu.operators.statements import STATEMENT
 from ascend_moe.cpu.windows.memory import Shared
 
-NUMBERS: Final = 24
-REASON_BYTES: Final = 256
-
-STATEMENT: Final = np.dtype(
-    [
-        ("arrived_ns", "i8"),
-        ("refused", "i8"),
-        ("way", "i8"),
-        ("early", "i8"),
-        ("rows_per_token", "i8"),
-        ("numbers", "i8", (NUMBERS,)),
-        ("reason", "u1", (REASON_BYTES,)),
-    ]
-)
 BLOCK: Final = np.dtype(
     {
         "names": ["flag", "left", "mapped", "statement"],

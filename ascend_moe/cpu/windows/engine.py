@@ -14,12 +14,15 @@ from typing import Any, Final, NamedTuple
 
 from torch import Tensor
 
+from ascend_moe.cpu.distributed.messages import MESSAGE
 from ascend_moe.cpu.windows import build
 from ascend_moe.cpu.windows.control import BLOCK, HEAD
 from ascend_moe.cpu.windows.fields import (
+    PEER_WORDS,
     CombineFields,
     DispatchFields,
     ExpectedFields,
+    MailFields,
     OutputFields,
     RepeatFields,
 )
@@ -34,7 +37,8 @@ class Native(NamedTuple):
 
     dispatch: Callable[[int], int]
     combine: Callable[[int], int]
-    part: Callable[[int, bool, int], int]
+    far_dispatch: Callable[[int], int]
+    far_combine: Callable[[int], int]
     arrive: Callable[[int, int], None]
     wait: Callable[[int, int, int], int]
     new_shelf: Callable[[int, int], int]
@@ -57,10 +61,11 @@ def load(path: Path) -> Native:
     if not path.is_file():
         raise OSError(f"{path.name} was not built, for want of a C++ compiler; {_AGAIN}")
     library = ctypes.CDLL(str(path))
-    sizes = (ctypes.c_int64 * 7)()
+    sizes = (ctypes.c_int64 * 10)()
     library.moe_sizes(sizes)
     structures = (DispatchFields, CombineFields, OutputFields, ExpectedFields, RepeatFields)
     expected = [HEAD.itemsize, BLOCK.itemsize, *map(ctypes.sizeof, structures)]
+    expected += [MESSAGE.itemsize, PEER_WORDS * 8, ctypes.sizeof(MailFields)]
     library.moe_sources.restype = ctypes.c_int64
     of_others = build.SOURCES.is_dir() and library.moe_sources() != build.digest()
     if of_others or list(sizes) != expected:
@@ -70,7 +75,8 @@ def load(path: Path) -> Native:
     return Native(
         dispatch=_function(library.moe_dispatch, integer, address),
         combine=_function(library.moe_combine, integer, address),
-        part=_function(library.moe_part, integer, address, ctypes.c_int, ctypes.c_int),
+        far_dispatch=_function(library.moe_far_dispatch, integer, address),
+        far_combine=_function(library.moe_far_combine, integer, address),
         arrive=_function(library.moe_arrive, None, address, ctypes.c_int32),
         wait=_function(library.moe_wait, ctypes.c_int, address, ctypes.c_int32, integer),
         new_shelf=_function(with_the_lock.moe_new_shelf, address, address, integer),

@@ -9,8 +9,9 @@ import numpy as np
 import torch.distributed as dist
 from torch import Tensor
 
-from ascend_moe.cpu.distributed.exchange import Exchange, Statement
+from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.peers import require_usable
+from ascend_moe.cpu.operators.statements import Statement
 from ascend_moe.cpu.windows.areas import NoWindow, make_room
 from ascend_moe.cpu.windows.group import Windows
 from ascend_moe.patience import timeout_seconds

@@ -6,7 +6,7 @@ import ctypes
 from enum import IntEnum
 from typing import Any, Final
 
-from ascend_moe.cpu.windows.control import NUMBERS
+from ascend_moe.cpu.operators.statements import NUMBERS
 
 
 class Code(IntEnum):
@@ -102,6 +102,16 @@ class GroupFields(ctypes.Structure):
     """``Group`` of ``native/protocol.h``."""
 
     _fields_ = _words("control ranks rank")
+
+
+class MailFields(GroupFields):
+    """``Mail`` of ``native/messages.h``."""
+
+    _fields_ = _words("number peers room outgoing capacity incoming apart")
+
+
+PEER_WORDS: Final = 5
+"""Of ``Peer`` of ``native/messages.h``; the first two are the bytes that go to a rank, and that are ready for it."""
 
 
 def word_of(fields: type[ctypes.Structure], name: str) -> int:

@@ -10,13 +10,12 @@ import weakref
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-import numpy as np
 import torch.distributed as dist
 
-from ascend_moe.contract.agreement import FIELDS
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.distributed.exchange import REASON_BYTES, REFUSAL_S, Statement
+from ascend_moe.cpu.distributed.exchange import REFUSAL_S
 from ascend_moe.cpu.distributed.peers import GroupState, failure
+from ascend_moe.cpu.operators.statements import Statement, read, write
 from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.areas import Area, bytes_for_rows
 from ascend_moe.cpu.windows.control import Control
@@ -28,9 +27,8 @@ from ascend_moe.patience import timeout_seconds
 SLICE_US: Final = 50_000
 """How long a rank sleeps at most before it looks whether a peer died."""
 
-GENERIC: Final = 0
 FAST: Final = 1
-"""Ways of a call: blocks of rows through `WindowExchange`, or the steps of dispatch and combine."""
+"""The way of a call with steps of its own; 0: those that all modes share."""
 
 
 class Windows:
@@ -116,26 +114,15 @@ class Windows:
         self.barrier += 1
         parity = self.barrier & 1
         own = self.control.statements[self.rank, parity]
-        own["refused"] = bool(reason)
-        own["way"], own["early"], own["rows_per_token"] = GENERIC, 0, 0
-        own["numbers"][: len(numbers)] = numbers
-        text = reason.encode("ascii", "replace")[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
-        own["reason"][:] = np.frombuffer(text, dtype=np.uint8)
+        write(own, numbers, reason)
         self.control.sending[parity, self.rank] = sending
         self.arrive(self.barrier)
 
     def statements(self, barrier: int) -> list[Statement]:
         """What was said for a barrier that is complete."""
         parity = barrier & 1
-        found = []
-        for rank in range(self.ranks):
-            one = self.control.statements[rank, parity]
-            text = one["reason"].tobytes().rstrip(b"\0").decode("ascii", "replace")
-            rows = int(self.control.sending[parity, rank, self.rank])
-            refusal = text if one["refused"] else ""
-            numbers = one["numbers"][: len(FIELDS)].tolist()
-            found.append(Statement(numbers, rows, refusal, int(one["way"])))
-        return found
+        rows = self.control.sending[parity, :, self.rank]
+        return list(map(read, self.control.statements[:, parity], rows))
 
     def microseconds_waited(self, barrier: int) -> list[int]:
         """For each rank: how long this one did nothing but wait for it at ``barrier``, looking at them in order."""

@@ -111,8 +111,8 @@ inline bool choices_are_legal(Call& call) {
     return true;
 }
 
-inline void post(const Call& call) {
-    Statement& own = call.ranks().own(static_cast<int32_t>(call.barrier));
+// What this rank says about its call.
+inline void state(const Call& call, Statement& own) {
     own.refused = 0;
     own.way = call.way;
     own.early = call.early;
@@ -121,15 +121,13 @@ inline void post(const Call& call) {
 }
 
 // Whether nothing stands against the call; the details of what does are found in Python.
-inline bool agrees(const Call& call) {
-    const Group& group = call.ranks();
-    bool uneven = false, masks = false;
-    for (int64_t rank = 0; rank < group.ranks; ++rank) {
-        const Statement& one = group.block(rank).statement[call.barrier & 1];
-        const int32_t left = group.block(rank).left.load();
+class Agreement {
+ public:
+    explicit Agreement(const Call& own) : call(own), masks(own.numbers[own.mask_number]) {}
+
+    bool allows(int64_t rank, const Statement& one) {
         if (one.refused || one.way != call.way || one.rows_per_token != call.rows_per_token ||
-            one.early != call.early ||
-            (left && reached(static_cast<int32_t>(call.barrier), left))) {
+            one.early != call.early) {
             return false;
         }
         for (int64_t i = 0; i < kNumbers; ++i) {
@@ -138,8 +136,26 @@ inline bool agrees(const Call& call) {
         }
         uneven = uneven || one.numbers[call.bs_number] != call.bs;
         masks = masks || one.numbers[call.mask_number];
+        return true;
     }
-    return !uneven || (call.has_global_bs && !masks);
+
+    // After all ranks.
+    bool holds() const { return !uneven || (call.has_global_bs && !masks); }
+
+ private:
+    const Call& call;
+    bool uneven = false, masks;
+};
+
+inline bool agrees(const Call& call) {
+    const Group& group = call.ranks();
+    Agreement agreement(call);
+    for (int64_t rank = 0; rank < group.ranks; ++rank) {
+        const int32_t left = group.block(rank).left.load();
+        if (left && reached(static_cast<int32_t>(call.barrier), left)) return false;
+        if (!agreement.allows(rank, group.block(rank).statement[call.barrier & 1])) return false;
+    }
+    return agreement.holds();
 }
 
 // Runs a call until it is done or Python has to look. `Op` has valid(), publish() and receive().
@@ -149,7 +165,7 @@ int64_t step(Op& op) {
     switch (op.phase) {
         case kStart:
             if (!op.valid()) return kInvalid;
-            post(op);
+            state(op, group.own(static_cast<int32_t>(op.barrier)));
             if (op.early) op.publish();
             arrive(group, static_cast<int32_t>(op.barrier));
             op.phase = kFirstBarrier;

@@ -107,6 +107,22 @@ struct Dispatch : Call {
         }
     }
 
+    // Which lanes end at this rank.
+    struct Here {
+        explicit Here(const Dispatch& op) : own(op.ranks().rank), replicas(op.replicas) {
+            shares = own < op.shared_ranks;
+            experts = static_cast<uint32_t>(shares ? 1 : op.local_experts);
+            first = static_cast<uint32_t>(shares ? op.moe_experts + own / replicas
+                                                 : (own - op.shared_ranks) * op.local_experts);
+        }
+        bool from(int64_t source) const { return !shares || source % replicas == own % replicas; }
+        // Less than `experts`: the lane ends here.
+        uint32_t local(int32_t lane) const { return static_cast<uint32_t>(lane) - first; }
+        int64_t own, replicas;
+        uint32_t experts, first;
+        bool shares;
+    };
+
     // A place of `source` that is a row here, and its number; the lane counts from the first here.
     struct Found {
         int32_t source, place, lane, row;
@@ -114,25 +130,22 @@ struct Dispatch : Call {
 
     // All rows of this rank, by place. Fills in `rows_received` and the counts of the outputs.
     const Found* find_rows() {
-        const int64_t own = ranks().rank, sources = ranks().ranks, places = places_per_rank();
-        const bool shares = own < shared_ranks;
-        const int64_t experts = shares ? 1 : local_experts;
-        const auto here = static_cast<uint32_t>(experts);
-        const auto first = static_cast<uint32_t>(shares ? moe_experts + own / replicas
-                                                        : (own - shared_ranks) * local_experts);
+        const int64_t sources = ranks().ranks, places = places_per_rank();
+        const Here here(*this);
+        const auto experts = static_cast<int64_t>(here.experts);
         thread_local std::vector<Found> found;
         thread_local std::vector<int32_t> number;  // by lane and source: rows, then the first row
         number.assign(experts * sources, 0);
         if (found.size() < static_cast<size_t>(sources * places)) found.resize(sources * places);
         int64_t count = 0;
         for (int64_t source = 0; source < sources; ++source) {
-            if (shares && source % replicas != own % replicas) continue;
+            if (!here.from(source)) continue;
             const int32_t* lane = lanes(source);
             for (int64_t place = 0; place < places; ++place) {
-                const uint32_t local = static_cast<uint32_t>(lane[place]) - first;
+                const uint32_t local = here.local(lane[place]);
                 found[count] = {static_cast<int32_t>(source), static_cast<int32_t>(place),
                                 static_cast<int32_t>(local), 0};
-                count += local < here;
+                count += local < here.experts;
             }
         }
         rows_received = count;

@@ -1,5 +1,6 @@
 // What Python calls. No torch or Python headers, no other library: ../build.py makes one for all
 // versions of both.
+#include "far.h"
 #include "repeat.h"
 
 extern "C" {
@@ -13,6 +14,9 @@ void moe_sizes(int64_t* sizes) {
     sizes[4] = sizeof(moe::OutputShape);
     sizes[5] = sizeof(moe::Expected);
     sizes[6] = sizeof(moe::Repeat) - sizeof(moe::Expected);
+    sizes[7] = sizeof(moe::Message);
+    sizes[8] = sizeof(moe::Peer);
+    sizes[9] = sizeof(moe::Mail);
 }
 
 // Which sources this is made of.
@@ -22,18 +26,10 @@ int64_t moe_dispatch(moe::Dispatch* call) { return moe::step(*call); }
 
 int64_t moe_combine(moe::Combine* call) { return moe::step(*call); }
 
-// One part of a call by itself, for ranks whose rows travel in another way: whether it is valid,
-// publishing, receiving.
-int64_t moe_part(void* call, int is_combine, int number) {
-    const auto run = [number](auto& op) -> int64_t {
-        if (number == 0) return op.valid();
-        if (number == 2) return op.receive();
-        op.publish();
-        return 0;
-    };
-    return is_combine ? run(*static_cast<moe::Combine*>(call))
-                      : run(*static_cast<moe::Dispatch*>(call));
-}
+// The same for ranks that share no memory: the call's group is a moe::Mail.
+int64_t moe_far_dispatch(moe::Dispatch* call) { return moe::far_step(*call); }
+
+int64_t moe_far_combine(moe::Combine* call) { return moe::far_step(*call); }
 
 void moe_arrive(const moe::Group* group, int32_t barrier) { moe::arrive(*group, barrier); }
 
