@@ -45,6 +45,7 @@ def variables(
         "ASCEND_OPP_PATH": str(built.home / "opp"),
         "ASCEND_CUSTOM_OPP_PATH": prepended(built.vendor, current.get("ASCEND_CUSTOM_OPP_PATH")),
         "LD_LIBRARY_PATH": prepended(built.home / "lib64", current.get("LD_LIBRARY_PATH")),
+        "PATH": prepended(built.home / "bin", current.get("PATH")),
         "PYTHONPATH": prepended(CHILD_HOOK, current.get("PYTHONPATH")),
         CANN: played_cann(current),
     }

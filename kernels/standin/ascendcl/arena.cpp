@@ -145,12 +145,12 @@ void* Arena::Translate(const void* address, size_t bytes) const {
     return window->second.host + (p - window->first);
 }
 
-void* Arena::MapWindow(void* host, size_t bytes) {
+void* Arena::MapWindow(void* host, size_t bytes, bool only_kernels) {
     void* address =
         mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (address == MAP_FAILED) return nullptr;
     std::unique_lock<std::shared_mutex> lock(mutex_);
-    windows_[static_cast<char*>(address)] = {static_cast<char*>(host), bytes};
+    windows_[static_cast<char*>(address)] = {static_cast<char*>(host), bytes, only_kernels};
     return address;
 }
 
@@ -160,6 +160,12 @@ void Arena::UnmapWindow(void* address) {
     if (window == windows_.end()) return;
     munmap(address, window->second.bytes);
     windows_.erase(window);
+}
+
+bool Arena::OnlyForKernels(const void* address) const {
+    std::shared_lock<std::shared_mutex> lock(mutex_);
+    const auto window = FindWindow(static_cast<const char*>(address));
+    return window != windows_.end() && window->second.only_kernels;
 }
 
 size_t Arena::Used(int device) {

@@ -45,9 +45,10 @@ class Arena {
     // Null when [address, + bytes) is not inside one live allocation, window or mapped range.
     void* Translate(const void* address, size_t bytes) const;
 
-    // Gives memory of the host a device address.
-    void* MapWindow(void* host, size_t bytes);
+    // Gives memory of the host a device address; if asked, one that only kernels may use.
+    void* MapWindow(void* host, size_t bytes, bool only_kernels = false);
     void UnmapWindow(void* address);
+    bool OnlyForKernels(const void* address) const;
 
     size_t Used(int device);
     size_t Total() const { return bytes_; }
@@ -60,6 +61,7 @@ class Arena {
     struct MappedWindow {
         char* host;
         size_t bytes;
+        bool only_kernels;
     };
 
     Arena();

@@ -1,7 +1,8 @@
 // Memory of the host that a device may use: allocated for that, or registered afterwards.
 //
 // After hicann/runtime, 681ef7610: docs/zh/api_ref/11-02_host_memory_management.md and, for what a
-// registration refuses, src/runtime/api/impl/api_error.cc.
+// registration refuses, src/runtime/api/impl/api_error.cc. The device address is for kernels:
+// copies refuse it.
 #include <cstdlib>
 #include <map>
 #include <mutex>
@@ -51,7 +52,7 @@ aclError Register(const char* call, void* host, uint64_t bytes, void** device_ad
         return Fail(kAlreadyRegistered, "%s: a part of [%p, + %zu) has already been registered",
                     call, host, size_t{bytes});
     }
-    if (mapped) *device_address = MapWindow(host, bytes);
+    if (mapped) *device_address = Arena::Get().MapWindow(host, bytes, /*only_kernels=*/true);
     if (mapped && *device_address == nullptr)
         return Fail(ACL_ERROR_RT_MEMORY_ALLOCATION, "%s: no address space is left", call);
     registered[static_cast<char*>(host)] = {bytes, mapped ? *device_address : nullptr};
@@ -127,7 +128,8 @@ aclError aclrtHostUnregister(void* host) {
         return Fail(standin::kNotRegistered, "aclrtHostUnregister: %p has not been registered",
                     host);
     }
-    if (found->second.device_address != nullptr) standin::UnmapWindow(found->second.device_address);
+    if (found->second.device_address != nullptr)
+        standin::Arena::Get().UnmapWindow(found->second.device_address);
     standin::registered.erase(found);
     return ACL_SUCCESS;
 }

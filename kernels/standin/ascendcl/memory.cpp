@@ -74,6 +74,10 @@ void* CopyOperand(const char* call, const char* which, const void* address, size
         if (host == nullptr) {
             Fail(0, "%s: the %s %p (%zu bytes) is not inside one live device allocation", call,
                  which, address, bytes);
+        } else if (arena.OnlyForKernels(address)) {
+            Fail(0, "%s: the %s %p is registered host memory, which only kernels may use", call,
+                 which, address);
+            return nullptr;
         }
         return host;
     }
