@@ -274,7 +274,8 @@ def npu_moe_distribute_combine_v2(
 def install() -> None:
     """Replaces the two functions of torch_npu by the checking ones; existing callers need no change.
 
-    Callers that look the functions up as attributes of ``torch_npu`` get ours from now on. Idempotent. Raises
+    Callers that look the functions up as attributes of ``torch_npu`` get ours from now on. Idempotent. A module that a
+    test suite has put in the place of torch_npu gets them too, whether it had such attributes or not. Raises
     ImportError when torch_npu cannot be imported here.
     """
     if not import_torch_npu():
@@ -286,18 +287,21 @@ def install() -> None:
 
     for name in _NAMES:
         if name not in _stock:
-            _stock[name] = getattr(torch_npu, name)
+            _stock[name] = getattr(torch_npu, name, None)
             setattr(torch_npu, name, globals()[name])
 
 
 def uninstall() -> None:
-    """Gives torch_npu its own two functions back. Does nothing when `install` was not called."""
+    """Gives torch_npu its own two functions back, if it had any. Does nothing when `install` was not called."""
     if not _stock:
         return
     import torch_npu
 
     for name in _NAMES:
-        setattr(torch_npu, name, _stock.pop(name))
+        if (stock := _stock.pop(name)) is None:
+            delattr(torch_npu, name)
+        else:
+            setattr(torch_npu, name, stock)
 
 
 def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
