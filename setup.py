@@ -17,7 +17,7 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
-SOURCES = ["*.cpp", "*.h", "*.asc", "*.cmake", "CMakeLists.txt", "*.py", "*.sh", "*.json", "*.md"]
+SOURCES = ["*.cpp", "*.h", "*.asc", "*.cmake", "*.txt", "*.py", "*.sh", "*.json", "*.md"]
 
 kernels = {
     f"ascend_moe._{folder}": folder.replace(".", "/")
@@ -56,6 +56,7 @@ class WheelOfAPlatform(bdist_wheel):
 
 
 setup(
+    py_modules=["ascend_moe_pytest"],
     packages=[*find_packages(include=["ascend_moe", "ascend_moe.*"]), *kernels],
     package_dir=kernels,
     include_package_data=False,  # what the build reads is not what the package holds

@@ -7,6 +7,7 @@ tensors and hand it to the stock operator. On CPU tensors the kernel behind the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -274,7 +275,8 @@ def npu_moe_distribute_combine_v2(
 def install() -> None:
     """Replaces the two functions of torch_npu by the checking ones; existing callers need no change.
 
-    Callers that look the functions up as attributes of ``torch_npu`` get ours from now on. Idempotent. Raises
+    Callers that look the functions up as attributes of ``torch_npu`` get ours from now on. Idempotent. A module that a
+    test suite has put in the place of torch_npu gets them too, whether it had such attributes or not. Raises
     ImportError when torch_npu cannot be imported here.
     """
     if not import_torch_npu():
@@ -286,18 +288,21 @@ def install() -> None:
 
     for name in _NAMES:
         if name not in _stock:
-            _stock[name] = getattr(torch_npu, name)
+            _stock[name] = getattr(torch_npu, name, None)
             setattr(torch_npu, name, globals()[name])
 
 
 def uninstall() -> None:
-    """Gives torch_npu its own two functions back. Does nothing when `install` was not called."""
+    """Gives torch_npu its own two functions back, if it had any. Does nothing when `install` was not called."""
     if not _stock:
         return
     import torch_npu
 
     for name in _NAMES:
-        setattr(torch_npu, name, _stock.pop(name))
+        if (stock := _stock.pop(name)) is None:
+            delattr(torch_npu, name)
+        else:
+            setattr(torch_npu, name, stock)
 
 
 def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
@@ -324,16 +329,30 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
 
 def _operator(op: str, arguments: dict[str, Any]) -> Any:
     operator = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2")
-    return operator(**_that_old_schemas_know(op, arguments))
+    known, later = _as_old_schemas(op, arguments)
+    if later and not torch.compiler.is_compiling():
+        _require_parameters(operator, later)
+    return operator(**known, **later)
 
 
-def _that_old_schemas_know(op: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Without the parameters that early torch_npu releases lack, as long as they are at their defaults."""
-    return {
-        parameter.name: arguments[parameter.name]
-        for parameter in PARAMETERS[op]
-        if parameter.since == CANN_8_2 or _is_set(arguments[parameter.name], parameter.default)
-    }
+def _as_old_schemas(op: str, arguments: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What every torch_npu takes, and of the rest, which early releases lack, what is not at its default."""
+    known, later = {}, {}
+    for parameter in PARAMETERS[op]:
+        value = arguments[parameter.name]
+        if parameter.since == CANN_8_2:
+            known[parameter.name] = value
+        elif _is_set(value, parameter.default):
+            later[parameter.name] = value
+    return known, later
+
+
+def _require_parameters(operator: Any, names: Iterable[str]) -> None:
+    """Or the error would be torch's, which counts arguments and names none."""
+    there = {argument.name for argument in operator.default._schema.arguments}
+    for name in names:
+        if name not in there:
+            raise TypeError(f"{operator} of the installed torch_npu has no parameter {name!r}")
 
 
 def _is_set(value: object, default: object) -> bool:

@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import os
 import sys
+from types import ModuleType
 
 from ascend_moe.hardware.cann import ASCENDCL
 
@@ -38,13 +39,20 @@ def import_torch_npu() -> bool:
 
 
 def _torch_npu_loaded() -> bool:
-    """Whether ``import torch_npu`` has succeeded; while it runs, or after it failed, the module is not complete."""
+    """Whether ``import torch_npu`` has succeeded, or somebody has put a module of his own there; not while it runs."""
     module = sys.modules.get("torch_npu")
-    return module is not None and hasattr(module, "npu_moe_distribute_dispatch_v2")
+    return module is not None and not _is_initializing(module)
+
+
+def _is_initializing(module: ModuleType) -> bool:
+    return getattr(getattr(module, "__spec__", None), "_initializing", False) is True
 
 
 def _torch_npu_installed() -> bool:
-    return importlib.util.find_spec("torch_npu") is not None
+    try:
+        return importlib.util.find_spec("torch_npu") is not None
+    except ValueError:  # a module without a spec stands in its place
+        return True
 
 
 def _cann_loadable() -> bool:

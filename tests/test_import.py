@@ -149,3 +149,60 @@ def test_install_and_uninstall(fake_torch_npu: Path):
         fake=fake_torch_npu,
     )
     assert printed.splitlines() == ["True True", "True True", "True", "True"]
+
+
+STUBS = {
+    "without a spec": "sys.modules['torch_npu'] = types.ModuleType('torch_npu')",
+    "with a spec": (
+        "stub = sys.modules['torch_npu'] = types.ModuleType('torch_npu')\n"
+        "stub.__spec__ = importlib.util.spec_from_loader('torch_npu', loader=None); stub.__path__ = []"
+    ),
+    "a mock": "sys.modules['torch_npu'] = unittest.mock.MagicMock()",
+}
+
+
+@pytest.mark.parametrize("stub", STUBS)
+def test_install_into_a_stub(stub: str):
+    """A suite that mocks torch_npu gets operators that work, and its stub back as it was."""
+    printed = run(
+        "import importlib.util, sys, types, unittest.mock\n"
+        + STUBS[stub]
+        + """
+import ascend_moe
+import torch_npu
+ascend_moe.install()
+print(torch_npu.npu_moe_distribute_dispatch_v2 is ascend_moe.npu_moe_distribute_dispatch_v2,
+      torch_npu.npu_moe_distribute_combine_v2 is ascend_moe.npu_moe_distribute_combine_v2)
+ascend_moe.uninstall()
+kept = getattr(torch_npu, "npu_moe_distribute_dispatch_v2", None)
+print(kept is None or isinstance(kept, unittest.mock.MagicMock))
+""",
+        autoload=None,
+    )
+    assert printed.splitlines() == ["True True", "True"]
+
+
+def test_the_vllm_plugin_installs_only_when_asked(fake_torch_npu: Path):
+    printed = run(
+        """
+        import os, sys
+        from ascend_moe.vllm_plugin import install_when_asked
+        for value in ("", "0"):
+            os.environ["ASCEND_MOE_INSTALL"] = value
+            install_when_asked()
+        print("torch" in sys.modules)
+        os.environ["ASCEND_MOE_INSTALL"] = "yes"
+        try: install_when_asked()
+        except ValueError as error: print(error)
+        import torch_npu  # as vllm-ascend has
+        os.environ["ASCEND_MOE_INSTALL"] = "1"
+        install_when_asked()
+        import ascend_moe
+        print(torch_npu.npu_moe_distribute_dispatch_v2 is ascend_moe.npu_moe_distribute_dispatch_v2)
+        """,
+        fake=fake_torch_npu,
+    )
+    lines = printed.splitlines()
+    assert lines[0] == "False"
+    assert lines[1].startswith("ASCEND_MOE_INSTALL=yes: 1 installs")
+    assert lines[2] == "True"

@@ -14,7 +14,8 @@ from ascend_moe.hardware import kernel_library
 
 ROOT = Path(__file__).parents[1]
 CPU_LIBRARY = Path("ascend_moe/cpu/windows/libascend_moe_cpu.so")
-METADATA = ["pyproject.toml", "setup.py", "README.md", "LICENSE"]
+PLUGIN = "ascend_moe_pytest.py"
+METADATA = ["pyproject.toml", "setup.py", "README.md", "LICENSE", PLUGIN]
 BUILT = shutil.ignore_patterns("__pycache__", "build", ".*", "*.so", "*.o")
 
 
@@ -49,7 +50,7 @@ def test_wheel_holds_all_sources(source: Path, wheel: Path) -> None:
     }
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert packed == expected | {CPU_LIBRARY.as_posix()}
+    assert packed == expected | {CPU_LIBRARY.as_posix(), PLUGIN}
     assert re.search("-py3-none-linux_\\w+.whl$", wheel.name)
 
 

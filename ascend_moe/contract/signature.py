@@ -8,7 +8,7 @@ Source: op-plugin ``op_plugin/config/op_plugin_functions.yaml`` (2025-07-10 `240
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, Final
@@ -126,9 +126,12 @@ attributes_of: Final = {op: itemgetter(*names) for op, names in ATTRIBUTE_NAMES.
 _DEFAULTS: Final = {op: {p.name: p.default for p in table} for op, table in PARAMETERS.items()}
 
 
-def schema(op: str) -> str:
-    """The operator's schema without namespace, for example ``npu_moe_distribute_combine_v2(Tensor ...) -> Tensor``."""
-    table = PARAMETERS[op]
+def schema(op: str, names: Container[str] | None = None) -> str:
+    """The operator's schema without namespace, for example ``npu_moe_distribute_combine_v2(Tensor ...) -> Tensor``.
+
+    names: what a torch_npu before 2.13 has of the parameters; None: all.
+    """
+    table = [p for p in PARAMETERS[op] if names is None or p.name in names]
     required = ", ".join(p.declaration for p in table if p.required)
     optional = ", ".join(p.declaration for p in table if not p.required)
     returns = f"({', '.join(['Tensor'] * 7)})" if op == "dispatch" else "Tensor"

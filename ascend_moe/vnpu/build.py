@@ -29,7 +29,7 @@ from ascend_moe.native import (
     source_directory,
 )
 from ascend_moe.vnpu.errors import VirtualNpuError
-from ascend_moe.vnpu.wheel import Wheels, installed_wheels
+from ascend_moe.vnpu.wheel import Wheels, installed_wheels, require_all_it_needs
 
 CANN_VERSION = "9.0.0"
 SOURCE_SUFFIXES = {".cpp", ".h", ".py", ".txt"}
@@ -77,13 +77,14 @@ class Toolchain:
 def virtual_npu() -> VirtualNpu:
     """Both parts, built first where necessary.
 
-    Raises VirtualNpuError when torch_npu, g++ or cmake is missing or the build fails.
+    Raises VirtualNpuError when torch_npu, g++ or cmake is missing, the build fails, or torch_npu needs more.
     """
     wheels = installed_wheels()
     chain = Toolchain(_sources(), wheels, _tool("g++", "apt-get install g++"))
     cache = cache_directory()
     home_key = chain.key(("standin", "op_api/entry", "op_api/report.h", "device/moe_limits.h"))
     home = _part(chain, "standin", cache / f"vnpu-{home_key}", home=None)
+    require_all_it_needs(home)
     presets = (chain.sources / "CMakePresets.json").read_text()
     operators_key = chain.key(("op_api", "device", "hostsim"), home_key, presets)
     operators = _part(chain, "op_api", cache / f"vnpu-operators-{operators_key}", home=home)

@@ -1,4 +1,4 @@
-"""Where the installed torch and torch_npu are, found without importing them.
+"""Where the installed torch and torch_npu are, found without importing them, and whether they will do.
 
 Importing torch_npu is what the virtual NPU makes possible, so it cannot be the way to look.
 """
@@ -6,14 +6,22 @@ Importing torch_npu is what the virtual NPU makes possible, so it cannot be the 
 from __future__ import annotations
 
 import importlib.util
+import re
+import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
 from ascend_moe.vnpu.errors import VirtualNpuError
 
-SUPPORTED = "2.13.0"
-INSTALL = f"pip install torch_npu=={SUPPORTED}"
+DEFAULT = "2.13.0"
+# Wheels that passed the tests of the virtual NPU (scripts/compat); a test holds docs/compatibility.md to it.
+TESTED = ("2.8.0.post4", "2.9.0.post9", "2.10.0.post4", DEFAULT)
+INSTALL = f"pip install torch=={DEFAULT} torch_npu=={DEFAULT}"
+# From here on torch_npu and the CUDA allocator of torch register one key of their configuration
+# (pinned_reserve_segment_size_mb), and whichever comes second aborts the process. Seen with both 2.14.0.
+CLASHES_WITH_CUDA = (2, 14)
+NAMED = 8  # of what is missing
 
 
 @dataclass(frozen=True)
@@ -26,19 +34,41 @@ class Wheels:
 
 
 def installed_wheels() -> Wheels:
-    """Find both packages.
+    """Find both packages. A torch_npu that was never tested is used, and a line on stderr says so.
 
-    Raises VirtualNpuError when one is missing or torch_npu has another version than 2.13.0: which
-    functions torch_npu calls, and how, changes from version to version.
+    Raises VirtualNpuError when one is missing, when they do not belong together, or when they are known to abort.
     """
     torch_npu = _package("torch_npu", INSTALL)
-    torch = _package("torch", f"pip install torch=={SUPPORTED}")
-    found = metadata.version("torch_npu")
-    if found.split("+")[0] != SUPPORTED:
+    torch = _package("torch", INSTALL)
+    npu_version, torch_version = metadata.version("torch_npu"), metadata.version("torch")
+    release = _release(npu_version)
+    if _release(torch_version) != release:
+        wanted = ".".join(map(str, release))
         raise VirtualNpuError(
-            f"the virtual NPU works with torch_npu {SUPPORTED}, but {found} is installed; {INSTALL}"
+            f"torch_npu {npu_version} needs torch {wanted}, but {torch_version} is installed; "
+            f"pip install torch=={wanted}"
         )
-    return Wheels(torch, torch_npu, f"torch {metadata.version('torch')} torch_npu {found}")
+    if release >= CLASHES_WITH_CUDA and _is_cuda_build(torch):
+        wanted = ".".join(map(str, release))
+        raise VirtualNpuError(
+            f"torch_npu {npu_version} cannot be imported beside a torch built for CUDA, which {torch_version} here is; "
+            f"pip install torch=={wanted}+cpu --index-url https://download.pytorch.org/whl/cpu"
+        )
+    if npu_version.split("+")[0] not in TESTED:
+        say = f"torch_npu {npu_version} was not tested on the virtual NPU, {', '.join(TESTED)} were"
+        print(f"ascend-moe: {say}", file=sys.stderr, flush=True)
+    return Wheels(torch, torch_npu, f"torch {torch_version} torch_npu {npu_version}")
+
+
+def require_all_it_needs(home: Path) -> None:
+    """Raise VirtualNpuError if the wheel links to more than the stand-in has: its build made a list of that."""
+    beyond = (home / "beyond.txt").read_text().split()
+    if beyond:
+        more = f" and {len(beyond) - NAMED} more" if len(beyond) > NAMED else ""
+        raise VirtualNpuError(
+            f"torch_npu {metadata.version('torch_npu')} needs what the virtual NPU does not have: "
+            f"{', '.join(beyond[:NAMED])}{more}; {INSTALL}"
+        )
 
 
 def _package(name: str, command: str) -> Path:
@@ -46,3 +76,13 @@ def _package(name: str, command: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise VirtualNpuError(f"the virtual NPU needs {name}, which is not installed; {command}")
     return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _release(version: str) -> tuple[int, ...]:
+    """2.10.0.post4 and 2.10.0+cpu are both of 2.10.0."""
+    return tuple(map(int, re.findall(r"\d+", version)[:3]))
+
+
+def _is_cuda_build(torch: Path) -> bool:
+    """What torch.version.cuda says."""
+    return re.search(r"^cuda\b.*= '", (torch / "version.py").read_text(), re.MULTILINE) is not None

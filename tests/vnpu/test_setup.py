@@ -115,18 +115,94 @@ def test_number_of_devices(tmp_path, how):
 def test_no_torch_npu(monkeypatch):
     monkeypatch.setattr(wheel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        VirtualNpuError, match=r"not installed; pip install torch_npu==2\.13\.0"
+        VirtualNpuError, match=r"not installed; pip install torch==2\.13\.0 torch_npu==2\.13\.0"
     ) as caught:
         wheel.installed_wheels()
     assert "\n" not in str(caught.value)
 
 
-def test_other_torch_npu(monkeypatch):
-    found = {"torch_npu": "2.9.0", "torch": "2.9.0"}
-    monkeypatch.setattr(wheel, "_package", lambda name, command: Path(name))
-    monkeypatch.setattr(wheel.metadata, "version", lambda name: found[name])
-    with pytest.raises(VirtualNpuError, match=r"2\.13\.0, but 2\.9\.0 is installed"):
+@pytest.fixture
+def installed(monkeypatch, tmp_path):
+    """installed(torch=, torch_npu=, cuda=): what the environment has, as far as the gate looks."""
+
+    def install(torch, torch_npu, cuda="None"):
+        versions = {"torch_npu": torch_npu, "torch": torch}
+        (tmp_path / "version.py").write_text(f"debug = False\ncuda: Optional[str] = {cuda}\n")
+        monkeypatch.setattr(wheel, "_package", lambda name, command: tmp_path)
+        monkeypatch.setattr(wheel.metadata, "version", versions.__getitem__)
+
+    return install
+
+
+@pytest.mark.parametrize("version", wheel.TESTED)
+def test_a_tested_torch_npu(installed, capsys, version):
+    torch = version.partition(".post")[0]
+    installed(torch, version, cuda="'12.8'")
+    assert wheel.installed_wheels().versions == f"torch {torch} torch_npu {version}"
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("version", ["2.11.0", "2.10.0.post99", "2.14.0"])
+def test_an_untested_torch_npu_is_tried(installed, capsys, version):
+    installed(version.partition(".post")[0] + "+cpu", version)
+    wheel.installed_wheels()
+    said = capsys.readouterr().err
+    assert said.startswith(f"ascend-moe: torch_npu {version} was not tested on the virtual NPU, ")
+    assert said.count("\n") == 1
+
+
+def test_a_torch_of_another_version(installed):
+    installed("2.13.0+cpu", "2.10.0.post4")
+    with pytest.raises(
+        VirtualNpuError, match=r"needs torch 2\.10\.0, but 2\.13\.0\+cpu.*torch==2\.10\.0"
+    ):
         wheel.installed_wheels()
+
+
+def test_2_14_beside_a_torch_for_cuda(installed):
+    installed("2.14.0", "2.14.0", cuda="'13.0'")
+    with pytest.raises(
+        VirtualNpuError, match=r"beside a torch built for CUDA.*torch==2\.14\.0\+cpu"
+    ):
+        wheel.installed_wheels()
+
+
+def test_a_torch_npu_that_needs_more(installed, tmp_path):
+    installed("2.5.1", "2.5.1.post1")
+    (tmp_path / "beyond.txt").write_text("")
+    wheel.require_all_it_needs(tmp_path)
+    (tmp_path / "beyond.txt").write_text("aclA\nlibb.so\n")
+    with pytest.raises(VirtualNpuError, match=r"2\.5\.1\.post1 needs .*: aclA, libb\.so; pip"):
+        wheel.require_all_it_needs(tmp_path)
+    (tmp_path / "beyond.txt").write_text("\n".join(f"acl{number}" for number in range(20)))
+    with pytest.raises(VirtualNpuError, match="acl7 and 12 more;"):
+        wheel.require_all_it_needs(tmp_path)
+
+
+def test_what_a_wheel_needs_beyond_is_found(compiler, tmp_path):
+    """link_stubs.py on libraries made for it: a stub for each missing function, a line for each unknown name."""
+    script = REPOSITORY / "kernels/standin/link_stubs.py"
+
+    def library(name: str, source: str, *options: str) -> Path:
+        path = tmp_path / name
+        command = [compiler, "-shared", "-fPIC", "-x", "c++", "-", "-o", str(path), *options]
+        subprocess.run(command, input=source, text=True, check=True)
+        return path
+
+    (tmp_path / "wheel").mkdir()
+    have = library("libascendcl.so", 'extern "C" int aclrtMalloc() { return 0; }')
+    library("libacl_new.so", "int new_one;")
+    declared = ("aclrtMalloc", "aclInit", "aclBrandNew", "printf")
+    calls = "".join(
+        f'extern "C" int {name}(); int use_{name}() {{ return {name}(); }}\n' for name in declared
+    )
+    need = ["-Wl,--no-as-needed", "-L", str(tmp_path), "-lascendcl", "-lacl_new"]
+    library("wheel/libtorch_npu.so", calls, *need)
+    output, beyond = tmp_path / "stubs.cpp", tmp_path / "beyond.txt"
+    command = [sys.executable, script, output, beyond, tmp_path / "wheel", have]
+    subprocess.run(command, check=True)
+    assert beyond.read_text().split() == ["aclBrandNew", "libacl_new.so"]
+    assert set(re.findall(r'__asm__\("(\w+)"\)', output.read_text())) == {"aclInit", "aclBrandNew"}
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from random_calls import Plan, combine_calls, dispatch_calls, hierarchy_plans, p
 
 import ascend_moe
 from ascend_moe.contract.shapes import TensorSpec, combine_spec, dispatch_specs_of_call
-from ascend_moe.contract.signature import OPERATORS, schema, with_defaults
+from ascend_moe.contract.signature import CANN_8_2, OPERATORS, PARAMETERS, schema, with_defaults
 
 SIZE = 2
 STOCK = {
@@ -26,10 +26,12 @@ STOCK = {
 
 
 def check_schemas() -> None:
-    """Names, types, order and defaults are torch_npu's own."""
+    """Names, types, order and defaults are torch_npu's own; older ones lack some of what came after CANN 8.2."""
     for op in OPERATORS:
-        theirs = str(getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2").default._schema)
-        assert theirs == "npu::" + schema(op), (theirs, schema(op))
+        theirs = getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2").default._schema
+        names = {argument.name for argument in theirs.arguments}
+        assert all(p.name in names for p in PARAMETERS[op] if p.since == CANN_8_2), theirs
+        assert str(theirs) == "npu::" + schema(op, names), (theirs, schema(op, names))
 
 
 def draw() -> list[Plan]:
