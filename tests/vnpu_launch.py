@@ -135,8 +135,10 @@ class Prepared:
         return answer
 
     def close(self) -> None:
+        """It is idle, and has nothing to tidy."""
+        self._process.kill()
+        self._process.wait()
         self._messages.close()
-        self._process.wait(timeout=20)
         self._said.close()
 
 

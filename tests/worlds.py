@@ -19,8 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._dynamo  # seconds of work for a rank that compiles: before the ranks part
 import torch.distributed as dist
 import torch.multiprocessing as mp
+
+import ascend_moe
+
+ascend_moe.register()
 
 DISTRIBUTED = {"ASCEND_MOE_CPU_TRANSPORT": "distributed"}
 """The environment of ranks whose rows travel over torch.distributed."""
@@ -157,8 +162,6 @@ def world(
 
 def with_groups(rank: int, call: dict[str, Any]) -> dict[str, Any]:
     """The call of a rank with the names of its groups."""
-    import ascend_moe
-
     call = call | {"group_ep": ascend_moe.hccl_comm_name(GROUPS["ep"], rank)}
     if GROUPS["tp"] is not None:
         call["group_tp"] = ascend_moe.hccl_comm_name(GROUPS["tp"], rank)
@@ -166,12 +169,8 @@ def with_groups(rank: int, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def dispatch(rank: int, calls: list[dict[str, Any]]) -> Any:
-    import ascend_moe
-
     return ascend_moe.npu_moe_distribute_dispatch_v2(**with_groups(rank, calls[rank]))
 
 
 def combine(rank: int, calls: list[dict[str, Any]]) -> Any:
-    import ascend_moe
-
     return ascend_moe.npu_moe_distribute_combine_v2(**with_groups(rank, calls[rank]))

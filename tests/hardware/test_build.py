@@ -84,6 +84,7 @@ def test_an_environment_that_was_not_sourced(toolkit, monkeypatch):
     assert build.missing(os.environ)[0].endswith(f"source {toolkit.parent}/set_env.sh")
 
 
+@pytest.mark.ci
 @needs_compiler
 @needs_headers
 @pytest.mark.parametrize(  # 9.0.0: the next test

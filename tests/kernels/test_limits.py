@@ -57,6 +57,7 @@ def test_the_index_of_the_largest_batch_fits_ub(shape):
     assert peak_ub(shape, cores=8) <= UB_BYTES
 
 
+@pytest.mark.ci
 def test_768_ranks():
     """One core each, so that one core waits for all; most ranks host shared experts, whose outputs are small."""
     ranks, moe_ranks = 768, 16

@@ -7,8 +7,15 @@ import pytest
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-@pytest.mark.parametrize("options", [(), ("--install",)], ids=["stock", "install"])
-@pytest.mark.parametrize("script", ["eager.py", "graph.py"])
+@pytest.mark.parametrize(
+    ("script", "options"),
+    [
+        ("eager.py", ()),
+        pytest.param("eager.py", ("--install",), marks=pytest.mark.ci),
+        pytest.param("graph.py", (), marks=pytest.mark.ci),
+        pytest.param("graph.py", ("--install",), marks=pytest.mark.ci),
+    ],
+)
 def test_example(run, script, options):
     done = run(EXAMPLES / script, *options, timeout=280)
     assert done.stdout.count("all bits right") == 16

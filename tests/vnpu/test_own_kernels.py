@@ -138,7 +138,7 @@ def test_an_older_error_is_not_taken_for_one_of_a_launch(run):
     case(run, "older_error", 2, TASK_QUEUE_ENABLE="0")
 
 
-@pytest.mark.parametrize("hccl", ["0", "1836"])
+@pytest.mark.parametrize("hccl", [pytest.param("0", marks=pytest.mark.ci), "1836"])
 def test_kernels_end_before_the_hardware_ends_them(run, hccl):
     """Whatever HCCL_EXEC_TIMEOUT says, also "never"; and no more than half of a very short limit is given away."""
     limits = {"ASCEND_MOE_VNPU_OP_TIMEOUT_S": "8", "HCCL_EXEC_TIMEOUT": hccl}
