@@ -98,7 +98,7 @@ def _played() -> _Run:
     """What the environment of this process says."""
     from ascend_moe.vnpu.environment import DEVICES
 
-    return _Run(os.environ.get("ASCEND_MOE_PRODUCT", "A3"), int(os.environ.get(DEVICES, 16)))
+    return _Run(os.environ.get("ASCEND_MOE_PRODUCT") or "A3", int(os.environ.get(DEVICES) or 16))
 
 
 def _restart(config: pytest.Config, wanted: _Run) -> None:

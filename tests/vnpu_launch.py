@@ -108,9 +108,7 @@ class Prepared:
                 stderr=subprocess.STDOUT,
             )
 
-    def run(
-        self, words: list[str], environment: dict[str, str], timeout: float
-    ) -> tuple[int, str]:
+    def run(self, words: list[str], environment: dict[str, str], timeout: float) -> tuple[int, str]:
         """Exit code and output of a program; its processes are gone afterwards."""
         request = {"program": words[0], "arguments": words[1:], "environment": environment}
         reader, writer = os.pipe()

@@ -112,8 +112,11 @@ class World:
         Tensors arrive by their values, on the CPU. A rank that does not answer within ``timeout`` seconds, or dies, has
         TimeoutError or RankDied as its error, and the world is closed.
 
-        Raises TypeError when the function or an argument cannot be sent: a function must stand at the top of a module.
+        Raises TypeError when the function or an argument cannot be sent: a function must stand at the top of a module;
+        RuntimeError when the world is closed.
         """
+        if self.closed:
+            raise RuntimeError("this world is closed")
         task = _task(function, args)
         for pipe in self._pipes:
             with contextlib.suppress(BrokenPipeError):  # a rank that is gone has no answer

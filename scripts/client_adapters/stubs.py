@@ -12,22 +12,26 @@ from typing import Any
 
 
 class _Anything(type):
-    """A class of any name: to be named in an annotation, inherited from, subscripted, or looked into."""
+    """A class of any name: to be named in an annotation, inherited from, called, subscripted, or looked into."""
 
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return _Anything(name, (), {})
+        return _anything(name)
 
     def __getitem__(cls, item: Any) -> Any:
         return cls
+
+
+def _anything(name: str) -> Any:
+    return _Anything(name, (), {"__init__": lambda self, *args, **kwargs: None})
 
 
 class _Module(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        value = _Anything(name, (), {})
+        value = _anything(name)
         setattr(self, name, value)
         return value
 

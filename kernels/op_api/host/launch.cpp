@@ -171,7 +171,7 @@ class Simulation {
                                                    kErrorWords * sizeof(uint32_t));
         const std::string failure = launch_.group->Failure(static_cast<const uint32_t*>(records));
         if (failure.empty()) return ACL_SUCCESS;
-        return standin::Fail(ACL_ERROR_RT_SUSPECT_REMOTE_ERROR, "%s", failure.c_str());
+        return standin::Fail(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, "%s", failure.c_str());
     }
 
     void Trace(const char* name, uint32_t id) {
