@@ -257,9 +257,11 @@ bool Resolve(const char* name, const void* address, size_t bytes, char** host) {
 
 HcclResult Submit(HcclComm comm, aclrtStream stream, const char* name, const CollectiveCall& call,
                   std::function<int(Exchange&)> run) {
-    return Enqueue(comm, stream, name, [=](Communicator& communicator) {
-        Exchange exchange(communicator, name);
-        return exchange.Agree(call) ? run(exchange) : exchange.status();
+    return LaunchCollective(stream, [=] {
+        return Enqueue(comm, stream, name, [=](Communicator& communicator) {
+            Exchange exchange(communicator, name);
+            return exchange.Agree(call) ? run(exchange) : exchange.status();
+        });
     });
 }
 

@@ -51,9 +51,13 @@ class Communicator : public Group {
 HcclResult Enqueue(HcclComm comm, aclrtStream stream, const char* name,
                    std::function<int(Communicator&)> run);
 
-// HcclGroupStart and HcclGroupEnd, which torch_npu looks up in libhcomm.
-void OpenMessageGroup();
-HcclResult CloseMessageGroup();
+// HcclGroupStart and HcclGroupEnd, which torch_npu looks up in libhcomm (call_group.cpp).
+void OpenCallGroup();
+HcclResult CloseCallGroup();
+bool InCallGroup();
+// Now, or when the thread's group ends.
+HcclResult LaunchCollective(aclrtStream stream, std::function<HcclResult()> launch);
+HcclResult SubmitCollectedMessages();
 
 size_t ElementBytes(HcclDataType type);
 

@@ -101,14 +101,12 @@ class Mailbox {
     std::string mismatch_;
 };
 
-// Between HcclGroupStart and HcclGroupEnd of a thread its messages are collected, and then make
-// progress together.
+// The messages of a group of calls make progress together.
 struct Collected {
     HcclComm comm;
     aclrtStream stream;
     std::vector<HcclSendRecvItem> items;
 };
-thread_local int open_groups = 0;
 thread_local std::vector<Collected> collected;
 
 void Collect(const HcclSendRecvItem& item, HcclComm comm, aclrtStream stream) {
@@ -143,17 +141,14 @@ HcclResult Submit(const HcclSendRecvItem* items, uint32_t count, const char* nam
 
 HcclResult SubmitOne(const HcclSendRecvItem& item, const char* name, HcclComm comm,
                      aclrtStream stream) {
-    if (open_groups == 0) return Submit(&item, 1, name, comm, stream);
+    if (!InCallGroup()) return Submit(&item, 1, name, comm, stream);
     Collect(item, comm, stream);
     return HCCL_SUCCESS;
 }
 
 }  // namespace
 
-void OpenMessageGroup() { ++open_groups; }
-
-HcclResult CloseMessageGroup() {
-    if (open_groups == 0 || --open_groups > 0) return HCCL_SUCCESS;
+HcclResult SubmitCollectedMessages() {
     HcclResult first = HCCL_SUCCESS;
     for (const Collected& batch : collected) {
         const HcclResult result = Submit(batch.items.data(), batch.items.size(), "HcclGroupEnd",

@@ -4,10 +4,10 @@
 extern "C" {
 
 HcclResult HcclGroupStart() {
-    standin::OpenMessageGroup();
+    standin::OpenCallGroup();
     return HCCL_SUCCESS;
 }
 
-HcclResult HcclGroupEnd() { return standin::CloseMessageGroup(); }
+HcclResult HcclGroupEnd() { return standin::CloseCallGroup(); }
 
 }  // extern "C"

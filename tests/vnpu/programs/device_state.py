@@ -1,4 +1,4 @@
-"""What a device keeps beside tensors: a default, a generator, registered host memory. A refused call harms none of it."""
+"""What a device keeps beside tensors: default, generator, registered host memory. A refused call harms none of it."""
 
 import ctypes
 import mmap
