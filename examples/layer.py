@@ -204,7 +204,11 @@ def check(rank: int, name: str, output: torch.Tensor, expected: torch.Tensor) ->
     error = (output.cpu().float() - expected.float()).abs().max() / expected.float().abs().max()
     if not error <= 2**-7:
         raise AssertionError(f"rank {rank}, {name}: wrong by {error:.4f} of the largest value")
-    print(f"rank {rank}, {name}: the layer equals plain torch (within {error:.5f})\n", end="", flush=True)
+    print(
+        f"rank {rank}, {name}: the layer equals plain torch (within {error:.5f})\n",
+        end="",
+        flush=True,
+    )
 
 
 def run_rank(rank: int, port: int, install: bool) -> None:
