@@ -1,4 +1,4 @@
-"""What the two examples share: one deployment of 16 ranks, its tokens, and what must come out.
+"""What the examples share: how ranks start; and of two, a deployment of 16 ranks and what must come out.
 
 Two ranks hold the shared expert, fourteen hold one MoE expert each. An "expert" here multiplies its
 rows by a number of its own, so that every rank can compute its result alone and compare all bits.
@@ -68,13 +68,13 @@ def check(rank: int, output: torch.Tensor) -> None:
     print(line + "\n", end="", flush=True)  # one write per line, from 16 processes
 
 
-def join(rank: int, port: int) -> str:
+def join(rank: int, port: int, ranks: int = RANKS) -> str:
     """Open the device and the groups; returns the name of the EP group."""
     torch_npu.npu.set_device(rank)
     address = f"tcp://127.0.0.1:{port}"
-    dist.init_process_group("hccl", init_method=address, rank=rank, world_size=RANKS)
+    dist.init_process_group("hccl", init_method=address, rank=rank, world_size=ranks)
     # A group of its own: the two operators must not share their HCCL buffer with collectives.
-    group = dist.new_group(list(range(RANKS)))
+    group = dist.new_group(list(range(ranks)))
     return group._get_backend(torch.device("npu")).get_hccl_comm_name(rank)
 
 
@@ -84,7 +84,7 @@ def leave() -> None:
     dist.destroy_process_group()
 
 
-def launch(run_rank) -> None:
+def launch(run_rank, ranks: int = RANKS) -> None:
     """Start one process per rank: ``run_rank(rank, port, install)``.
 
     Forked, because torch_npu is imported already and no device has been opened yet.
@@ -95,4 +95,4 @@ def launch(run_rank) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    mp.start_processes(run_rank, args=(port, install), nprocs=RANKS, start_method="fork")
+    mp.start_processes(run_rank, args=(port, install), nprocs=ranks, start_method="fork")

@@ -80,7 +80,9 @@ Work DynamicQuant(const Tensor& x, const Tensor& smooth_scales, const Tensor& gr
         }
         Tensor quantised;
         if (symmetric) {
-            const Tensor factor = limit / rows.abs().amax(1, /*keepdim=*/true);
+            // One division: a number over a tensor would be two roundings in ATen.
+            const Tensor most = rows.abs().amax(1, /*keepdim=*/true);
+            const Tensor factor = at::full_like(most, limit) / most;
             quantised = ToInt8(rows * factor);
             scale.copy_(factor.reciprocal().view(scale.sizes()));
         } else {
