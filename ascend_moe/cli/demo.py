@@ -55,8 +55,13 @@ def run(arguments: argparse.Namespace) -> int:
     _progress("importing torch")
     from ascend_moe.bootstrap import import_torch
 
-    import_torch()
-    import torch
+    try:
+        import_torch()
+        import torch
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        print(f"ascend-moe demo: torch cannot be imported: {reason}", file=sys.stderr)
+        return 2
 
     torch.set_num_threads(1)  # ranks are forked: no pool of threads may exist before
     from ascend_moe.cli.demo_world import RankFailed, run_ranks
