@@ -2,10 +2,10 @@
 
 usage: ascend-moe run prepared.py DESCRIPTOR
 
-The descriptor is a socket of messages. A request is a program as JSON, with the descriptor of its output: program, arguments,
-and the variables that its environment has besides ours. The answers are the number of its process (which leads a
-group of processes of its own), and its exit code. This process opens no device; a program's own ranks are forked the
-same way (programs/ranks.py).
+The descriptor is a socket of messages. A request is a program as JSON, with the descriptor of its output: program,
+arguments, and the variables that its environment has besides ours. The answers are the number of its process, which
+leads a group of processes of its own, and its exit code. This process opens no device; a program's own ranks are
+forked the same way (programs/ranks.py).
 """
 
 from __future__ import annotations
