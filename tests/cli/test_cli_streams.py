@@ -1,4 +1,4 @@
-"""What a shell may hand over: closed streams, a full disk, devices, pipes, absurd sizes, no torch. One line, and never 1."""
+"""What a shell may hand over: closed streams, a full disk, devices, absurd sizes, no torch. One line, and never 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,23 @@ import pytest
 
 from ascend_moe.cli import main
 
-FITS = "buffsize --product A3 --max-bs 8 --hidden 7168 --topk 8 --ep 16 --experts 64 --have 4000".split()
+FITS = [
+    "buffsize",
+    "--product",
+    "A3",
+    "--max-bs",
+    "8",
+    "--hidden",
+    "7168",
+    "--topk",
+    "8",
+    "--ep",
+    "16",
+    "--experts",
+    "64",
+    "--have",
+    "4000",
+]
 COMMANDS = [FITS, ["explain", "X-26"], ["doctor"]]
 
 
@@ -65,7 +81,7 @@ READERS = (
     ["check"],
     ["explain"],
     ["doctor", "--compare", "/dev/null"],
-    "buffsize --product A3 --max-bs 8 --ep 16 --model".split(),
+    ["buffsize", "--product", "A3", "--max-bs", "8", "--ep", "16", "--model"],
 )
 
 
@@ -123,7 +139,7 @@ def test_absurd_numbers(words: str, number: str, capsys: pytest.CaptureFixture[s
 def test_no_torch(tmp_path: Path):
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch/__init__.py").write_text("raise ImportError('libtorch.so:\\nnot here')\n")
-    paths = f"{tmp_path}{os.pathsep}{os.getcwd()}"
+    paths = f"{tmp_path}{os.pathsep}{Path.cwd()}"
     code, out, error = shell(["demo"], "", PYTHONPATH=paths)
     assert (code, out) == (2, "")
     assert error.splitlines()[1:] == [
