@@ -96,7 +96,7 @@ class Prepared:
 
     def __init__(self, product: str, variables: dict[str, str]) -> None:
         self._messages, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._said = tempfile.TemporaryFile()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         with theirs:
             self._process = subprocess.Popen(
                 _command(product, [str(PREPARED), str(theirs.fileno())]),
@@ -112,10 +112,9 @@ class Prepared:
         """Exit code and output of a program; its processes are gone afterwards."""
         request = {"program": words[0], "arguments": words[1:], "environment": environment}
         reader, writer = os.pipe()
-        with open(reader, "rb", buffering=0) as output:
-            with open(writer, "wb", buffering=0):
-                message = json.dumps(request).encode()
-                socket.send_fds(self._messages, [message], [writer])
+        with os.fdopen(reader, "rb", buffering=0) as output:
+            socket.send_fds(self._messages, [json.dumps(request).encode()], [writer])
+            os.close(writer)
             program = int(self._answer())
             try:
                 text = _read_to_the_end(output, timeout)

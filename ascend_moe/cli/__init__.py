@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from ascend_moe.cli.streams import give_up_output, require_output
 
 COMMANDS = {
     "demo": "dispatch, expert and combine over CPU ranks, compared with the reference",
@@ -45,9 +46,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subparser.set_defaults(run=module.run)
     parsed = parser.parse_args(words)
     try:
+        if chosen != "run":  # which leaves its streams to the script
+            require_output()
         code: int = parsed.run(parsed)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # `| head` closed our output
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up_output()
         return 0
+    except OSError as error:  # a full disk, a closed stream
+        give_up_output()
+        return _failed(parsed.command, error.strerror or str(error))
+    except MemoryError:
+        return _failed(parsed.command, "there is not enough memory for that")
     return code
+
+
+def _failed(command: str, reason: str) -> int:
+    """Neither yes nor no: 1 would be an answer."""
+    print(f"ascend-moe {command}: {' '.join(reason.split())}", file=sys.stderr)
+    return 2

@@ -8,6 +8,7 @@ import os
 import sys
 from pathlib import Path
 
+from ascend_moe.cli.streams import standard_input
 from ascend_moe.cli.table import paragraph
 from ascend_moe.contract.call import STOCK_NAME
 from ascend_moe.contract.check import constraint_error, violations
@@ -62,14 +63,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _document(file: str) -> object:
-    if file == "-":
-        data = sys.stdin.buffer.read(FILE_MAX_BYTES + 1)
-    else:
-        try:
+    try:
+        if file == "-":
+            data = standard_input().read(FILE_MAX_BYTES + 1)
+        else:
             with Path(file).open("rb") as stream:
                 data = stream.read(FILE_MAX_BYTES + 1)
-        except OSError as error:
-            raise ValueError(error.strerror) from None
+    except OSError as error:
+        raise ValueError(error.strerror) from None
     if len(data) > FILE_MAX_BYTES:
         raise ValueError(f"is longer than {FILE_MAX_BYTES} bytes")
     try:

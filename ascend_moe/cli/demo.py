@@ -12,6 +12,9 @@ import sys
 import time
 
 from ascend_moe.cli.demo_layer import Layer, RankReport
+from ascend_moe.contract.errors import ConstraintError
+
+NUMBER_MAX = 2**31 - 1
 
 PROLOGUE = """Defaults are the sizes of the operators' documented example: 16 ranks, 2 of them shared-expert
 ranks, BS 8, H 7168, K 8, 14 MoE experts, int8 rows with smooth scales."""
@@ -29,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--experts", type=_count, help="MoE experts in all; default: one per MoE rank"
     )
     parser.add_argument(
-        "--shared-ranks", type=int, help="ranks of the one shared expert; default: 2 on A3, 0 on A2"
+        "--shared-ranks",
+        type=_number,
+        help="ranks of the one shared expert; default: 2 on A3, 0 on A2",
     )
     parser.add_argument(
         "--quant",
@@ -40,35 +45,47 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--product", choices=("A2", "A3"), help="default: ASCEND_MOE_PRODUCT, else A3"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of tokens, experts and weights")
+    parser.add_argument("--seed", type=_number, default=0, help="of tokens, experts and weights")
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!a}")
-    return int(text)
+    return _number(text, 1)
+
+
+def _number(text: str, least: int = 0) -> int:
+    digits = text.lstrip("0") or "0"
+    if not (text.isascii() and text.isdecimal() and len(digits) <= 10):
+        raise argparse.ArgumentTypeError(f"must be a whole number from {least}, got {text[:40]!a}")
+    if not least <= int(digits) <= NUMBER_MAX:
+        raise argparse.ArgumentTypeError(f"must be from {least} to {NUMBER_MAX}, got {digits}")
+    return int(digits)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: every rank equals the reference; 1: a mismatch or a rank that failed; 2: an illegal layer."""
     started = time.monotonic()
+    layer = _layer_of(arguments)
+    try:
+        layer.refuse_illegal()
+    except ConstraintError as error:
+        print(f"ascend-moe demo: {error}", file=sys.stderr)
+        return 2
     _progress("importing torch")
     from ascend_moe.bootstrap import import_torch
 
-    import_torch()
-    import torch
+    try:
+        import_torch()
+        import torch
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        print(f"ascend-moe demo: torch cannot be imported: {reason}", file=sys.stderr)
+        return 2
 
     torch.set_num_threads(1)  # ranks are forked: no pool of threads may exist before
     from ascend_moe.cli.demo_world import RankFailed, run_ranks
-    from ascend_moe.contract.errors import ConstraintError
 
-    layer = _layer_of(arguments)
-    try:
-        _progress("computing the reference of all ranks in one process")
-        expected = layer.reference()
-    except (ConstraintError, ValueError) as error:
-        print(f"ascend-moe demo: {error}", file=sys.stderr)
-        return 2
+    _progress("computing the reference of all ranks in one process")
+    expected = layer.reference()
     _progress(f"starting {layer.ranks} ranks")
     try:
         reports = run_ranks(layer, expected, _progress)

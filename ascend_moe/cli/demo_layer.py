@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ascend_moe.contract.call import DescribedTensor
+from ascend_moe.contract.check import constraint_error, violations
+from ascend_moe.contract.resolve import Resolved, resolve_contract
 from ascend_moe.contract.shapes import World
 
 if TYPE_CHECKING:
@@ -88,21 +91,33 @@ class Layer:
             "expand_scales": dispatched[6],
         }
 
+    def refuse_illegal(self) -> None:
+        """Raises ConstraintError when the rules do not allow the layer, before a tensor of any size is made."""
+        for rank in {0, self.ranks - 1}:  # a shared rank and a MoE rank
+            call = self._described_call(rank)
+            contract = resolve_contract("dispatch", call)
+            found = violations("dispatch", call, product=self.product, contract=contract.name)
+            if any(violation.level == "error" for violation in found):
+                product = Resolved(self.product, "of the demo")
+                raise constraint_error("dispatch", call, found, product, contract)
+
+    def _described_call(self, rank: int) -> dict[str, Any]:
+        """Shapes and dtypes of :meth:`dispatch_call`."""
+        rows = self.experts + (1 if self.shared_ranks else 0)
+        return self._attributes(rank) | {
+            "x": DescribedTensor((self.bs, self.hidden), "bfloat16"),
+            "expert_ids": DescribedTensor((self.bs, self.topk), "int32"),
+            "scales": DescribedTensor((rows, self.hidden), "float32") if self.quant_mode else None,
+            "quant_mode": self.quant_mode,
+            "group_ep": "demo",
+        }
+
     def reference(self) -> Expected:
-        """All ranks in this process. Raises ConstraintError when the layer is illegal."""
+        """All ranks in this process."""
         from ascend_moe import reference
-        from ascend_moe.contract.check import check_dispatch, constraint_error
-        from ascend_moe.contract.resolve import Resolved, resolve_contract
 
         calls = [self.dispatch_call(rank) for rank in range(self.ranks)]
         options: dict[str, Any] = {"product": self.product}
-        for call in calls[:: max(self.ranks - 1, 1)]:  # a shared rank and a MoE rank
-            found = check_dispatch(**options, **call, group_ep="demo")
-            if any(violation.level == "error" for violation in found):
-                product = Resolved(self.product, "of the demo")
-                raise constraint_error(
-                    "dispatch", call, found, product, resolve_contract("dispatch", call)
-                )
         dispatched = reference.dispatch_world(calls, **options)
         combined = reference.combine_world(
             [

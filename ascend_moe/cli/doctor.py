@@ -54,6 +54,7 @@ VARIABLES = (
     "HCCL_LOGIC_SUPERPOD_ID",
 )
 # What must be equal on all nodes of a deployment.
+FILE_MAX_BYTES = 2**24
 COMPARED = ("product", "cann", "driver", "torch_npu", "hccl_buffsize_mb", "hierarchy")
 
 
@@ -244,7 +245,8 @@ def compare(files: list[Path]) -> list[Problem]:
     nodes: dict[str, dict[str, Any]] = {}
     for path in files:
         try:
-            node = json.loads(path.read_bytes())
+            with path.open("rb") as stream:
+                node = json.loads(stream.read(FILE_MAX_BYTES))
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from None
         except (ValueError, RecursionError):

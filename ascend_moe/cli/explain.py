@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ascend_moe.cli.streams import standard_input
 from ascend_moe.cli.table import pairs, paragraph
 from ascend_moe.contract.rules import RULES_BY_ID, Rule
 
@@ -94,7 +95,7 @@ def _read(what: str) -> list[Finding]:
     from ascend_moe.diagnosis.report import LOG_MAX_BYTES, diagnose
 
     if what == "-":
-        return diagnose(sys.stdin.buffer)
+        return diagnose(standard_input())
     with Path(what).open("rb") as stream:
         if stream.seekable():
             size = stream.seek(0, io.SEEK_END)

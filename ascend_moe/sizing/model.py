@@ -53,11 +53,14 @@ def read_model(path: Path) -> ModelSizes:
     if path.is_dir():
         path = path / "config.json"
     try:
-        if path.stat().st_size > FILE_MAX_BYTES:
-            raise ValueError(f"{path} is too large for a config.json")
-        config = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:  # of a device, too, no more than that
+            data = stream.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    if len(data) > FILE_MAX_BYTES:
+        raise ValueError(f"{path} is too large for a config.json")
+    try:
+        config = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):

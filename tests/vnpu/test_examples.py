@@ -17,5 +17,5 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
     ],
 )
 def test_example(run, script, options):
-    done = run(EXAMPLES / script, *options, timeout=280)
+    done = run(EXAMPLES / script, *options, timeout=280, fresh=True)
     assert done.stdout.count("all bits right") == 16

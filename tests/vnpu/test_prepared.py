@@ -52,12 +52,14 @@ def test_a_program_is_the_main_one_and_its_end_is_told(run, tmp_path):
         "import os, sys, torch_npu\n"
         "assert __name__ == '__main__' and sys.modules['__main__'].__dict__ is globals()\n"
         "print(sys.argv[1:], os.environ['MINE'], sys.path[0], flush=True)\n"
-        "{'exit': lambda: sys.exit(7), 'raise': lambda: 1 / 0, 'die': os.abort}[sys.argv[1]]()\n"
+        "{'exit': lambda: sys.exit(7), 'say': lambda: sys.exit('why'), 'raise': lambda: 1 / 0, 'die': os.abort,"
+        " 'end': int}[sys.argv[1]]()\n"
     )
-    for how, code in (("exit", 7), ("raise", 1), ("die", -6)):
+    for how, code in (("exit", 7), ("say", 1), ("raise", 1), ("die", -6), ("end", 0)):
         done = run(program, how, environment={"MINE": "yes"}, code=code)
         assert f"['{how}'] yes {tmp_path}" in done.stdout
         assert ("ZeroDivisionError" in done.stdout) == (how == "raise")
+        assert ("why\n" in done.stdout) == (how == "say")
 
 
 def test_a_program_that_does_not_end_is_ended_with_its_children(run, tmp_path):
