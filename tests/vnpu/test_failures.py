@@ -17,7 +17,7 @@ MISTAKES = {
     "wrong_rank": ("in which this is rank", "in which this is rank"),
     "dispatch_meets_combine": ("did not come (time limit 5 s)", "disagree about operator"),
     "collectives_disagree": ("the ranks disagree: rank", "the ranks disagree: rank"),
-    "unknown_operator": ("SwiGlu", "SwiGlu"),
+    "unknown_operator": ("FastGelu", "FastGelu"),
 }
 
 
