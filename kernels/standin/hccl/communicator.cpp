@@ -119,7 +119,8 @@ Window Communicator::window(uint32_t rank) const {
 
 int Communicator::Broken(const char* what, const std::string& why) {
     async_error_ = HCCL_E_REMOTE;
-    // Not SUSPECT_REMOTE_ERROR: for that torch_npu 2.10 and older have a text of their own and leave ours out.
+    // Not SUSPECT_REMOTE_ERROR: for that torch_npu 2.10 and older have a text of their own and
+    // leave ours out.
     return Fail(ACL_ERROR_RT_AICPU_EXCEPTION, "%s on rank %u of group %s: %s", what, rank_,
                 name_.c_str(), why.c_str());
 }
