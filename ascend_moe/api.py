@@ -16,6 +16,7 @@ from torch import Tensor
 from ascend_moe.bootstrap import import_torch_npu
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS, by_name
 from ascend_moe.cpu.operators import kernels
+from ascend_moe.cpu.operators.refusals import schema_violations
 from ascend_moe.cpu.operators.registration import register
 from ascend_moe.cpu.windows.repeated.door import again
 from ascend_moe.cpu.windows.repeated.eager import are_plain, nobody_listens
@@ -318,6 +319,8 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
     arguments = by_name(op, tensors, attributes)
     if direct and are_plain((*tensors, *attributes)):
         return kernels.run(op, arguments)
+    if direct and _is_cpu_call_of_other_types(op, tensors, arguments):
+        return kernels.run(op, arguments)  # refuses it, and tells the peers
     device = arguments["expert_ids"].device.type
     if device == "npu":
         require_legal_on_all_ranks(op, arguments)
@@ -325,6 +328,13 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
     elif device != "cpu":
         require_legal(op, arguments)
     return _operator(op, arguments)
+
+
+def _is_cpu_call_of_other_types(
+    op: str, tensors: tuple[Any, ...], arguments: dict[str, Any]
+) -> bool:
+    elsewhere = (isinstance(one, Tensor) and one.device.type != "cpu" for one in tensors)
+    return not any(elsewhere) and bool(schema_violations(op, arguments))
 
 
 def _operator(op: str, arguments: dict[str, Any]) -> Any:

@@ -21,3 +21,11 @@ def timeout_seconds() -> float:
     if not 0.0 < seconds < float("inf"):
         raise ValueError(f"{TIMEOUT_VARIABLE} must be a positive number of seconds, got {text!r}")
     return seconds
+
+
+def patience() -> float:
+    """The same, and 120 for what is no such number: a call that is refused for it is still told to the peers."""
+    try:
+        return timeout_seconds()
+    except ValueError:
+        return DEFAULT_TIMEOUT_S

@@ -196,4 +196,18 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         checked=DOCUMENTED,
         note="`ascend-moe doctor` warns: with AIV calls were seen to hang.",
     ),
+    Rule(
+        id="E-14",
+        param="x",
+        statement=(
+            "Arguments are of the types of the operator's schema, tensors are dense, and the "
+            "variables of this package hold values that it knows."
+        ),
+        source="op-plugin op_plugin/config/op_plugin_functions.yaml (2036fae6)",
+        checked=DOCUMENTED,
+        note=(
+            "The CPU operators refuse such a call on all ranks; elsewhere the rank's own error "
+            "comes first."
+        ),
+    ),
 )

@@ -27,7 +27,6 @@ import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 from torch import Tensor
 
-from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.distributed.messages import (
     MESSAGE,
     Buffer,
@@ -38,9 +37,10 @@ from ascend_moe.cpu.distributed.messages import (
     parts,
     room_for,
 )
-from ascend_moe.cpu.distributed.peers import failure, require_usable, state_of
+from ascend_moe.cpu.distributed.peers import require_usable, state_of
+from ascend_moe.cpu.distributed.whereabouts import words_left
 from ascend_moe.cpu.operators.statements import Statement, write
-from ascend_moe.patience import timeout_seconds
+from ascend_moe.patience import patience
 
 REFUSAL_S: Final = 2.0
 """How long a rank that refuses a call waits for its peers' statements, to tell all that is wrong at once."""
@@ -49,6 +49,8 @@ _LOOK_S: Final = 0.0002
 """Between two looks at who has arrived, when somebody wants to know how long that took."""
 _GRACE_S: Final = 0.2
 """A collective ends by itself at the time limit; if it does not, it is given up this much later."""
+_SLICE_S: Final = 0.25
+"""How long a rank sleeps at most before it looks whether a peer gave up, and a signal is served."""
 _TAG: Final = 0x0E9
 _c10d: Any = c10d
 
@@ -66,7 +68,7 @@ class Exchange:
         self._rank, self._size = group.rank(), group.size()
         self.waited = [0.0] * self._size
         """Seconds for which this rank did nothing but wait for each rank's statement."""
-        self._seconds = timeout_seconds()
+        self._seconds = patience()
         self._deadline = time.monotonic() + self._seconds
         self._state = state_of(group)
         require_usable(self._state, what)
@@ -141,8 +143,7 @@ class Exchange:
 
     def reject(self, rank: int) -> NoReturn:
         """Gives the group up: what ``rank`` sent would lead astray."""
-        self._state.broken = f"rank {rank} published rows that cannot be"
-        raise PeerError(f"{self._what}: {self._state.broken}", [rank])
+        self._state.reject(self._what, rank)
 
     def _without_rows(
         self, numbers: Sequence[int], rows: Sequence[int], reason: str
@@ -159,6 +160,7 @@ class Exchange:
     def _post(self, outgoing: Bytes, sent: list[int]) -> Posted:
         received = [room_for(self._size)] * self._size
         received[self._rank] = sent[self._rank]
+        self._state.turn.begun = True
         self._state.messages += 1
         incoming = self._state.incoming.of(sum(received))
         return self._start(outgoing, sent, incoming, received, announced=False)
@@ -191,17 +193,24 @@ class Exchange:
 
     def _complete(self, posted: Posted) -> None:
         """Waits for a collective. When it fails, raises PeerError."""
-        if posted.work is None:
-            self._fail(late=[], gone=self._gone())
-        left = max(self._deadline - time.monotonic(), 0.0) + _GRACE_S
-        try:
-            posted.work.wait(timedelta(seconds=left))
-        except RuntimeError as error:
-            text = str(error).lower()
-            if "timed out" in text or "timeout" in text:
+        while posted.work is not None:
+            left = max(self._deadline - time.monotonic(), 0.0) + _GRACE_S
+            try:
+                posted.work.wait(timedelta(seconds=min(left, _SLICE_S)))
+                return
+            except RuntimeError as error:
+                over = left <= _SLICE_S or posted.work.is_completed()
+                text = str(error).lower()
+            if over and ("timed out" in text or "timeout" in text):
                 missing = posted.missing() or self._peers()
-                self._fail(late=[rank for rank in missing if rank != self._rank], gone=[])
-            self._fail(late=[], gone=self._gone() or posted.missing())
+                late = [rank for rank in missing if rank != self._rank]
+                self._state.fail_by_word(self._what, late=late, gone=[])
+            if over:
+                break
+            gave_up = words_left(self._group)
+            if gave_up:
+                self._state.fail_by_word(self._what, late=[], gone=gave_up)
+        self._state.fail_by_word(self._what, late=[], gone=self._gone() or posted.missing())
 
     def _gone(self) -> list[int]:
         """Ranks with whom nothing can be begun any more."""
@@ -217,10 +226,6 @@ class Exchange:
 
     def _peers(self) -> list[int]:
         return [rank for rank in range(self._size) if rank != self._rank]
-
-    def _fail(self, late: Sequence[int], gone: Sequence[int]) -> NoReturn:
-        self._state.broken = failure(self._group, late, gone, self._seconds)
-        raise PeerError(f"{self._what}: {self._state.broken}", sorted({*late, *gone}))
 
     def _measure(self, posted: Posted) -> None:
         """Looks who arrives when, and notes how long this rank waited for whom, looking at them in order."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
@@ -13,16 +14,22 @@ import torch.distributed.distributed_c10d as c10d
 from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.distributed.group import resolve
 from ascend_moe.cpu.distributed.messages import Buffer
-from ascend_moe.cpu.distributed.whereabouts import elsewhere
-from ascend_moe.patience import TIMEOUT_VARIABLE
+from ascend_moe.cpu.distributed.turns import Turn
+from ascend_moe.cpu.distributed.whereabouts import elsewhere, leave_word, who_is_the_reason
+from ascend_moe.patience import TIMEOUT_VARIABLE, patience
+
+_FORKED: Final = "this process was forked from a rank of it; make a group of its own"
 
 
 @dataclass
 class GroupState:
     """Memory of one process group of this process."""
 
+    group: weakref.ref[dist.ProcessGroup]
     broken: str = ""
     """Why the group cannot be used any more."""
+    culprits: tuple[int, ...] = ()
+    """Ranks that are the reason."""
     owed: list[Any] = field(default_factory=list)
     """Statements of refused calls that are still on their way (`exchange`)."""
     messages: int = 0
@@ -37,6 +44,54 @@ class GroupState:
     calls: dict[tuple[object, ...], Any] = field(default_factory=dict)
     """Kinds of calls that were found legal (`windows.repeated`)."""
 
+    def __post_init__(self) -> None:
+        self.turn = Turn(self._interrupted)
+
+    def give_up(self, reason: str, *, late: Sequence[int] = (), gone: Sequence[int] = ()) -> None:
+        """Nothing more can be done with this group: neither here nor, once they notice, on the peers.
+
+        late, gone: the ranks that are the reason
+        """
+        self.broken, self.culprits = reason, tuple(sorted({*late, *gone}))
+        self.calls.clear()
+        if self.windows is not None:
+            self.windows.leave(late, gone)
+        group = self.group()
+        if group is not None:
+            leave_word(group, late, gone)
+
+    def fail(self, what: str, *, late: Sequence[int] = (), gone: Sequence[int] = ()) -> NoReturn:
+        """Gives the group up, and tells which ranks are the reason; what: names the call.
+
+        late: ranks that did not arrive in time; gone: ranks that died, or gave up on the call themselves
+        """
+        seconds, group = patience(), self.group()
+        self.give_up(_failure(late, gone, seconds), late=late, gone=gone)
+        if group is not None and late:
+            self.broken += elsewhere(group, late, seconds)
+        raise PeerError(f"{what}: {self.broken}", self.culprits)
+
+    def fail_by_word(self, what: str, *, late: Sequence[int], gone: Sequence[int]) -> NoReturn:
+        """The same after asking who of these ranks gave up because of others."""
+        group = self.group()
+        if group is not None:
+            late, gone = who_is_the_reason(group, late, gone)
+        self.fail(what, late=late, gone=gone)
+
+    def reject(self, what: str, rank: int) -> NoReturn:
+        """Gives the group up: what ``rank`` published would lead astray."""
+        self.give_up(f"rank {rank} published rows that cannot be", gone=[rank])
+        raise PeerError(f"{what}: {self.broken}", [rank])
+
+    def _interrupted(self, name: str) -> None:
+        """A call ended between its first message and its end."""
+        if self.broken:
+            return
+        group = self.group()
+        own = [] if group is None else [group.rank()]
+        who = f"rank {own[0]}" if own else "this rank"
+        self.give_up(f"{who} was interrupted in a call ({name})", gone=own)
+
 
 _states: weakref.WeakKeyDictionary[dist.ProcessGroup, GroupState] = weakref.WeakKeyDictionary()
 
@@ -45,7 +100,9 @@ def state_of(group: dist.ProcessGroup) -> GroupState:
     """The memory of a group; it goes with the group."""
     state = _states.get(group)
     if state is None:
-        state = _states[group] = GroupState()
+        if not _states:
+            _watch_forks()
+        state = _states[group] = GroupState(weakref.ref(group))
     return state
 
 
@@ -70,22 +127,33 @@ def state_named(name: str) -> GroupState | None:
 def require_usable(state: GroupState, what: str) -> None:
     """Raises PeerError when a call failed in a way after which ranks can no longer agree; what: names this one."""
     if state.broken:
-        raise PeerError(f"{what}: the group cannot be used any more: {state.broken}", ())
+        text = f"{what}: the group cannot be used any more: {state.broken}"
+        raise PeerError(text, state.culprits)
 
 
-def failure(
-    group: dist.ProcessGroup | None, late: Sequence[int], gone: Sequence[int], seconds: float
-) -> str:
-    """Who is the reason that a group cannot go on.
+_forks_are_watched: list[bool] = []
 
-    late: ranks that did not arrive in time; gone: ranks that died, or gave up on the call themselves
-    """
+
+def _watch_forks() -> None:
+    if not _forks_are_watched:
+        os.register_at_fork(after_in_child=_disown)
+        _forks_are_watched.append(True)
+
+
+def _disown() -> None:
+    """In a forked child: it never speaks for its parent."""
+    for state in list(_states.values()):
+        state.broken, state.turn = _FORKED, Turn(state._interrupted)
+        state.calls.clear()
+        if state.windows is not None:
+            state.windows.speaks = False
+
+
+def _failure(late: Sequence[int], gone: Sequence[int], seconds: float) -> str:
+    """Who is the reason that a group cannot go on."""
     parts = []
     if late:
-        parts.append(
-            f"{_named(late)} did not arrive within {seconds:g} s ({TIMEOUT_VARIABLE})"
-            + (elsewhere(group, late, seconds) if group is not None else "")
-        )
+        parts.append(f"{_named(late)} did not arrive within {seconds:g} s ({TIMEOUT_VARIABLE})")
     if gone:
         parts.append(
             f"{_named(gone)} closed the connection: the process died or gave up on this call"

@@ -1,16 +1,22 @@
-"""Where a late rank is instead: waiting on another group, perhaps.
+"""Words that ranks leave in the rendezvous store when they give up: because of whom, and where they waited.
+
+A rank that gives up because of another is not the reason, although its connections end as if it were. So each leaves
+the ranks that it blames under its own name, and who misses it asks there first.
 
 ``group_ep`` must name the same group on all ranks (X-40). Ranks that call on different groups never meet, so no
 statement can tell. But they all give up at about the same time: a rank that does leaves a word in the rendezvous store
 and looks for those of the ranks it missed. Nothing of this happens in a call that succeeds.
+
+The store may live in a process that stopped. So nobody waits for it longer than a moment.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
 
 import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
@@ -18,6 +24,75 @@ import torch.distributed.distributed_c10d as c10d
 LOOK_S: Final = 5.0
 """How long a rank that gave up looks, at most."""
 _RECENT_S: Final = 60.0
+WORD_S: Final = 0.4
+"""How long a rank that closed its connections has to say why."""
+_STORE_S: Final = 0.3
+"""How long the store may take to answer."""
+_Found = TypeVar("_Found")
+
+
+def leave_word(group: dist.ProcessGroup, late: Sequence[int], gone: Sequence[int]) -> None:
+    """Says to the ranks of ``group`` whom this one blames."""
+    rank = group.rank()
+    _within(_STORE_S, lambda: _store_of(group).set(_word(rank), json.dumps([[*late], [*gone]])))
+
+
+def words_left(group: dist.ProcessGroup) -> list[int]:
+    """Ranks that gave up on the group."""
+    ranks = [rank for rank in range(group.size()) if rank != group.rank()]
+    found = _within(_STORE_S, lambda: [r for r in ranks if _store_of(group).check([_word(r)])])
+    return found or []
+
+
+def who_is_the_reason(
+    group: dist.ProcessGroup, late: Sequence[int], gone: Sequence[int]
+) -> tuple[list[int], list[int]]:
+    """Late and gone ranks, those replaced by whom they blame who say so themselves."""
+    words: dict[int, list[list[int]]] = {}
+
+    def look() -> None:
+        store, deadline = _store_of(group), time.monotonic() + WORD_S
+        while True:
+            for rank in {*late, *gone} - words.keys():
+                if store.check([_word(rank)]):
+                    words[rank] = json.loads(store.get(_word(rank)))
+            if words.keys() >= {*gone} or time.monotonic() > deadline:
+                return
+            time.sleep(0.02)
+
+    _within(WORD_S + _STORE_S, look)
+    known = dict(words)
+    by_kind = []
+    for kind, ranks in enumerate((late, gone)):
+        blamed = {rank for word in known.values() for rank in word[kind]}
+        by_kind.append(sorted({*ranks} - known.keys() | blamed))
+    return by_kind[0], by_kind[1]
+
+
+def _store_of(group: dist.ProcessGroup) -> Any:
+    """The part of the rendezvous store that is the group's own."""
+    lookup: Any = c10d
+    return lookup._world.pg_map[group][1]
+
+
+def _word(rank: int) -> str:
+    return f"ascend_moe/blames/{rank}"
+
+
+def _within(seconds: float, look: Callable[[], _Found]) -> _Found | None:
+    """What is found in so much time; None when the store does not answer, or went with its host."""
+    found: list[_Found] = []
+
+    def run() -> None:
+        try:
+            found.append(look())
+        except Exception:  # of whatever kind the store raises: who is missing is known all the same
+            return
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    return found[0] if found else None
 
 
 def elsewhere(group: dist.ProcessGroup, late: Sequence[int], seconds: float) -> str:
@@ -26,18 +101,20 @@ def elsewhere(group: dist.ProcessGroup, late: Sequence[int], seconds: float) -> 
     late:    ranks in the group
     seconds: the time limit that has just passed
     """
-    lookup: Any = c10d
-    own, found = str(group.group_name), []
-    try:
-        store = lookup._get_default_store()
+    own, patience = str(group.group_name), min(LOOK_S, seconds / 2)
+
+    def look() -> list[str]:
+        lookup: Any = c10d
+        store, found = lookup._get_default_store(), []
         store.set(_key(dist.get_rank()), json.dumps([time.time(), own]))
-        deadline = time.monotonic() + min(LOOK_S, seconds / 2)
+        deadline = time.monotonic() + patience
         for rank in late:
             other = _wait_for(store, _key(dist.get_global_rank(group, rank)), deadline)
             if other not in (None, own):
                 found.append(f"rank {rank} waits on group_ep {other!a}")
-    except (RuntimeError, ValueError):
-        return ""  # the store went with its host; who is late is known all the same
+        return found
+
+    found = _within(patience + _STORE_S, look)
     if not found:
         return ""
     return (

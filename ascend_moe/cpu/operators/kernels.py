@@ -7,17 +7,20 @@ The dispatcher calls these for CPU tensors whatever the caller went through (``a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ascend_moe.contract.errors import ConstraintError, PeerError
 from ascend_moe.contract.servers import Servers
 from ascend_moe.contract.signature import attributes_of, tensors_of, with_defaults
+from ascend_moe.cpu.distributed.peers import state_named
 from ascend_moe.cpu.operators import combine as combining
 from ascend_moe.cpu.operators import dispatch as dispatching
 from ascend_moe.cpu.operators import hierarchy
+from ascend_moe.cpu.operators.refusals import refuse, schema_violations
 from ascend_moe.cpu.operators.session import Session
 from ascend_moe.cpu.operators.wire import unpack
 from ascend_moe.cpu.windows.areas import NoWindow
@@ -38,10 +41,31 @@ def combine(**arguments: Any) -> Tensor:
 
 def run(op: str, call: Mapping[str, Any]) -> Any:
     """A call with every keyword."""
+    turn, tp = _turn(call["group_ep"]), call["tp_world_size"]
+    with turn, _turn(call["group_tp"] if isinstance(tp, int) and tp == 2 else None):
+        try:
+            return _in_turn(op, call)
+        except (ConstraintError, PeerError):
+            raise
+        except Exception as error:
+            if getattr(turn, "begun", False):
+                raise
+            refuse(op, call, error)
+
+
+def _turn(group: Any) -> AbstractContextManager[None]:
+    """Of the calls on a group; who names none waits for nobody."""
+    state = state_named(group) if isinstance(group, str) else None
+    return nullcontext() if state is None else state.turn
+
+
+def _in_turn(op: str, call: Mapping[str, Any]) -> Any:
     tensors, attributes = tensors_of[op](call), attributes_of[op](call)
     outputs = again(op, tensors, attributes)
     if outputs is not None:
         return outputs
+    if schema_violations(op, call):
+        raise TypeError
     session = Session(op, call)
     fast = session.fast_call(call)
     if fast is not None:
@@ -63,8 +87,9 @@ def _dispatch(session: Session) -> tuple[Tensor, ...]:
             call = servers.in_order_of_sum(call)
         pairs = dispatching.leaving(world, call)
         leaving = torch.bincount(pairs.destination, minlength=world.ep_world_size).tolist()
+        outgoing = dispatching.outgoing(call, pairs)
         arriving = session.agree(leaving)
-        incoming = session.ep.rows(dispatching.outgoing(call, pairs), leaving, arriving)
+        incoming = session.ep.rows(outgoing, leaving, arriving)
         own = dispatching.arrange(world, call, incoming, arriving)
         session.finish()
     peer = _allgather(session, own) if session.tp else None

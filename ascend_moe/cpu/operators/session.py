@@ -5,9 +5,11 @@ Everything that can refuse a call happens here, so that a refusal is told to the
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from ascend_moe.contract.errors import (
     PeerError,
     Violation,
 )
-from ascend_moe.contract.executable import check_level, executor_violations
+from ascend_moe.contract.executable import CHECK_VARIABLE, check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
 from ascend_moe.contract.layers import SEEN
 from ascend_moe.contract.limits import BETWEEN
@@ -36,6 +38,7 @@ from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.group import membership_violations, resolve
 from ascend_moe.cpu.distributed.peers import state_of
 from ascend_moe.cpu.distributed.steps import FarCombine, FarDispatch
+from ascend_moe.cpu.distributed.turns import ORDERED, THREADS_VARIABLE
 from ascend_moe.cpu.operators.statements import found_in
 from ascend_moe.cpu.windows.exchange import WindowExchange
 from ascend_moe.cpu.windows.repeated.call import FastCall
@@ -70,7 +73,7 @@ class Session:
         if with_tp:
             groups["tp"] = resolve(self.call["group_tp"])
         self._groups = groups
-        found = self._local_violations(groups)
+        found = self._local_violations(groups) + self._thread_violations()
         lines = {
             name: transport.line(
                 group, what=self._what(group), measured=self._performance_info is not None
@@ -192,6 +195,25 @@ class Session:
                 "group_tp", call["group_tp"], groups["tp"], 2, call["tp_rank_id"], "tp_rank_id"
             )
         return found
+
+    def _thread_violations(self) -> list[Violation]:
+        """All ranks must make their calls in one order, which threads do not have by themselves."""
+        group = self._groups["ep"]
+        turn = None if group is None else state_of(group).turn
+        if turn is None or turn.thread in (0, get_ident()):
+            return []
+        wants_errors = os.environ.get(CHECK_VARIABLE) == "full"
+        if os.environ.get(THREADS_VARIABLE) == ORDERED:
+            turn.thread = 0
+            return []
+        if not wants_errors:
+            turn.thread = 0  # said once
+        message = (
+            "a second thread calls on this group: the order of calls must be the same on all ranks, which no lock can "
+            f"give; one thread per group, or {THREADS_VARIABLE}={ORDERED} where the threads order their calls"
+        )
+        level = "error" if wants_errors else "warning"
+        return [Violation("X-40", level, "group_ep", message, "two threads", "one")]
 
     def _refuse(
         self, found: list[Violation], lines: Mapping[str, Exchange | WindowExchange]

@@ -41,7 +41,10 @@ def write(record: Any, numbers: Sequence[int], reason: str) -> None:
     """Fills a record, or all of an array, of `STATEMENT`; the steps are those that all modes share."""
     record["refused"] = bool(reason)
     record["way"], record["early"], record["rows_per_token"] = 0, 0, 0
-    record["numbers"][..., : len(numbers)] = numbers
+    limits = np.iinfo(np.int64)  # a refused call may hold any number
+    record["numbers"][..., : len(numbers)] = [
+        min(max(number, limits.min), limits.max) for number in numbers
+    ]
     text = reason.encode("ascii", "replace")[:REASON_BYTES].ljust(REASON_BYTES, b"\0")
     record["reason"][...] = np.frombuffer(text, np.uint8)
 

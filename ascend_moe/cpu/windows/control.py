@@ -12,9 +12,9 @@ from ascend_moe.cpu.windows.memory import Shared
 
 BLOCK: Final = np.dtype(
     {
-        "names": ["flag", "left", "mapped", "statement"],
-        "formats": ["i4", "i4", "i4", (STATEMENT, (2,))],
-        "offsets": [0, 4, 8, 64],
+        "names": ["flag", "left", "mapped", "blamed", "statement"],
+        "formats": ["i4", "i4", "i4", "i4", (STATEMENT, (2,))],
+        "offsets": [0, 4, 8, 12, 64],
         "itemsize": -(-(64 + 2 * STATEMENT.itemsize) // 64) * 64,
     }
 )
@@ -45,6 +45,7 @@ class Control:
         self.flags: NDArray[np.int32] = self.blocks["flag"]
         self.left: NDArray[np.int32] = self.blocks["left"]
         self.mapped: NDArray[np.int32] = self.blocks["mapped"]
+        self.blamed: NDArray[np.int32] = self.blocks["blamed"]
         self.statements: NDArray[Any] = self.blocks["statement"]
         """(ranks, 2): by rank and by parity of the barrier."""
         self.arrived_ns: NDArray[np.int64] = self.statements["arrived_ns"]

@@ -14,7 +14,7 @@ from ascend_moe.cpu.distributed.peers import require_usable
 from ascend_moe.cpu.operators.statements import Statement
 from ascend_moe.cpu.windows.areas import NoWindow, make_room
 from ascend_moe.cpu.windows.group import Windows
-from ascend_moe.patience import timeout_seconds
+from ascend_moe.patience import patience
 
 _CACHE_LINE = 64
 
@@ -29,7 +29,7 @@ class WindowExchange:
         require_usable(windows.state, what)
         self.waited = [0.0] * windows.ranks
         """Seconds for which this rank did nothing but wait for each rank."""
-        self._deadline = time.monotonic() + timeout_seconds()
+        self._deadline = time.monotonic() + patience()
         self._most_rows = 0
 
     def statements(self, numbers: Sequence[int], rows: Sequence[int]) -> list[Statement]:
@@ -40,9 +40,7 @@ class WindowExchange:
         windows = self._windows
         found = windows.meet(numbers, rows)
         self._note_waiting()
-        gave_up = windows.gave_up(windows.barrier)
-        if gave_up:
-            windows.fail([], gave_up)
+        windows.require_together(windows.barrier)
         self._most_rows = int(windows.control.sending[windows.barrier & 1].sum(axis=1).max())
         return found
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ascend_moe.cpu.distributed.group import resolve
 from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.windows.available import require_available
 
 
 def empty_expert_outputs(
@@ -23,13 +24,17 @@ def empty_expert_outputs(
     group_ep: as in the operators. The group must have made a call before; without shared memory between its ranks
         (and before that call) the result is an ordinary tensor.
 
-    Raises OSError when the memory cannot be had, ValueError when the process has no such group.
+    Raises OSError when the memory cannot be had (the machine or the cgroup would be left with too little), ValueError
+    when a size is negative or the process has no such group.
     """
+    if min(rows, hidden) < 0:
+        raise ValueError(f"rows and hidden must be >= 0, got {rows} and {hidden}")
     group = resolve(group_ep)
     if group is None:
         raise ValueError(f"group_ep {group_ep!a} names no torch.distributed group of this process")
     windows = state_of(group).windows
     if windows is None:
+        require_available(rows * hidden * dtype.itemsize)
         return torch.empty(rows, hidden, dtype=dtype)
     memory: Tensor = windows.in_place.new(rows * hidden * dtype.itemsize)
     return memory.view(dtype).view(rows, hidden)

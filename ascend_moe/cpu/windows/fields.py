@@ -110,6 +110,9 @@ class MailFields(GroupFields):
     _fields_ = _words("number peers room outgoing capacity incoming apart")
 
 
+KNOWN_WORDS: Final = 3
+"""Of ``Known`` of ``native/combine.h``."""
+
 PEER_WORDS: Final = 5
 """Of ``Peer`` of ``native/messages.h``; the first two are the bytes that go to a rank, and that are ready for it."""
 

@@ -12,9 +12,8 @@ from typing import Final, NoReturn
 
 import torch.distributed as dist
 
-from ascend_moe.contract.errors import PeerError
 from ascend_moe.cpu.distributed.exchange import REFUSAL_S
-from ascend_moe.cpu.distributed.peers import GroupState, failure
+from ascend_moe.cpu.distributed.peers import GroupState
 from ascend_moe.cpu.operators.statements import Statement, read, write
 from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.areas import Area, bytes_for_rows
@@ -22,7 +21,7 @@ from ascend_moe.cpu.windows.control import Control
 from ascend_moe.cpu.windows.engine import Native
 from ascend_moe.cpu.windows.fields import GroupFields
 from ascend_moe.cpu.windows.rows_in_place import RowsInPlace
-from ascend_moe.patience import timeout_seconds
+from ascend_moe.patience import patience
 
 SLICE_US: Final = 50_000
 """How long a rank sleeps at most before it looks whether a peer died."""
@@ -46,6 +45,8 @@ class Windows:
         self.rank, self.ranks = group.rank(), group.size()
         self._group = weakref.ref(group)
         self.state = state
+        self.speaks = True
+        """Whether this process is the rank, and not a child that it forked."""
         self.what = ""
         """The call that is being made, for errors."""
         self.control = Control(control, self.ranks)
@@ -72,13 +73,13 @@ class Windows:
         for descriptor in getattr(self, "_watched", ()):
             os.close(descriptor)
         if hasattr(self, "_posted"):
-            self.control.left[self.rank] = _int32(self.barrier) or 1
+            self.leave((), [self.rank])
 
     # --- statements -----------------------------------------------------------------------------------------------
 
     def meet(self, numbers: Sequence[int], sending: Sequence[int]) -> list[Statement]:
         """Everybody's statement, by rank; ``sending`` says how many rows this rank will send to each."""
-        deadline = time.monotonic() + timeout_seconds()
+        deadline = time.monotonic() + patience()
         self.settle(deadline)
         self._post(numbers, "", sending)
         self.wait(self.barrier, deadline)
@@ -87,13 +88,13 @@ class Windows:
     def refuse(self, numbers: Sequence[int], reason: str) -> list[Statement] | None:
         """Tells the peers that this rank does not take part; their statements, if they come within `REFUSAL_S`."""
         self.owed.append((list(numbers), reason))
-        deadline = time.monotonic() + min(REFUSAL_S, timeout_seconds())
+        deadline = time.monotonic() + min(REFUSAL_S, patience())
         return self.statements(self.barrier) if self._settle(deadline) else None
 
     def settle(self, deadline: float) -> None:
         """Completes the barriers of calls that this rank refused before its peers came."""
         if self.owed and not self._settle(deadline):
-            self.fail(self._missing(self.barrier), [])
+            self.state.fail(self.what, late=self._missing(self.barrier))
 
     def _settle(self, deadline: float) -> bool:
         while self.owed:
@@ -101,9 +102,7 @@ class Windows:
                 self._post(*self.owed[0], [0] * self.ranks)
                 self._posted = True
             while not self._wait_slice(self.barrier):
-                gone = self._gone(self.barrier)
-                if gone:
-                    self.fail([], gone)
+                self._require_peers(self.barrier)
                 if time.monotonic() > deadline:
                     return False
             self.owed.pop(0)
@@ -111,6 +110,7 @@ class Windows:
         return True
 
     def _post(self, numbers: Sequence[int], reason: str, sending: Sequence[int]) -> None:
+        self.state.turn.begun = True
         self.barrier += 1
         parity = self.barrier & 1
         own = self.control.statements[self.rank, parity]
@@ -152,32 +152,51 @@ class Windows:
 
     def look_after_peers(self, barrier: int, deadline: float) -> None:
         """Raises PeerError when a rank that ``barrier`` waits for is gone, or time is over."""
-        gone = self._gone(barrier)
-        if gone:
-            self.fail([], gone)
+        self._require_peers(barrier)
         if time.monotonic() > deadline:
-            self.fail(self._missing(barrier), [])
-
-    def fail(self, late: Sequence[int], gone: Sequence[int]) -> NoReturn:
-        """Gives the group up, and tells which ranks are the reason."""
-        self.leave(failure(self._group(), late, gone, timeout_seconds()))
-        raise PeerError(f"{self.what}: {self.state.broken}", sorted({*late, *gone}))
+            self.state.fail(self.what, late=self._missing(barrier))
 
     def reject_rows_of(self, rank: int) -> NoReturn:
         """Gives the group up: what ``rank`` wrote into shared memory would lead astray."""
-        self.leave(f"rank {rank} published rows that cannot be")
-        raise PeerError(f"{self.what}: {self.state.broken}", [rank])
+        self.state.reject(self.what, rank)
 
-    def leave(self, reason: str) -> None:
-        """Nothing more can be done with this group: neither here nor, once they notice, on the peers."""
-        self.state.broken = reason
-        self.state.calls.clear()
-        self.control.left[self.rank] = _int32(self.barrier) or 1
+    def leave(self, late: Sequence[int], gone: Sequence[int]) -> None:
+        """Tells the peers that this rank gave up, and because of whom."""
+        if self.speaks:
+            blamed = -1 - late[0] if late else 1 + gone[0] if gone else 0
+            self.control.blamed[self.rank] = blamed
+            arrived = int(self.control.flags[self.rank])
+            behind = _int32(self.barrier - arrived) < 0
+            self.control.left[self.rank] = (arrived if behind else _int32(self.barrier)) or 1
 
-    def gave_up(self, barrier: int) -> list[int]:
-        """Ranks that arrived at ``barrier`` and then left it."""
+    def require_together(self, barrier: int) -> None:
+        """Raises PeerError when a rank arrived at ``barrier`` and then left it."""
         left = self.control.left.tolist()
-        return [r for r, at in enumerate(left) if at and _int32(barrier - at) >= 0]
+        self._blame([r for r, at in enumerate(left) if at and _int32(barrier - at) >= 0], [])
+
+    def _require_peers(self, barrier: int) -> None:
+        """Raises PeerError when a rank will never arrive: dead, or gave up at an earlier barrier."""
+        left = (
+            self.control.left.tolist()
+        )  # before the dead: who left may have done so because of them
+        dead = {self._watched[descriptor] for descriptor, _ in self._poll.poll(0)}
+        missing = self._missing(barrier)
+        self._blame([r for r in missing if left[r]], [r for r in missing if r in dead])
+
+    def _blame(self, left: Sequence[int], dead: Sequence[int]) -> None:
+        """Who left because of another is not the reason."""
+        late, gone = set(), set(dead)
+        for rank in left:
+            blamed = int(self.control.blamed[rank])
+            other = abs(blamed) - 1
+            if not 0 <= other < self.ranks:
+                gone.add(rank)
+            elif blamed < 0:
+                late.add(other)
+            else:
+                gone.add(other)
+        if late or gone:
+            self.state.fail(self.what, late=sorted(late - gone), gone=sorted(gone))
 
     def _wait_slice(self, barrier: int) -> bool:
         return bool(self.native.wait(self.address, _int32(barrier), SLICE_US))
@@ -188,12 +207,6 @@ class Windows:
             for rank, flag in enumerate(self.control.flags.tolist())
             if _int32(flag - barrier) < 0
         ]
-
-    def _gone(self, barrier: int) -> list[int]:
-        """Ranks that will never arrive: dead, or gave up at an earlier barrier."""
-        dead = {self._watched[descriptor] for descriptor, _ in self._poll.poll(0)}
-        missing = self._missing(barrier)
-        return [rank for rank in missing if rank in dead or self.control.left[rank]]
 
     def name(self) -> str:
         """Of the group, for messages."""

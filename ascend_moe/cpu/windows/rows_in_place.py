@@ -46,7 +46,8 @@ class RowsInPlace:
         """New memory, uint8. Raises OSError when it cannot be had."""
         descriptor = memory.create(max(size, 1))
         mapping = mmap.mmap(descriptor, max(size, 1))
-        found = torch.frombuffer(mapping, dtype=torch.uint8)
+        with torch.inference_mode(False):
+            found = torch.frombuffer(mapping, dtype=torch.uint8)
         number = next(_numbers)
         self.ever = True
         self.own[number] = _Own(found.data_ptr(), descriptor, max(size, 1))
@@ -60,8 +61,8 @@ class RowsInPlace:
                 return number, own.descriptor, address - own.address, own.size
         return 0, 0, 0, 0
 
-    def map(self, rank: int, number: int, descriptor: int, size: int) -> int:
-        """The address here of a peer's memory; older ones of that rank are given back when there are many."""
+    def map(self, rank: int, number: int, descriptor: int, size: int) -> memory.Shared:
+        """A peer's memory here; older ones of that rank are given back when there are many."""
         found = self._mapped.get((rank, number))
         if found is None:
             older = [key for key in self._mapped if key[0] == rank]
@@ -69,7 +70,7 @@ class RowsInPlace:
                 del self._mapped[older[0]]
             found = memory.map_of_process(self._pids[rank], descriptor, size)
             self._mapped[rank, number] = found
-        return found.address
+        return found
 
 
 def _drop(rows: dict[int, _Own], number: int) -> None:

@@ -19,9 +19,14 @@ struct Sent {
     int64_t rows, memory, descriptor, offset, size;
 };
 
+// Once: what was checked must be what is used, whatever the peer writes meanwhile.
+inline Sent look_at(const volatile Sent& of) {
+    return {of.rows, of.memory, of.descriptor, of.offset, of.size};
+}
+
 // Memory of a peer that is mapped here.
 struct Known {
-    int64_t memory, address;
+    int64_t memory, address, size;
 };
 
 struct Combine : Call {
@@ -85,15 +90,16 @@ struct Combine : Call {
         bool in_place = false;
         for (int64_t sender = 0; sender < ranks().ranks; ++sender) {
             detail = sender;
-            const Sent& one = sent(sender);
+            const Sent one = look_at(sent(sender));
             in_place = in_place || one.memory;
             if (one.rows < 0 || one.rows > max_rows) return kCorrupt;
             if (one.memory && sender != ranks().rank) {
                 if (pointer<const Known>(known)[sender].memory != one.memory) return kUnmapped;
-                const int64_t end = one.offset + one.rows * row_bytes;
-                if (one.offset < 0 || end > one.size) return kCorrupt;
+                const auto size = static_cast<uint64_t>(pointer<const Known>(known)[sender].size);
+                const uint64_t needed = one.rows * row_bytes, offset = one.offset;
+                if (offset > size || needed > size - offset) return kCorrupt;
             }
-            if (!find_rows(sender, row_of)) return kCorrupt;
+            if (!find_rows(sender, one, row_of)) return kCorrupt;
         }
         const Active active(*this);
         require_rows(active, row_of);
@@ -104,12 +110,11 @@ struct Combine : Call {
     }
 
     // Where the rows are that come from `sender`. False: its list cannot be.
-    bool find_rows(int64_t sender, std::vector<const char*>& row_of) {
-        const int64_t own = ranks().rank, rows = sent(sender).rows;
+    bool find_rows(int64_t sender, const Sent& one, std::vector<const char*>& row_of) {
+        const int64_t own = ranks().rank, rows = one.rows;
         const char* there = sender == own ? pointer<const char>(expand_x) : nullptr;
-        if (!there && sent(sender).memory) {
-            there = pointer<const char>(pointer<const Known>(known)[sender].address) +
-                    sent(sender).offset;
+        if (!there && one.memory) {
+            there = pointer<const char>(pointer<const Known>(known)[sender].address) + one.offset;
         }
         const int32_t* triple = list(sender);
         for (int64_t row = 0; row < rows; ++row, triple += 3) {

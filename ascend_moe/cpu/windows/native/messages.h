@@ -200,7 +200,8 @@ inline bool take_in(Combine& op, int64_t source, const char* block, int64_t byte
     }
     const int64_t size = rows * op.row_bytes;
     op.sent(source) = {rows, rows != 0, 0, 0, size};
-    pointer<Known>(op.known)[source] = {1, reinterpret_cast<int64_t>(block) + rows_begin(rows)};
+    const int64_t address = reinterpret_cast<int64_t>(block) + rows_begin(rows);
+    pointer<Known>(op.known)[source] = {1, address, size};
     return true;
 }
 

@@ -33,6 +33,7 @@ struct alignas(64) Block {
     std::atomic<int32_t> flag;    // number of the last barrier the rank arrived at
     std::atomic<int32_t> left;    // not 0: number of the barrier at which the rank gave up
     std::atomic<int32_t> mapped;  // 1: has mapped the area that is on offer, 2: cannot
+    std::atomic<int32_t> blamed;  // why it left: 1 + a rank that is gone, or -1 - one that is late
     Statement statement[2] __attribute__((aligned(64)));  // by parity of the barrier's number
 };
 

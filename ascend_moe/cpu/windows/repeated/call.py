@@ -12,8 +12,6 @@ from typing import Any, ClassVar, Final
 
 from torch import Tensor
 
-from ascend_moe.contract.errors import ConstraintError
-from ascend_moe.cpu.windows.areas import NoWindow
 from ascend_moe.cpu.windows.fields import CallFields, Code, Phase, word_of
 from ascend_moe.cpu.windows.group import Windows
 from ascend_moe.cpu.windows.repeated import warm
@@ -68,20 +66,17 @@ class FastCall(Surprises):
             return None
         if (self._blended or self.windows.in_place.ever) and not self._tensors.met_by(tensors):
             return None  # `_before` must not see anything else
-        first = self._begin(tensors)
-        try:
-            outputs = repeat.run(tensors)
-            if outputs is None:
-                return None
-            code = repeat.code
-            if code:
-                self._finish(code, tensors)
-                repeat.finished()
-            else:
-                self._done()
-        except BaseException as error:
-            self._failed(error, first)
-            raise
+        self._begin(tensors)
+        outputs = repeat.run(tensors)
+        if outputs is None:
+            self.windows.state.turn.begun = False  # nothing was said
+            return None
+        code = repeat.code
+        if code:
+            self._finish(code, tensors)
+            repeat.finished()
+        else:
+            self._done()
         return self._results(tensors, outputs)
 
     def _step_by_step(self, tensors: Tensors) -> Any:
@@ -92,20 +87,17 @@ class FastCall(Surprises):
         if self._rows_before >= 0:
             words[self._rows_before] = before
             kept.rows = self.specs[0].shape[0]  # should the call fail
-        first = self._begin(tensors)
+        self._begin(tensors)
         words[self._first_output : self._first_output + len(outputs)] = kept.addresses
-        try:
-            code = self._step(self._argument)
-            if code == Code.INVALID:
-                kept.rows = before
-                return None
-            if code:
-                self._finish(code, tensors)
-            else:
-                self._done()
-        except BaseException as error:
-            self._failed(error, first)
-            raise
+        code = self._step(self._argument)
+        if code == Code.INVALID:
+            self.windows.state.turn.begun = False
+            kept.rows = before
+            return None
+        if code:
+            self._finish(code, tensors)
+        else:
+            self._done()
         if self._rows_before >= 0:
             kept.rows = self._rows_written()
         return self._results(tensors, tuple(outputs))
@@ -120,9 +112,9 @@ class FastCall(Surprises):
     def _sets(self) -> warm.Sets:
         return warm.sets_of(self.specs, self._filled_in_full)
 
-    def _begin(self, tensors: Tensors) -> int:
-        """The number of the barrier that the call comes to first."""
+    def _begin(self, tensors: Tensors) -> None:
         windows, area, words = self.windows, self.area, self._words
+        windows.state.turn.begun = True
         if windows.owed:
             windows.what = self.what
             windows.settle(time.monotonic() + timeout_seconds())
@@ -134,19 +126,11 @@ class FastCall(Surprises):
         words[_BASE] = area.base
         # Who measures waiting wants to look between the two barriers.
         words[_ROOM] = area.size >= self.needed and tensors[self._performance_info] is None
-        return first
 
     def _done(self) -> None:
         self.windows.barrier = barrier = self._words[_BARRIER]
         self.area.was_read(barrier)
         self._waited_before: list[int] = []
-
-    def _failed(self, error: BaseException, first: int) -> None:
-        if isinstance(error, (ConstraintError, NoWindow)):
-            return  # all ranks know, and can go on
-        windows = self.windows
-        windows.barrier = max(windows.barrier, first)
-        windows.leave(windows.state.broken or f"{type(error).__name__} in {self.what}")
 
 
 _PHASE, _BARRIER, _EARLY, _ROOM, _BASE = (

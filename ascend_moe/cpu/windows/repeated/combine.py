@@ -13,7 +13,7 @@ from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.handle import doubled_row, missing_row, slots_of
 from ascend_moe.contract.shapes import combine_spec
 from ascend_moe.contract.signature import TENSOR_NAMES
-from ascend_moe.cpu.windows.fields import CombineFields, word_of, words_of
+from ascend_moe.cpu.windows.fields import KNOWN_WORDS, CombineFields, word_of, words_of
 from ascend_moe.cpu.windows.layout import SENT_WORDS, CombineLayout, Sizes
 from ascend_moe.cpu.windows.repeated.call import FastCall
 from ascend_moe.cpu.windows.repeated.prepared import ELEMENTS, Checked
@@ -62,7 +62,7 @@ class Combine(FastCall):
         """Kept as long as the steps read them."""
         self._sizes = Sizes(world, fields.max_bs, fields.topk, fields.row_bytes)
         fields.max_rows = self._sizes.rows_received_at_most
-        self._known = (ctypes.c_int64 * (2 * self.windows.ranks))()
+        self._known = (ctypes.c_int64 * (KNOWN_WORDS * self.windows.ranks))()
         fields.known = ctypes.addressof(self._known)
         self._set_layout(1)
 
@@ -92,8 +92,12 @@ class Combine(FastCall):
         """Makes rows that a peer has in shared memory of its own readable here."""
         sent = self.area.base + self.fields.sent_at + rank * SENT_WORDS * 8
         _, number, descriptor, _, size = (ctypes.c_int64 * SENT_WORDS).from_address(sent)
-        self._known[2 * rank] = number
-        self._known[2 * rank + 1] = self.windows.in_place.map(rank, number, descriptor, size)
+        try:
+            found = self.windows.in_place.map(rank, number, descriptor, size)
+        except (OSError, OverflowError, ValueError):
+            self.windows.reject_rows_of(rank)
+        at = KNOWN_WORDS * rank
+        self._known[at : at + KNOWN_WORDS] = [number, found.address, len(found.bytes)]
 
     def _blend(self, call: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
         """What const experts give: fp32 rows, and int32 (BS, K) which of them belongs to a pair."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from threading import get_ident
 from typing import Any, Final
 
 from ascend_moe.cpu.distributed.peers import state_named
@@ -25,16 +25,19 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
         state = state_named(attributes[0])
         if state is None or not state.calls:
             return None
-        known: Sequence[FastCall] = state.calls.get(_key(op, tensors, attributes), ())
+        key = _key(op, tensors, attributes)
+        if key not in state.calls or state.turn.thread not in (0, get_ident()):
+            return None
     except (TypeError, AttributeError):  # something is not what it should be
         return None
-    for call in known:
-        try:
-            outputs = call.again(tensors)
-        except NoWindow:
-            return None
-        if outputs is not None:
-            return outputs
+    with state.turn:
+        for call in state.calls.get(key, ()):  # what the turn of another thread left of them
+            try:
+                outputs = call.again(tensors)
+            except NoWindow:
+                return None
+            if outputs is not None:
+                return outputs
     return None
 
 

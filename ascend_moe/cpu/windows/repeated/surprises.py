@@ -59,9 +59,7 @@ class Surprises(Prepared):
     def _judge(self, tensors: Tensors) -> None:
         """Statements that are not simply equal: raises what they say against the call."""
         windows, fields = self.windows, self.fields
-        gave_up = windows.gave_up(fields.barrier)
-        if gave_up:
-            windows.fail([], gave_up)
+        windows.require_together(fields.barrier)
         found = found_in(windows.statements(fields.barrier), "ep_rank_id")
         if found:
             self._raise(tensors, found)
