@@ -4,5 +4,6 @@
 ``peers``         what a group remembers, and how a failure of its ranks is told
 ``messages``      what one rank sends another; ``exchange``: the messages of one call, as collectives
 ``steps``         the native steps between such ranks
-``whereabouts``   where a late rank waits instead
+``turns``         one call at a time, and what becomes of one that ends half-way
+``whereabouts``   words that ranks leave when they give up: because of whom, and where they waited
 """

@@ -25,23 +25,35 @@ LOOK_S: Final = 5.0
 """How long a rank that gave up looks, at most."""
 _RECENT_S: Final = 60.0
 WORD_S: Final = 0.4
-"""How long a rank that closed its connections has to say why."""
+"""How long a rank that is missed has to say why; one that waits for another gives up at about the same time."""
 _STORE_S: Final = 0.3
 """How long the store may take to answer."""
+_ANY_WORD: Final = "ascend_moe/blames"
 _Found = TypeVar("_Found")
 
 
 def leave_word(group: dist.ProcessGroup, late: Sequence[int], gone: Sequence[int]) -> None:
     """Says to the ranks of ``group`` whom this one blames."""
-    rank = group.rank()
-    _within(_STORE_S, lambda: _store_of(group).set(_word(rank), json.dumps([[*late], [*gone]])))
+
+    def leave() -> None:
+        store = _store_of(group)
+        store.set(_word(group.rank()), json.dumps([[*late], [*gone]]))
+        store.set(_ANY_WORD, "")
+
+    _within(_STORE_S, leave)
 
 
 def words_left(group: dist.ProcessGroup) -> list[int]:
     """Ranks that gave up on the group."""
-    ranks = [rank for rank in range(group.size()) if rank != group.rank()]
-    found = _within(_STORE_S, lambda: [r for r in ranks if _store_of(group).check([_word(r)])])
-    return found or []
+
+    def look() -> list[int]:
+        store = _store_of(group)
+        if not store.check([_ANY_WORD]):
+            return []
+        ranks = [rank for rank in range(group.size()) if rank != group.rank()]
+        return [rank for rank in ranks if store.check([_word(rank)])]
+
+    return _within(_STORE_S, look) or []
 
 
 def who_is_the_reason(
@@ -56,7 +68,7 @@ def who_is_the_reason(
             for rank in {*late, *gone} - words.keys():
                 if store.check([_word(rank)]):
                     words[rank] = json.loads(store.get(_word(rank)))
-            if words.keys() >= {*gone} or time.monotonic() > deadline:
+            if words.keys() >= {*late, *gone} or time.monotonic() > deadline:
                 return
             time.sleep(0.02)
 

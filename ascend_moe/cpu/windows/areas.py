@@ -74,18 +74,18 @@ def make_room(windows: Windows, area: Area, needed: int, deadline: float) -> Non
     """
     half = -(-(needed + needed // 4) // memory.PAGE) * memory.PAGE
     halves = 2 if half <= TWO_HALVES_UP_TO else 1
-    descriptor = -1
+    descriptor, reason = -1, ""
     if windows.rank == 0:
         offer = [os.getpid(), -1, half * halves, 0]
         try:
             descriptor = offer[1] = memory.create(half * halves)
         except OSError as error:
-            offer[3] = error.errno or -1
+            offer[3], reason = error.errno or -1, str(error)
         windows.control.head[0]["offer"][:4] = offer
     try:
         windows.next_barrier(deadline)
         pid, offered, size, error_number = windows.control.head[0]["offer"][:4].tolist()
-        mapped, reason = None, os.strerror(error_number)
+        mapped, reason = None, reason or os.strerror(error_number)
         if not error_number:
             try:
                 mapped = memory.map_of_process(pid, offered, size)

@@ -14,6 +14,7 @@ import torch.distributed as dist
 
 from ascend_moe.cpu.distributed.exchange import REFUSAL_S
 from ascend_moe.cpu.distributed.peers import GroupState
+from ascend_moe.cpu.distributed.whereabouts import WORD_S
 from ascend_moe.cpu.operators.statements import Statement, read, write
 from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.areas import Area, bytes_for_rows
@@ -154,7 +155,13 @@ class Windows:
         """Raises PeerError when a rank that ``barrier`` waits for is gone, or time is over."""
         self._require_peers(barrier)
         if time.monotonic() > deadline:
-            self.state.fail(self.what, late=self._missing(barrier))
+            late = self._missing(barrier)
+            if len(late) > 1:  # who waits for another gives up at about this time
+                time.sleep(WORD_S)
+                self._require_peers(barrier)
+                late = self._missing(barrier)
+            if late:
+                self.state.fail(self.what, late=late)
 
     def reject_rows_of(self, rank: int) -> NoReturn:
         """Gives the group up: what ``rank`` wrote into shared memory would lead astray."""
