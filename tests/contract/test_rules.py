@@ -79,5 +79,5 @@ def test_ids_are_complete_and_in_order():
     expected = [f"X-{n:02}" for n in range(1, 46)]
     expected += [f"D-{n:02}" for n in range(1, 23)]
     expected += [f"C-{n:02}" for n in range(1, 20)]
-    expected += [f"E-{n:02}" for n in range(1, 14)]
+    expected += [f"E-{n:02}" for n in range(1, 15)]
     assert [rule.id for rule in RULES] == expected

@@ -31,7 +31,7 @@ WANTED["combine"] = [(one,) for one in combine_world(CALLS["combine"])]
 
 @pytest.fixture(
     scope="module",
-    params=[{"ASCEND_MOE_TIMEOUT_S": "6"}, worlds.DISTRIBUTED | {"ASCEND_MOE_TIMEOUT_S": "6"}],
+    params=[{"ASCEND_MOE_TIMEOUT_S": "60"}, worlds.DISTRIBUTED | {"ASCEND_MOE_TIMEOUT_S": "60"}],
     ids=["windows", "distributed"],
 )
 def world(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
@@ -118,7 +118,7 @@ def _judge(world: worlds.World, op: str, changes: list[Any]) -> None:
         for rank in range(RANKS):
             outcome, seconds = by_rank[rank][number]
             assert isinstance(outcome, ConstraintError), (rank, change, outcome)
-            assert seconds < 2, (rank, change, seconds)
+            assert seconds < 30, (rank, change, seconds)  # nobody waited for the time limit
             assert rank == VICTIM or f"rank {VICTIM}" in str(outcome), (rank, change, outcome)
     again = world.run(_outcomes, op, CALLS[op], [Argument("performance_info", None)])
     for rank, [(outcome, _)] in enumerate(again):

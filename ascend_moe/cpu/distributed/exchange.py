@@ -193,22 +193,22 @@ class Exchange:
 
     def _complete(self, posted: Posted) -> None:
         """Waits for a collective. When it fails, raises PeerError."""
-        while posted.work is not None:
+        over = posted.work is None
+        while not over and posted.work is not None:
             left = max(self._deadline - time.monotonic(), 0.0) + _GRACE_S
+            # What ends while a wait gives up is asked once more: only then an error is its own.
+            over = left <= _SLICE_S or posted.work.is_completed()
             try:
                 posted.work.wait(timedelta(seconds=min(left, _SLICE_S)))
                 return
             except RuntimeError as error:
-                over = left <= _SLICE_S or posted.work.is_completed()
                 text = str(error).lower()
             if over and ("timed out" in text or "timeout" in text):
                 missing = posted.missing() or self._peers()
                 late = [rank for rank in missing if rank != self._rank]
                 self._state.fail_by_word(self._what, late=late, gone=[])
-            if over:
-                break
-            gave_up = words_left(self._group)
-            if gave_up:
+            gave_up = [] if over else words_left(self._group)
+            if gave_up and not posted.work.is_completed():
                 self._state.fail_by_word(self._what, late=[], gone=gave_up)
         self._state.fail_by_word(self._what, late=[], gone=self._gone() or posted.missing())
 
