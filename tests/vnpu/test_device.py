@@ -30,7 +30,6 @@ def test_expandable_segments(run):
     done = run("expandable.py", environment={"PYTORCH_NPU_ALLOC_CONF": allocator})
     parts = re.findall(r"^(\w+): right$", done.stdout, re.MULTILINE)
     assert parts == ["tensors", "gaps", "the_host_may_not_touch_it"]
-    assert "host code touched device memory" in done.stdout
 
 
 @pytest.fixture(scope="module", params=[("A3", 16), ("A2", 8), ("A3", 3)], ids=str)

@@ -62,6 +62,16 @@ def check(rank: int) -> None:
         item.wait()
     same(incoming, torch.full((700_000,), float((rank - 1) % SIZE)))
 
+    # Launched at the end of a group of calls, which waits for them: the events in between are older.
+    backend = dist.group.WORLD._get_backend(torch.device("npu"))
+    if hasattr(backend, "_group_start"):  # not in older torch_npu
+        sums = [torch.full((1000,), float(rank + n)).npu() for n in range(2)]
+        backend._group_start()
+        for item in [dist.all_reduce(tensor, async_op=True) for tensor in sums]:
+            item.wait()
+        backend._group_end()
+        same(torch.stack(sums), torch.tensor([[6.0], [10.0]]).expand(2, 1000))
+
     pair = dist.new_group([1, 3])
     if rank in (1, 3):
         tensor = torch.ones(1).npu()
