@@ -25,6 +25,7 @@ READ_AT_IMPORT = {
     "ASCEND_MOE_VNPU_CANN",
     "ASCEND_MOE_VNPU_HCOMM",
     "ASCEND_MOE_VNPU_HIDE",
+    "ASCEND_SLOG_PRINT_TO_STDOUT",
     "HCCL_EXEC_TIMEOUT",
 }
 """Variables that somebody reads while torch_npu is imported: programs that differ in them have no process in common."""

@@ -8,8 +8,8 @@ import pytest
 REQUIRED = {"ASCEND_MOE_KERNELS": "require"}
 
 
-def case(run, name, ranks, **environment):
-    done = run("own_kernels.py", name, ranks, environment=REQUIRED | environment)
+def case(run, name, ranks, *, fresh=False, **environment):
+    done = run("own_kernels.py", name, ranks, environment=REQUIRED | environment, fresh=fresh)
     assert f"{name} right on {ranks} ranks" in done.stdout
     return done
 
@@ -47,7 +47,7 @@ def test_no_more_cores_than_granted(run, tmp_path):
 def test_one_line_says_whose_kernels_run(run):
     """On rank 0, and in CANN's log on every rank."""
     log = {"ASCEND_SLOG_PRINT_TO_STDOUT": "1", "ASCEND_GLOBAL_LOG_LEVEL": "1"}
-    said = case(run, "few_cores", 2, **log).stdout
+    said = case(run, "few_cores", 2, fresh=True, **log).stdout
     assert said.count("kernels=ours (ABI 2, 2 ranks, windows of 400 MB through kfc)") == 3
     stock = run("golden_cases.py", 2, 1, "A3", environment={"ASCEND_MOE_KERNELS": "off"}).stdout
     assert stock.count("kernels=stock (all ranks: ASCEND_MOE_KERNELS=off; libopapi.so)") == 1
