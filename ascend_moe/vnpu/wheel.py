@@ -16,7 +16,7 @@ from ascend_moe.vnpu.errors import VirtualNpuError
 
 DEFAULT = "2.13.0"
 # Wheels that passed the tests of the virtual NPU (scripts/compat); a test holds docs/compatibility.md to it.
-TESTED = ("2.10.0.post4", DEFAULT)
+TESTED = ("2.9.0.post9", "2.10.0.post4", DEFAULT)
 INSTALL = f"pip install torch=={DEFAULT} torch_npu=={DEFAULT}"
 # From here on torch_npu and the CUDA allocator of torch register one key of their configuration
 # (pinned_reserve_segment_size_mb), and whichever comes second aborts the process. Seen with both 2.14.0.
