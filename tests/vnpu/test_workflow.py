@@ -59,7 +59,7 @@ def test_versions_are_the_pinned_ones():
 
 
 @pytest.mark.usefixtures("run")
-@pytest.mark.parametrize("step", [one for one in steps() if "pytest tests" in one.get("run", "")])
+@pytest.mark.parametrize("step", [one for one in steps() if "tests/moe" in one.get("run", "")])
 def test_test_steps_pass(step: dict[str, Any], tmp_path: Path):
     folder = tmp_path / "tests/moe"
     folder.mkdir(parents=True)

@@ -80,6 +80,7 @@ def run_layer(rank: int, seed: int, group: str, **shape: int) -> None:
         weights[rank].npu(),
         shape.get("quant_mode", 0),
     )
+    torch.npu.synchronize()  # a copy that waits raises the code of a failure alone; its text goes to stderr
     assert torch.equal(result.cpu(), wanted(calls, weights)[rank]), f"layer {seed}"
 
 
@@ -184,7 +185,7 @@ def refused_launch(rank: int) -> None:
     where = (ranks.GROUPS["ep"], SIZE, rank, EXPERTS)
     x, ids = call["x"].npu(), call["expert_ids"].npu()
     text = refused(lambda: torch_npu.npu_moe_distribute_dispatch_v2(x, ids, *where))
-    print(f"rank {rank}: {text}", flush=True)
+    print(f"rank {rank}: {text}\n", end="", flush=True)  # one write: lines of ranks do not mix
     os._exit(0)
 
 
