@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import get_ident
 from typing import Any, Final
 
@@ -23,15 +24,17 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
     """
     try:
         state = state_named(attributes[0])
-        if state is None or not state.calls:
+        if state is None or not state.calls or state.turn.thread not in (0, get_ident()):
             return None
         key = _key(op, tensors, attributes)
-        if key not in state.calls or state.turn.thread not in (0, get_ident()):
-            return None
     except (TypeError, AttributeError):  # something is not what it should be
         return None
     with state.turn:
-        for call in state.calls.get(key, ()):  # what the turn of another thread left of them
+        try:
+            known: Sequence[FastCall] = state.calls.get(key, ())
+        except TypeError:
+            return None
+        for call in known:
             try:
                 outputs = call.again(tensors)
             except NoWindow:
