@@ -154,10 +154,11 @@ def _judge(kind: str, rank: int, victim: int, outcome: Any, struck: float) -> li
         right = isinstance(found, ConstraintError) and later == ["right"] * 3
         return [] if right else [f"{found!r}, later {later}"]
     wrong = []
-    if kind == "interrupt" and isinstance(found, Interrupt) and later[0] == "right":
-        later = later[
-            later.count("right") :
-        ]  # it struck between two calls: nobody else knows of it
+    if kind == "interrupt" and isinstance(found, Interrupt | ConstraintError):
+        # Between two calls: nobody else knows of it, and the victim's next call is another operator than its peers'.
+        errors = [one for one in later if one != "right"]
+        told = all(isinstance(one, PeerError | ConstraintError) for one in errors)
+        return [] if told else [f"{found!r}, later {later}"]
     if not all(isinstance(one, PeerError) for one in later):
         wrong.append(f"rows after {found!r}: {later}")
     if rank == victim:
