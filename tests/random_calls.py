@@ -259,3 +259,14 @@ def _with_holes(tensor: Tensor) -> Tensor:
     view.copy_(tensor)
     assert view.shape == tensor.shape
     return view
+
+
+def require_right(round_trips: list[Any], wanted: list[Any], combined: list[Any]) -> None:
+    """By rank, outputs of dispatch and the one of combine: equal to the oracle's in shape, dtype and every bit."""
+    names = (*wanted[0]._fields, "combine")
+    for rank, (outputs, output) in enumerate(round_trips):
+        oracles = (*wanted[rank], combined[rank])
+        for name, ours, oracle in zip(names, (*outputs, output), oracles, strict=True):
+            assert ours.shape == oracle.shape, f"rank {rank} {name}"
+            assert ours.dtype == oracle.dtype, f"rank {rank} {name}"
+            assert ours.equal(oracle), f"rank {rank} {name}"

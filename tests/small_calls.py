@@ -1,10 +1,19 @@
-"""Small legal calls of a world with two experts per rank, and the way home with each row as its expert's output."""
+"""Small legal calls of a world with two experts per rank, the way home, and whether a world makes both rightly.
+
+On the way home each row is its expert's output.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
+import worlds
+
+from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.reference import combine_world, dispatch_world
 
 
 def make_calls(ranks: int, *, bs: int = 4, seed: int = 3, **changes: Any) -> list[dict[str, Any]]:
@@ -43,3 +52,34 @@ def homeward(calls: list[dict[str, Any]], dispatched: list[Any]) -> list[dict[st
         }
         for call, output in zip(calls, dispatched, strict=True)
     ]
+
+
+def same(outputs: Iterable[torch.Tensor], oracle: Iterable[torch.Tensor]) -> bool:
+    """Whether all tensors are equal, and as many."""
+    return all(one.equal(other) for one, other in zip(outputs, oracle, strict=True))
+
+
+def works(
+    world: worlds.World,
+    calls: list[dict[str, Any]] | None = None,
+    *,
+    times: int = 1,
+    variables: Mapping[str, str] = MappingProxyType({}),
+) -> None:
+    """Every output of a round trip on every rank is the oracle's.
+
+    calls: None makes some; variables: of the ranks meanwhile
+    """
+    calls, variables = make_calls(world.size) if calls is None else calls, dict(variables)
+    wanted = dispatch_world(calls)
+    back = homeward(calls, wanted)
+    for _ in range(times):
+        for rank, outputs in enumerate(world.run(worlds.under, variables, worlds.dispatch, calls)):
+            assert same(outputs, wanted[rank]), f"dispatch on rank {rank}"
+        combined = world.run(worlds.under, variables, worlds.combine, back)
+        assert same(combined, combine_world(back))
+
+
+def kinds_remembered(rank: int) -> int:
+    """In a rank: kinds of calls of which its group knows that they are legal."""
+    return len(state_of(worlds.GROUPS["ep"]).calls)

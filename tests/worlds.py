@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch._dynamo  # seconds of work for a rank that compiles: before the ranks part
@@ -174,3 +175,9 @@ def dispatch(rank: int, calls: list[dict[str, Any]]) -> Any:
 
 def combine(rank: int, calls: list[dict[str, Any]]) -> Any:
     return ascend_moe.npu_moe_distribute_combine_v2(**with_groups(rank, calls[rank]))
+
+
+def under(rank: int, variables: dict[str, str], function: Callable[..., Any], *args: Any) -> Any:
+    """``function(rank, *args)`` with these environment variables."""
+    with mock.patch.dict(os.environ, variables):
+        return function(rank, *args)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ import pytest
 import torch
 import worlds
 from random_calls import Plan, combine_calls, dispatch_calls
+from small_calls import same
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import ascend_moe
@@ -37,17 +37,15 @@ def world() -> Iterator[worlds.World]:
         yield opened
 
 
+CALLS = dispatch_calls(PLAN)
+WANTED = dispatch_world(CALLS)
+BACK = combine_calls(PLAN, WANTED, CALLS)
+COMBINED = combine_world(BACK)
+
+
 def _calls(rank: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Dispatch and combine of one rank, with group names."""
-    calls = dispatch_calls(PLAN)
-    back = combine_calls(PLAN, dispatch_world(calls), calls)
-    return worlds.with_groups(rank, calls[rank]), worlds.with_groups(rank, back[rank])
-
-
-def _oracle(rank: int) -> tuple[Any, Any]:
-    calls = dispatch_calls(PLAN)
-    wanted = dispatch_world(calls)
-    return wanted[rank], combine_world(combine_calls(PLAN, wanted, calls))[rank]
+    return worlds.with_groups(rank, CALLS[rank]), worlds.with_groups(rank, BACK[rank])
 
 
 @pytest.mark.parametrize("op", OPERATORS)
@@ -89,19 +87,13 @@ def _fake(rank: int) -> Any:
 
 def test_fake_tensors_have_the_real_shapes(world: worlds.World):
     for rank, (dispatched, combined) in enumerate(world.run(_fake)):
-        wanted, wanted_combined = _oracle(rank)
-        assert dispatched == [(tuple(one.shape), one.dtype) for one in wanted]
-        assert combined == [(tuple(wanted_combined.shape), wanted_combined.dtype)]
+        assert dispatched == [(tuple(one.shape), one.dtype) for one in WANTED[rank]]
+        assert combined == [(tuple(COMBINED[rank].shape), COMBINED[rank].dtype)]
 
 
 def _compiled(rank: int, through: str) -> Any:
-    if through == "ascend_moe":
-        functions = [
-            ascend_moe.npu_moe_distribute_dispatch_v2,
-            ascend_moe.npu_moe_distribute_combine_v2,
-        ]
-    else:
-        functions = [getattr(torch.ops.npu, f"npu_moe_distribute_{op}_v2") for op in OPERATORS]
+    where = ascend_moe if through == "ascend_moe" else torch.ops.npu
+    functions = [getattr(where, f"npu_moe_distribute_{op}_v2") for op in OPERATORS]
     dispatch_call, combine_call = _calls(rank)
     kept = {name: combine_call[name] for name in ("expert_scales", "expand_x")}
 
@@ -117,9 +109,7 @@ def _compiled(rank: int, through: str) -> Any:
 @pytest.mark.parametrize("through", ["ascend_moe", "torch.ops.npu"])
 def test_compile_fullgraph(world: worlds.World, through: str):
     for rank, outputs in enumerate(world.run(_compiled, through)):
-        wanted, wanted_combined = _oracle(rank)
-        for ours, oracle in zip(outputs, (*wanted, wanted_combined), strict=True):
-            assert ours.equal(oracle)
+        assert same(outputs, (*WANTED[rank], COMBINED[rank]))
 
 
 def _compiled_illegal(rank: int) -> Any:
@@ -163,25 +153,16 @@ def _positional(rank: int) -> torch.Tensor:
 
 
 def test_combine_takes_its_first_nine_arguments_by_position(world: worlds.World):
-    for rank, output in enumerate(world.run(_positional)):
-        assert output.equal(_oracle(rank)[1])
+    assert same(world.run(_positional), COMBINED)
 
 
 def test_unknown_keyword_is_a_type_error():
     with pytest.raises(TypeError, match="topk"):
-        ascend_moe.npu_moe_distribute_dispatch_v2(**dispatch_calls(PLAN)[0], group_ep="g", topk=2)
-
-
-def _packed(rank: int) -> Any:
-    """int32 x on A2: the smallest legal H in words, bits and scales as they are."""
-    os.environ |= {"ASCEND_MOE_PRODUCT": "A2", "ASCEND_MOE_CONTRACT": "cann-9.1"}
-    try:
-        return worlds.dispatch(rank, _packed_calls())
-    finally:
-        del os.environ["ASCEND_MOE_PRODUCT"], os.environ["ASCEND_MOE_CONTRACT"]
+        ascend_moe.npu_moe_distribute_dispatch_v2(**CALLS[0], group_ep="g", topk=2)
 
 
 def _packed_calls() -> list[dict[str, Any]]:
+    """int32 x on A2: the smallest legal H in words, bits and scales as they are."""
     generator = torch.Generator().manual_seed(5)
     return [
         {
@@ -200,6 +181,8 @@ def _packed_calls() -> list[dict[str, Any]]:
 
 def test_packed_int4_equals_the_oracle(world: worlds.World):
     wanted = dispatch_world(_packed_calls(), product="A2", contract="cann-9.1")
-    for output, oracle in zip(world.run(_packed), wanted, strict=True):
+    variables = {"ASCEND_MOE_PRODUCT": "A2", "ASCEND_MOE_CONTRACT": "cann-9.1"}
+    outputs = world.run(worlds.under, variables, worlds.dispatch, _packed_calls())
+    for output, oracle in zip(outputs, wanted, strict=True):
         assert output[1].any()
-        assert all(ours.equal(theirs) for ours, theirs in zip(output, oracle, strict=True))
+        assert same(output, oracle)

@@ -32,7 +32,6 @@ CALLS = small_calls.make_calls(RANKS)
 WANTED = dispatch_world(CALLS)
 BACK = small_calls.homeward(CALLS, WANTED)
 SUMS = combine_world(BACK)
-WAYS = pytest.mark.parametrize("way", [{}, worlds.DISTRIBUTED], ids=["windows", "distributed"])
 
 
 class Stop(BaseException):
@@ -46,8 +45,7 @@ def _stop(*_: object) -> None:
 def _dispatch(rank: int) -> str:
     """What came of a call: "right", "wrong", or an exception."""
     outputs = worlds.dispatch(rank, CALLS)
-    same = [one.equal(other) for one, other in zip(outputs, WANTED[rank], strict=True)]
-    return "right" if all(same) else "wrong"
+    return "right" if small_calls.same(outputs, WANTED[rank]) else "wrong"
 
 
 def _outcomes(rank: int, calls: int) -> list[Any]:
@@ -75,11 +73,12 @@ def _interrupted(rank: int, after: float) -> list[Any]:
     return found + _outcomes(rank, 3)
 
 
-@WAYS
 @pytest.mark.parametrize("after", [0.001, 0.013])
-def test_a_signal_in_the_middle_of_a_call_ends_the_group_and_names_the_rank(way: Any, after: float):
-    environment = way | {"ASCEND_MOE_TIMEOUT_S": "5"}
-    with worlds.world(RANKS, environments=[environment]) as world:
+def test_a_signal_in_the_middle_of_a_call_ends_the_group_and_names_the_rank(
+    environment: dict[str, str], after: float
+):
+    variables = environment | {"ASCEND_MOE_TIMEOUT_S": "5"}
+    with worlds.world(RANKS, environments=[variables]) as world:
         by_rank = world.run(_interrupted, after)
     for rank, found in enumerate(by_rank):
         assert "wrong" not in found
@@ -98,9 +97,8 @@ def _first_call(rank: int) -> Any:
     return [*_outcomes(rank, 2), time.monotonic() - began]
 
 
-@WAYS
-def test_in_the_first_call_as_well_and_the_peers_learn_it_at_once(way: Any):
-    with worlds.world(RANKS, environments=[way]) as world:
+def test_in_the_first_call_as_well_and_the_peers_learn_it_at_once(environment: dict[str, str]):
+    with worlds.world(RANKS, environments=[environment]) as world:
         by_rank = world.run(_first_call)
     assert by_rank[VICTIM][0] == "stopped"
     assert "was interrupted in a call (Stop)" in str(by_rank[VICTIM][1])
@@ -127,9 +125,8 @@ def _by_threads(rank: int, threads: int, calls: int) -> Any:
     return found, [str(one.message) for one in said if one.category is ConstraintWarning]
 
 
-@WAYS
-def test_threads_are_served_in_turn_and_it_is_said_once(way: Any):
-    with worlds.world(RANKS, environments=[way | {"ASCEND_MOE_TIMEOUT_S": "10"}]) as world:
+def test_threads_are_served_in_turn_and_it_is_said_once(environment: dict[str, str]):
+    with worlds.world(RANKS, environments=[environment | {"ASCEND_MOE_TIMEOUT_S": "10"}]) as world:
         for found, said in world.run(_by_threads, 3, 20):
             assert found == ["right"] * 63
             assert len(said) == 1
@@ -165,9 +162,8 @@ def _with_a_child(rank: int) -> list[Any]:
     return found + _outcomes(rank, 2)
 
 
-@WAYS
-def test_a_forked_child_does_not_speak_for_its_parent(way: Any):
-    with worlds.world(RANKS, environments=[way]) as world:
+def test_a_forked_child_does_not_speak_for_its_parent(environment: dict[str, str]):
+    with worlds.world(RANKS, environments=[environment]) as world:
         assert world.run(_with_a_child) == [["right"] * 4] * RANKS
 
 
@@ -179,11 +175,17 @@ def _in_and_out_of_inference_mode(rank: int, quantised: int) -> None:
             assert worlds.combine(rank, back).equal(combine_world(back)[rank])
 
 
-@WAYS
-def test_memory_is_not_bound_to_the_mode_of_the_first_call(way: Any):
+def test_memory_is_not_bound_to_the_mode_of_the_first_call(environment: dict[str, str]):
     for quantised in (0, 2):
-        with worlds.world(RANKS, environments=[way]) as world:
+        with worlds.world(RANKS, environments=[environment]) as world:
             world.run(_in_and_out_of_inference_mode, quantised)
+
+
+SAID = ("number", "descriptor", "offset", "size")
+
+
+def _changed(said: tuple[int, ...], lie: dict[str, int]) -> tuple[int, ...]:
+    return tuple((dict(zip(SAID, said, strict=True)) | lie).values())
 
 
 def _lies_about_its_memory(rank: int, lie: Any) -> Any:
@@ -200,27 +202,19 @@ def _lies_about_its_memory(rank: int, lie: Any) -> Any:
     in_place = state_of(worlds.GROUPS["ep"]).windows.in_place
     if rank == VICTIM:
         real = in_place.find
-        in_place.find = lambda address, size: lie(*real(address, size))
+        in_place.find = lambda *where: _changed(real(*where), lie)
     return worlds.combine(rank, calls)
 
 
-def _offset(number: int, descriptor: int, offset: int, size: int) -> tuple[int, int, int, int]:
-    return number, descriptor, 2**63 - 4096, size
-
-
-def _size(number: int, descriptor: int, offset: int, size: int) -> tuple[int, int, int, int]:
-    return number, descriptor, 1 << 40, 1 << 62
-
-
-def _other_size(number: int, descriptor: int, offset: int, size: int) -> tuple[int, int, int, int]:
-    return 99, descriptor, 0, 1 << 62
-
-
-def _other_file(number: int, descriptor: int, offset: int, size: int) -> tuple[int, int, int, int]:
-    return 98, 1, 0, size
-
-
-@pytest.mark.parametrize("lie", [_offset, _size, _other_size, _other_file])
+@pytest.mark.parametrize(
+    "lie",
+    [
+        {"offset": 2**63 - 4096},
+        {"offset": 1 << 40, "size": 1 << 62},
+        {"number": 99, "offset": 0, "size": 1 << 62},
+        {"number": 98, "descriptor": 1, "offset": 0},
+    ],
+)
 def test_what_a_peer_says_of_its_memory_is_checked(lie: Any):
     with worlds.world(RANKS, environments=[{"ASCEND_MOE_TIMEOUT_S": "5"}]) as world:
         outcomes = world.outcomes(_lies_about_its_memory, lie)
@@ -275,8 +269,7 @@ def _absurd_sizes(rank: int) -> list[Any]:
     return found + _outcomes(rank, 1)
 
 
-@WAYS
-def test_absurd_sizes_are_refused(way: Any):
-    with worlds.world(RANKS, environments=[way]) as world:
+def test_absurd_sizes_are_refused(environment: dict[str, str]):
+    with worlds.world(RANKS, environments=[environment]) as world:
         wanted = ["right", ValueError, ValueError, OSError, OSError, "right"]
         assert world.run(_absurd_sizes) == [wanted] * RANKS

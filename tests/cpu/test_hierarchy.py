@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -12,19 +11,20 @@ import torch
 import worlds
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from random_calls import Plan, combine_calls, dispatch_calls, hierarchy_plans
+from random_calls import Plan, combine_calls, dispatch_calls, hierarchy_plans, require_right
+from small_calls import homeward
 
 from ascend_moe import ConstraintError
 from ascend_moe.contract.servers import Servers, servers_of
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS = 16
+ON_A2 = {"ASCEND_MOE_PRODUCT": "A2"}
 
 
 @pytest.fixture(scope="module")
-def world() -> Iterator[worlds.World]:
-    with worlds.world(RANKS) as opened:
-        yield opened
+def environment() -> dict[str, str]:
+    return {}
 
 
 def cut_in_servers(module: str, ranks_per_server: int | None) -> Any:
@@ -52,13 +52,7 @@ def test_equals_reference(world: worlds.World, plan: Plan, ranks_per_server: int
         calls = dispatch_calls(plan)
         wanted = dispatch_world(calls)
         wanted_combined = combine_world(combine_calls(plan, wanted, calls))
-    for rank, (output, combined) in enumerate(world.run(_round_trip, plan, ranks_per_server)):
-        for name, ours, oracle in zip(wanted[0]._fields, output, wanted[rank], strict=True):
-            assert ours.shape == oracle.shape, f"rank {rank} {name}"
-            assert ours.dtype == oracle.dtype, f"rank {rank} {name}"
-            assert ours.equal(oracle), f"rank {rank} {name}"
-        assert combined.dtype == wanted_combined[rank].dtype
-        assert combined.equal(wanted_combined[rank]), f"rank {rank} combine"
+    require_right(world.run(_round_trip, plan, ranks_per_server), wanted, wanted_combined)
 
 
 def _round_trip(rank: int, plan: Plan, ranks_per_server: int | None) -> Any:
@@ -69,8 +63,8 @@ def _round_trip(rank: int, plan: Plan, ranks_per_server: int | None) -> Any:
     ):
         calls = dispatch_calls(plan)
         output = worlds.dispatch(rank, calls)
-        homeward = combine_calls(plan, [output] * RANKS, calls)  # outputs are of equal size here
-        return output, worlds.combine(rank, homeward)
+        back = combine_calls(plan, [output] * RANKS, calls)  # outputs are of equal size here
+        return output, worlds.combine(rank, back)
 
 
 def simple_calls(**attributes: Any) -> list[dict[str, Any]]:
@@ -101,17 +95,13 @@ def test_variables_that_differ_are_named(world: worlds.World):
 
 
 def _rank_3_without_variables(rank: int, calls: list[dict[str, Any]]) -> Any:
-    variables = {
-        "ASCEND_MOE_PRODUCT": "A2",
-        "HCCL_INTRA_PCIE_ENABLE": str(int(rank != 3)),
-        "HCCL_INTRA_ROCE_ENABLE": "0",
-    }
-    with mock.patch.dict(os.environ, variables):
-        return worlds.dispatch(rank, calls)
+    of_path = {"HCCL_INTRA_PCIE_ENABLE": str(int(rank != 3)), "HCCL_INTRA_ROCE_ENABLE": "0"}
+    return worlds.under(rank, ON_A2 | of_path, worlds.dispatch, calls)
 
 
 def test_a_foreign_handle_is_named_and_the_group_survives(world: worlds.World):
-    outcomes = world.outcomes(_combine_with_a_foreign_handle, simple_calls(comm_alg="hierarchy"))
+    calls = simple_calls(comm_alg="hierarchy")
+    outcomes = world.outcomes(worlds.under, ON_A2, _combine_with_a_foreign_handle, calls)
     for rank, outcome in enumerate(outcomes):
         if rank == 0:
             assert isinstance(outcome, ConstraintError)
@@ -120,29 +110,16 @@ def test_a_foreign_handle_is_named_and_the_group_survives(world: worlds.World):
             assert "two rows claim token 0, k 1 of rank 0" in str(outcome)
         else:
             assert outcome.shape == (1, 32)
-    assert all(
-        output[0].any() for output in world.run(_dispatch_on_a2, simple_calls(comm_alg="hierarchy"))
-    )
-
-
-def _dispatch_on_a2(rank: int, calls: list[dict[str, Any]]) -> Any:
-    with mock.patch.dict(os.environ, {"ASCEND_MOE_PRODUCT": "A2"}):
-        return worlds.dispatch(rank, calls)
+    dispatched = world.run(worlds.under, ON_A2, worlds.dispatch, calls)
+    assert all(output[0].any() for output in dispatched)
 
 
 def _combine_with_a_foreign_handle(rank: int, calls: list[dict[str, Any]]) -> Any:
     """Rank 0 is expert 0, whose first row belongs to token 0 of rank 0, place 0; its handle says place 1."""
-    output = _dispatch_on_a2(rank, calls)
+    output = worlds.dispatch(rank, calls)
     if rank == 0:
         assert output[4][RANKS : RANKS + 2].tolist() == [0, 0]
         output[4][RANKS + 1] = 1
-    names = ("expert_ids", "ep_world_size", "ep_rank_id", "moe_expert_num", "comm_alg")
-    call = {name: calls[rank][name] for name in names} | {
-        "expand_x": output[0],
-        "assist_info_for_combine": output[2],
-        "ep_send_counts": output[4],
-        "expand_scales": output[6],
-        "expert_scales": torch.ones(1, 3),
-    }
-    with mock.patch.dict(os.environ, {"ASCEND_MOE_PRODUCT": "A2"}):
-        return worlds.combine(rank, [call] * RANKS)
+    call = homeward(calls, [output] * RANKS)[rank]
+    call |= {"comm_alg": "hierarchy", "expand_scales": output[6]}
+    return worlds.combine(rank, [call] * RANKS)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 from unittest import mock
 
@@ -29,17 +29,23 @@ CALLS["combine"] = small_calls.homeward(CALLS["dispatch"], WANTED["dispatch"])
 WANTED["combine"] = [(one,) for one in combine_world(CALLS["combine"])]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[{"ASCEND_MOE_TIMEOUT_S": "60"}, worlds.DISTRIBUTED | {"ASCEND_MOE_TIMEOUT_S": "60"}],
-    ids=["windows", "distributed"],
-)
-def world(request: pytest.FixtureRequest) -> Iterator[worlds.World]:
-    with worlds.world(RANKS, environments=[request.param]) as opened:
-        yield opened
+@dataclass(frozen=True)
+class Change:
+    """Of the victim's call: arguments, variables, or that there is no memory while it is prepared."""
 
+    arguments: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, str] = field(default_factory=dict)
+    without_memory: bool = False
 
-Change = Callable[[dict[str, Any]], contextlib.AbstractContextManager[None]]
+    @contextlib.contextmanager
+    def made_to(self, call: dict[str, Any]) -> Iterator[None]:
+        call |= self.arguments
+        refused = mock.patch.object(Session, "fast_call", side_effect=MemoryError)
+        with (
+            mock.patch.dict(os.environ, self.variables),
+            refused if self.without_memory else contextlib.nullcontext(),
+        ):
+            yield
 
 
 def _outcomes(rank: int, op: str, calls: Any, changes: list[Change]) -> list[tuple[Any, float]]:
@@ -50,7 +56,7 @@ def _outcomes(rank: int, op: str, calls: Any, changes: list[Change]) -> list[tup
         dist.barrier()
         began = time.monotonic()
         try:
-            with change(call) if rank == VICTIM else contextlib.nullcontext():
+            with change.made_to(call) if rank == VICTIM else contextlib.nullcontext():
                 outcome = run(**call)
         except Exception as error:
             outcome = error
@@ -58,43 +64,7 @@ def _outcomes(rank: int, op: str, calls: Any, changes: list[Change]) -> list[tup
     return found
 
 
-@dataclass(frozen=True)
-class Argument:
-    """Another value."""
-
-    name: str
-    value: Any
-
-    @contextlib.contextmanager
-    def __call__(self, call: dict[str, Any]) -> Iterator[None]:
-        call[self.name] = self.value
-        yield
-
-
-@dataclass(frozen=True)
-class Variable:
-    """Of a value that nobody knows."""
-
-    name: str
-
-    @contextlib.contextmanager
-    def __call__(self, call: dict[str, Any]) -> Iterator[None]:
-        with mock.patch.dict(os.environ, {self.name: "nonsense"}):
-            yield
-
-
-@dataclass(frozen=True)
-class NoMemory:
-    """While the call is prepared."""
-
-    @contextlib.contextmanager
-    def __call__(self, call: dict[str, Any]) -> Iterator[None]:
-        with mock.patch.object(Session, "fast_call", side_effect=MemoryError):
-            call["expert_token_nums_type"] = 0  # of a kind that is not remembered
-            yield
-
-
-def _wrong_values(op: str) -> Iterator[Argument]:
+def _wrong_values(op: str) -> Iterator[Change]:
     sparse = torch.eye(4).to_sparse()
     complex_ = torch.zeros(4, 2, dtype=torch.complex64)
     for parameter in PARAMETERS[op]:
@@ -109,10 +79,10 @@ def _wrong_values(op: str) -> Iterator[Argument]:
             wrong += [3, None]
         elif parameter.type == "int":
             wrong += ["text", None, torch.zeros(2), 1 << 70, -(1 << 63)]
-        yield from (Argument(parameter.name, value) for value in wrong)
+        yield from (Change({parameter.name: value}) for value in wrong)
 
 
-def _judge(world: worlds.World, op: str, changes: list[Any]) -> None:
+def _judge(world: worlds.World, op: str, changes: list[Change]) -> None:
     by_rank = world.run(_outcomes, op, CALLS[op], changes)
     for number, change in enumerate(changes):
         for rank in range(RANKS):
@@ -120,10 +90,10 @@ def _judge(world: worlds.World, op: str, changes: list[Any]) -> None:
             assert isinstance(outcome, ConstraintError), (rank, change, outcome)
             assert seconds < 30, (rank, change, seconds)  # nobody waited for the time limit
             assert rank == VICTIM or f"rank {VICTIM}" in str(outcome), (rank, change, outcome)
-    again = world.run(_outcomes, op, CALLS[op], [Argument("performance_info", None)])
+    again = world.run(_outcomes, op, CALLS[op], [Change()])
     for rank, [(outcome, _)] in enumerate(again):
         outputs = outcome if isinstance(outcome, tuple) else (outcome,)
-        assert all(one.equal(other) for one, other in zip(outputs, WANTED[op][rank], strict=True))
+        assert small_calls.same(outputs, WANTED[op][rank])
 
 
 @pytest.mark.parametrize("op", ["dispatch", "combine"])
@@ -133,5 +103,6 @@ def test_arguments_of_other_types(world: worlds.World, op: str):
 
 def test_variables_and_memory(world: worlds.World):
     names = ["CHECK", "PRODUCT", "CONTRACT", "TIMEOUT_S", "CPU_TRANSPORT"]
-    changes = [Variable(f"ASCEND_MOE_{name}") for name in names]
-    _judge(world, "dispatch", [*changes, NoMemory()])
+    changes = [Change(variables={f"ASCEND_MOE_{name}": "nonsense"}) for name in names]
+    not_remembered = {"expert_token_nums_type": 0}
+    _judge(world, "dispatch", [*changes, Change(not_remembered, without_memory=True)])

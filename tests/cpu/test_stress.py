@@ -13,6 +13,7 @@ import cpu_stress
 import pytest
 import worlds
 from random_calls import Plan, combine_calls, dispatch_calls
+from small_calls import same
 
 from ascend_moe.cpu.windows import areas
 from ascend_moe.reference import combine_world, dispatch_world
@@ -43,13 +44,9 @@ def _the_same_operator_in_a_row(rank: int, one_half: bool, op: str, plans: list[
         if op == "combine":
             if not worlds.combine(rank, back).equal(combined):
                 return False
-        elif not all(map(_equal, worlds.dispatch(rank, calls), dispatched)):
+        elif not same(worlds.dispatch(rank, calls), dispatched):
             return False
     return True
-
-
-def _equal(one, other) -> bool:
-    return one.equal(other)
 
 
 @pytest.mark.parametrize("one_half", [False, True])

@@ -66,8 +66,8 @@ class Exchange:
         """
         self._group, self._what, self._measured = group, what, measured
         self._rank, self._size = group.rank(), group.size()
-        self.waited = [0.0] * self._size
-        """Seconds for which this rank did nothing but wait for each rank's statement."""
+        self.waited = [0] * self._size
+        """Microseconds for which this rank did nothing but wait for each rank's statement."""
         self._seconds = patience()
         self._deadline = time.monotonic() + self._seconds
         self._state = state_of(group)
@@ -236,7 +236,7 @@ class Exchange:
             while not posted.is_here(messages[peer]) and not self._is_over(posted):
                 time.sleep(_LOOK_S)
             moment = time.perf_counter()
-            self.waited[peer] += moment - began
+            self.waited[peer] += round((moment - began) * 1e6)
             began = moment
 
     def _is_over(self, posted: Posted) -> bool:

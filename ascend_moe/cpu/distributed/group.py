@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -48,10 +49,17 @@ def resolve(name: str) -> dist.ProcessGroup | None:
     return found
 
 
+def call_on(group: dist.ProcessGroup, op: str) -> str:
+    """Names a rank's call of an operator, for errors."""
+    return f"npu_moe_distribute_{op}_v2 on rank {group.rank()} of group {group.group_name!a}"
+
+
 def membership_violations(
-    param: str, name: str, group: dist.ProcessGroup | None, size: int, rank: int, rank_param: str
+    plane: str, call: Mapping[str, Any], group: dist.ProcessGroup | None
 ) -> list[Violation]:
-    """Whether the group exists and this process is the member that the call says it is."""
+    """Whether the call's group exists and this process is the member that the call says it is; plane: ep or tp."""
+    param, rank_param = f"group_{plane}", f"{plane}_rank_id"
+    name, size, rank = call[param], call[f"{plane}_world_size"], call[rank_param]
     if group is None:
         text = (
             f"{name!r} names no torch.distributed group of this process; "
@@ -64,6 +72,6 @@ def membership_violations(
         found.append(Violation("E-05", "error", param, text, group.size(), size))
     if group.rank() != rank:
         text = f"{rank_param}={rank}, but this process is rank {group.rank()} of the group {name!r}"
-        rule = "X-08" if rank_param == "ep_rank_id" else "E-10"
+        rule = "X-08" if plane == "ep" else "E-10"
         found.append(Violation(rule, "error", rank_param, text, rank, group.rank()))
     return found

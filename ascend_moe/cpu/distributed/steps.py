@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.messages import Buffer, Posted, room_for
@@ -24,7 +25,6 @@ from ascend_moe.cpu.windows.areas import Area
 from ascend_moe.cpu.windows.engine import Native
 from ascend_moe.cpu.windows.fields import PEER_WORDS, Code, MailFields, Phase
 from ascend_moe.cpu.windows.layout import SENT_WORDS
-from ascend_moe.cpu.windows.repeated import warm
 from ascend_moe.cpu.windows.repeated.call import FastCall
 from ascend_moe.cpu.windows.repeated.combine import Combine
 from ascend_moe.cpu.windows.repeated.dispatch import Dispatch
@@ -72,6 +72,8 @@ class Steps(FastCall):
     """What both operators do here."""
 
     kept_at_most: ClassVar[int] = 32  # each has memory of its own
+    in_one_function: ClassVar[bool] = False  # Python carries the messages
+    _waited: list[int]
 
     def __init__(self, far: Far, checked: Checked) -> None:
         windows: Any = far
@@ -81,41 +83,13 @@ class Steps(FastCall):
         self.fields.base = self._memory.ctypes.data
         self._step = getattr(far.native, f"far_{self.op}")
 
-    def first(self, tensors: Tensors) -> Any:
-        self._tensors.take(tensors)
-        return self._step_by_step(tensors)
-
-    def again(self, tensors: Tensors) -> Any:
-        return self._step_by_step(tensors) if self._tensors.met_by(tensors) else None
-
-    def _step_by_step(self, tensors: Tensors) -> Any:
-        words, info = self._words, tensors[self._performance_info]
-        outputs, kept = warm.take(self._sets)
-        before = kept.rows
-        if self._rows_before >= 0:
-            words[self._rows_before] = before
-            kept.rows = self.specs[0].shape[0]  # should the call fail
-        words[self._first_output : self._first_output + len(outputs)] = kept.addresses
-        if self._blended:
-            self._before(tensors)
-        exchange = self._exchange(tensors, measured=info is not None)
-        if exchange is None:
-            kept.rows = before
-            return None
-        bad = self._bad_rows()
-        if bad:
-            self._raise(tensors, bad)
-        if self._rows_before >= 0:
-            kept.rows = self._rows_written()
-        if info is not None:
-            info += (torch.tensor(exchange.waited, dtype=torch.float64) * 1e6).round().long()
-        return tuple(outputs) if self.op == "dispatch" else outputs[0]
-
-    def _exchange(self, tensors: Tensors, *, measured: bool) -> Exchange | None:
-        """The call up to its results; None when it is illegal after all, and then nothing was sent."""
+    def _takes_its_steps(self, tensors: Tensors) -> bool:
         far, fields, group = self.far, self.fields, self.far.group()
         assert group is not None
-        exchange, posted = Exchange(group, what=self.what, measured=measured), None
+        if self._blended:
+            self._before(tensors)
+        measured, posted = tensors[self._performance_info] is not None, None
+        exchange = Exchange(group, what=self.what, measured=measured)
         far.mail.number, fields.phase = far.state.messages + 1, Phase.START
         while (code := self._step(self._argument)) not in (Code.DONE, Code.BAD_ROWS):
             if code == Code.WAITING:
@@ -129,10 +103,17 @@ class Steps(FastCall):
             elif code == Code.NOT_PUBLISHED:
                 far.make_room(fields.detail)
             elif code == Code.INVALID:
-                return None
+                return False
             else:
                 exchange.reject(fields.detail)
-        return exchange
+        bad = self._bad_rows()
+        if bad:
+            self._raise(tensors, bad)
+        self._waited = exchange.waited
+        return True
+
+    def _add_waiting(self, info: Tensor) -> None:
+        info += torch.tensor(self._waited)
 
 
 class FarDispatch(Steps, Dispatch):

@@ -89,9 +89,8 @@ def find_rows(
     else:
         row_of = torch.full((bs * slots,), -1)
         token, slot = rows.place[:, 0].long(), rows.place[:, 1].long()
-        known = (
-            (token < bs).nonzero().squeeze(1)
-        )  # a token that this rank does not have is never read
+        # A token that this rank does not have is never read.
+        known = (token < bs).nonzero().squeeze(1)
         place = token[known] * slots + slot[known]
         row_of[place] = known
         doubled = (torch.bincount(place) > 1).nonzero()

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.errors import ConstraintError, PeerError
-from ascend_moe.contract.servers import Servers
 from ascend_moe.contract.signature import attributes_of, tensors_of, with_defaults
 from ascend_moe.cpu.distributed.peers import state_named
 from ascend_moe.cpu.operators import combine as combining
@@ -102,33 +101,26 @@ def _dispatch(session: Session) -> tuple[Tensor, ...]:
 
 
 def _combine(session: Session) -> Tensor:
-    world, call = session.world, session.call
+    world, call, servers = session.world, session.call, session.servers
     rows = combining.own_rows(world, call)
-    if session.servers is not None:
-        return _combine_by_server(session, session.servers, rows)
     if session.tp:
         rows = _reduce_scatter(session, rows)
     with session.failures_reach_the_tp_peer():
-        homeward = combining.homeward(world, call, session.product, rows)
+        if servers is None:
+            product = session.product
+            homeward = combining.homeward(world, call, product, rows)
+        else:
+            product = "A3"  # rows name token and place
+            homeward = hierarchy.homeward(world, call, rows)
         arriving = session.agree(homeward.counts)
         incoming = session.ep.rows(homeward.buffer, homeward.counts, arriving)
         arrived = unpack(incoming, rows.shape[1], rows.dtype)
-        home = combining.find_rows(world, call, session.product, arrived, arriving)
+        home = combining.find_rows(world, call, product, arrived, arriving)
         session.finish()
     session.require(home.violations)
+    if servers is not None:
+        return hierarchy.weighted_sum(world, servers, call, arrived, arriving, home)
     return combining.weighted_sum(world, call, arrived.elements, home)
-
-
-def _combine_by_server(session: Session, servers: Servers, rows: Tensor) -> Tensor:
-    world, call = session.world, session.call
-    homeward = hierarchy.homeward(world, call, rows)
-    arriving = session.agree(homeward.counts)
-    incoming = session.ep.rows(homeward.buffer, homeward.counts, arriving)
-    arrived = unpack(incoming, rows.shape[1], rows.dtype)
-    home = combining.find_rows(world, call, "A3", arrived, arriving)  # rows name token and place
-    session.finish()
-    session.require(home.violations)
-    return hierarchy.weighted_sum(world, servers, call, arrived, arriving, home)
 
 
 def _allgather(session: Session, own: dispatching.Arrived) -> dispatching.Arrived:

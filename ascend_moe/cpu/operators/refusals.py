@@ -16,7 +16,7 @@ from ascend_moe.contract.agreement import FIELDS, UNKNOWN
 from ascend_moe.contract.errors import ConstraintError, PeerError, Violation, plain
 from ascend_moe.contract.signature import PARAMETERS
 from ascend_moe.cpu import transport
-from ascend_moe.cpu.distributed.group import resolve
+from ascend_moe.cpu.distributed.group import call_on, resolve
 
 RULE: Final = "E-14"
 _TYPES: Final[Mapping[str, Any]] = {"Tensor": Tensor, "str": str, "int": (int, torch.SymInt)}
@@ -45,8 +45,7 @@ def refuse(op: str, call: Mapping[str, Any], error: Exception) -> NoReturn:
     name = call["group_ep"]
     group = resolve(name) if isinstance(name, str) else None
     if group is not None:
-        what = f"npu_moe_distribute_{op}_v2 on rank {group.rank()} of group {group.group_name!a}"
-        line = transport.line(group, what=what, measured=False)
+        line = transport.line(group, what=call_on(group, op), measured=False)
         with suppress(PeerError):  # what is wrong here counts more than who is gone
             numbers = dict.fromkeys(FIELDS, UNKNOWN) | {"ep_rank_id": group.rank()}
             line.refuse([*numbers.values()], str(found[0]))

@@ -18,12 +18,7 @@ from torch import Tensor
 
 from ascend_moe.contract.agreement import statement
 from ascend_moe.contract.check import constraint_error
-from ascend_moe.contract.errors import (
-    ConstraintError,
-    ConstraintWarning,
-    PeerError,
-    Violation,
-)
+from ascend_moe.contract.errors import ConstraintError, ConstraintWarning, PeerError, Violation
 from ascend_moe.contract.executable import CHECK_VARIABLE, check_level, executor_violations
 from ascend_moe.contract.handle import handle_violations
 from ascend_moe.contract.layers import SEEN
@@ -35,7 +30,7 @@ from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
 from ascend_moe.cpu import transport
 from ascend_moe.cpu.distributed.exchange import Exchange
-from ascend_moe.cpu.distributed.group import membership_violations, resolve
+from ascend_moe.cpu.distributed.group import call_on, membership_violations, resolve
 from ascend_moe.cpu.distributed.peers import state_of
 from ascend_moe.cpu.distributed.steps import FarCombine, FarDispatch
 from ascend_moe.cpu.distributed.turns import ORDERED, THREADS_VARIABLE
@@ -76,7 +71,7 @@ class Session:
         found = self._local_violations(groups) + self._thread_violations()
         lines = {
             name: transport.line(
-                group, what=self._what(group), measured=self._performance_info is not None
+                group, what=call_on(group, op), measured=self._performance_info is not None
             )
             for name, group in groups.items()
             if group is not None
@@ -112,11 +107,11 @@ class Session:
         """When the statements of the group's first call have shown that all ranks take part."""
         group = self._groups[name]
         assert group is not None
-        transport.choose(group, what=self._what(group))
+        transport.choose(group, what=call_on(group, self._op))
 
-    def fast_call(self, given: Mapping[str, Any]) -> FastCall | None:
+    def fast_call(self, call: Mapping[str, Any]) -> FastCall | None:
         """This kind of call with its own steps in shared memory; None: it takes the steps that all modes share."""
-        group, call = self._groups["ep"], given
+        group = self._groups["ep"]
         assert group is not None
         windows, far = state_of(group).windows, state_of(group).far
         if (windows or far) is None or self.tp is not None or self.servers is not None:
@@ -124,7 +119,7 @@ class Session:
         if self._op == "combine" and (self.product == "A2" or call["comm_quant_mode"]):
             return None
         known = Checked(
-            call, self.world, self._product, self._contract, self._numbers, self._what(group)
+            call, self.world, self._product, self._contract, self._numbers, call_on(group, self._op)
         )
         if windows is not None:
             return Dispatch(windows, known) if self._op == "dispatch" else Combine(windows, known)
@@ -143,8 +138,7 @@ class Session:
         """Swaps rows with the TP peer."""
         assert self.tp is not None
         here = self.call["tp_rank_id"]
-        swapped = self.tp.rows(outgoing, _only(1 - here, leaving), _only(1 - here, arriving))
-        return swapped
+        return self.tp.rows(outgoing, _only(1 - here, leaving), _only(1 - here, arriving))
 
     def finish(self) -> None:
         """Adds to ``performance_info`` how many microseconds this rank waited for each rank.
@@ -153,8 +147,7 @@ class Session:
         the stock one, so a graph compiler does not know it either: give it a graph input, not an intermediate.
         """
         if self._performance_info is not None:
-            waited = torch.tensor(self.ep.waited, dtype=torch.float64)
-            self._performance_info += (waited * 1e6).round().long()
+            self._performance_info += torch.tensor(self.ep.waited)
 
     def require(self, found: list[Violation]) -> None:
         """Raises ConstraintError when anything was found."""
@@ -182,18 +175,8 @@ class Session:
         )
         if self._op == "combine" and not any(violation.level == "error" for violation in found):
             found += handle_violations(self.world, call, product=self.product, path=self._path)
-        found += membership_violations(
-            "group_ep",
-            call["group_ep"],
-            groups["ep"],
-            call["ep_world_size"],
-            call["ep_rank_id"],
-            "ep_rank_id",
-        )
-        if "tp" in groups:
-            found += membership_violations(
-                "group_tp", call["group_tp"], groups["tp"], 2, call["tp_rank_id"], "tp_rank_id"
-            )
+        for plane, group in groups.items():
+            found += membership_violations(plane, call, group)
         return found
 
     def _thread_violations(self) -> list[Violation]:
@@ -244,11 +227,6 @@ class Session:
     def _error(self, found: list[Violation]) -> ConstraintError:
         return constraint_error(
             self._op, self.call, found, self._product, self._contract, values=True
-        )
-
-    def _what(self, group: dist.ProcessGroup) -> str:
-        return (
-            f"npu_moe_distribute_{self._op}_v2 on rank {group.rank()} of group {group.group_name!a}"
         )
 
 

@@ -27,8 +27,8 @@ class WindowExchange:
         self._group, self._windows, self._what = group, windows, what
         windows.what = what
         require_usable(windows.state, what)
-        self.waited = [0.0] * windows.ranks
-        """Seconds for which this rank did nothing but wait for each rank."""
+        self.waited = [0] * windows.ranks
+        """Microseconds for which this rank did nothing but wait for each rank."""
         self._deadline = time.monotonic() + patience()
         self._most_rows = 0
 
@@ -90,4 +90,4 @@ class WindowExchange:
 
     def _note_waiting(self) -> None:
         more = self._windows.microseconds_waited(self._windows.barrier)
-        self.waited = [total + one / 1e6 for total, one in zip(self.waited, more, strict=True)]
+        self.waited = [total + one for total, one in zip(self.waited, more, strict=True)]

@@ -183,9 +183,8 @@ class Windows:
 
     def _require_peers(self, barrier: int) -> None:
         """Raises PeerError when a rank will never arrive: dead, or gave up at an earlier barrier."""
-        left = (
-            self.control.left.tolist()
-        )  # before the dead: who left may have done so because of them
+        # Before the dead: who left may have done so because of them.
+        left = self.control.left.tolist()
         dead = {self._watched[descriptor] for descriptor, _ in self._poll.poll(0)}
         missing = self._missing(barrier)
         self._blame([r for r in missing if left[r]], [r for r in missing if r in dead])

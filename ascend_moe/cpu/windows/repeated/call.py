@@ -28,11 +28,13 @@ class FastCall(Surprises):
 
     kept_at_most: ClassVar[int] = REMEMBERED_MAX
     """Kinds that a group remembers."""
+    in_one_function: ClassVar[bool] = True
+    """Whether the native half has a function from tensors to tensors for it (`repeat`)."""
 
     def __init__(self, windows: Windows, checked: Checked) -> None:
         super().__init__(windows, checked)
         self._repeat: Repeat | None = None
-        if exchange_table() and not self._tensors.strided:
+        if self.in_one_function and exchange_table() and not self._tensors.strided:
             self._repeat = Repeat(
                 windows.native,
                 self._tensors,
@@ -87,20 +89,26 @@ class FastCall(Surprises):
         if self._rows_before >= 0:
             words[self._rows_before] = before
             kept.rows = self.specs[0].shape[0]  # should the call fail
-        self._begin(tensors)
         words[self._first_output : self._first_output + len(outputs)] = kept.addresses
+        if not self._takes_its_steps(tensors):
+            kept.rows = before
+            return None
+        if self._rows_before >= 0:
+            kept.rows = self._rows_written()
+        return self._results(tensors, tuple(outputs))
+
+    def _takes_its_steps(self, tensors: Tensors) -> bool:
+        """From addresses to results. False when the call is illegal after all: then nothing was said."""
+        self._begin(tensors)
         code = self._step(self._argument)
         if code == Code.INVALID:
             self.windows.state.turn.begun = False
-            kept.rows = before
-            return None
+            return False
         if code:
             self._finish(code, tensors)
         else:
             self._done()
-        if self._rows_before >= 0:
-            kept.rows = self._rows_written()
-        return self._results(tensors, tuple(outputs))
+        return True
 
     def _results(self, tensors: Tensors, outputs: tuple[Tensor, ...]) -> Any:
         info = tensors[self._performance_info]

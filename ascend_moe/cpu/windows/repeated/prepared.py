@@ -22,7 +22,7 @@ from ascend_moe.contract.signature import (
 )
 from ascend_moe.cpu.windows.fields import ANY, EQUAL, IS_RANK, CallFields
 from ascend_moe.cpu.windows.group import FAST, SLICE_US, Windows
-from ascend_moe.cpu.windows.repeated.tensors import Expectation, Tensors, addresses_of
+from ascend_moe.cpu.windows.repeated.tensors import Expectation, Tensors
 
 ELEMENTS: Final = {torch.bfloat16: 0, torch.float16: 1, torch.int32: 2}
 _COMPARED: Final = {"ep_rank_id": IS_RANK, "tp_rank_id": ANY, "bs": ANY, "masks_a_token": ANY}
@@ -92,8 +92,9 @@ class Prepared:
         self._words = memoryview(fields).cast("B").cast("q")
         names = TENSOR_NAMES[self.op]
         tensors = tensors_of[self.op](call)
-        where = addresses_of(names, self._inputs(call))
-        self._tensors = Expectation(tensors, where, self._words)
+        inputs = self._inputs(call)
+        words = [inputs.get(name, -1) for name in names]
+        self._tensors = Expectation(tensors, words, self._words)
         self._attributes = attributes_of[self.op](call)
         self._performance_info = names.index("performance_info")
         self._step = getattr(windows.native, self.op)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -86,8 +86,3 @@ class Expectation:
         for index, word in self._addressed:
             tensor: Any = found[index]
             self._call[word] = tensor.data_ptr()
-
-
-def addresses_of(names: Sequence[str], where: Mapping[str, int]) -> list[int]:
-    """For each tensor, the word that takes its address."""
-    return [where.get(name, -1) for name in names]
