@@ -174,7 +174,7 @@ def test_restarted_once_also_with_workers(project):
     done = run(project, "--virtual-npu", "tests", "-n", "2", "--dist", "loadfile", "-rsA")
     printed = done.stdout + done.stderr
     assert done.stderr.count("ascend-moe: virtual NPU (A3, 16 devices)") == 1, printed
-    assert re.search(r"6 passed, 2 skipped, 1 error", done.stdout), printed
+    assert re.search(r"6 passed, 2 skipped, (\d+ warnings, )?1 error", done.stdout), printed
     assert "the test did not look at the error of rank 1" in done.stdout
     assert "needs pytest --virtual-npu=A2:16, this is A3:16" in done.stdout
     assert "needs pytest --virtual-npu=A3:17, this is A3:16" in done.stdout

@@ -13,6 +13,9 @@ PINNED, MAPPED = 0x10000000, 2
 
 def streams_before_the_first_use() -> None:
     """torch_npu gives aclInit a default device, so this thread needs none of its own."""
+    if not hasattr(torch_npu.npu, "npurt"):  # torch_npu 2.10 and older
+        assert torch.npu.Stream().npu_stream
+        return
     stream = ctypes.c_void_p()
     assert torch_npu.npu.npurt().npuStreamCreate(ctypes.addressof(stream)) == 0
     assert stream.value
