@@ -182,13 +182,17 @@ def left_behind() -> dict[str, Any]:
 
 def soak(seconds: float) -> tuple[int, list[float]]:
     """Random calls on three ranks: how many, and the megabytes of all ranks after each step."""
-    calls, memory, end = 0, [], time.monotonic() + seconds
-    with worlds.world(3) as world:
-        while time.monotonic() < end:
-            step = min(SOAK_STEP_S, end - time.monotonic())
-            calls += world.run(stress, 3, step, len(memory), timeout=step + 120)[0]
-            memory.append(sum(_megabytes(process.pid) for process in world.processes))
-    return calls, memory
+    calls: list[int] = []
+    memory: list[float] = []
+    with worlds.world(3) as world:  # in one go: groups stay until their ranks end
+        run = threading.Thread(
+            target=lambda: calls.extend(world.run(stress, 3, seconds, 0, timeout=seconds + 120))
+        )
+        run.start()
+        while run.is_alive():
+            run.join(SOAK_STEP_S)
+            memory.append(sum(_megabytes(one.pid) for one in world.processes))
+    return calls[0], memory
 
 
 def _megabytes(pid: int | None) -> float:
