@@ -16,9 +16,8 @@ constexpr int kPipes = 4;  // S, V, MTE2, MTE3
 constexpr uint32_t kUbBytes = 196608;
 constexpr size_t kStackBytes = 256 * 1024;
 
-// Who touched 32 bytes of the unified buffer last: numbers of instructions, by pipe. They count
-// from
-// 1. Every operand of a vector instruction walks over its blocks, so they are small.
+// Who touched 32 bytes of the unified buffer last: numbers of instructions, by pipe, from 1 on.
+// Every operand of a vector instruction walks over its blocks, so they are small.
 struct UbBlock {
     uint32_t write_seq = 0, read_seq[kPipes] = {};
     uint32_t write_pipe = PIPE_S;
