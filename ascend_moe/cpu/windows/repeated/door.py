@@ -24,23 +24,36 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
     """
     try:
         state = state_named(attributes[0])
-        if state is None or not state.calls or state.turn.thread not in (0, get_ident()):
+        if state is None or not state.calls:
+            return None
+        turn = state.turn
+        if turn.thread != get_ident() and turn.thread:
             return None
         key = _key(op, tensors, attributes)
     except (TypeError, AttributeError):  # something is not what it should be
         return None
-    with state.turn:
+    if not turn.free(False):  # `with turn`, whose two functions would take as long as all of the look-up
+        turn.wait()
+    try:
+        if turn.begun:
+            turn.was_left()
         try:
             known: Sequence[FastCall] = state.calls.get(key, ())
-        except TypeError:
+        except TypeError:  # something has no hash
             return None
         for call in known:
-            try:
-                outputs = call.again(tensors)
-            except NoWindow:
-                return None
+            outputs = call.again(tensors)
             if outputs is not None:
                 return outputs
+    except NoWindow:
+        pass
+    except BaseException as error:
+        if turn.begun:
+            turn.ends(type(error))
+        raise
+    finally:
+        turn.begun = False
+        turn.done()
     return None
 
 
