@@ -32,7 +32,9 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
         key = _key(op, tensors, attributes)
     except (TypeError, AttributeError):  # something is not what it should be
         return None
-    if not turn.free(False):  # `with turn`, whose two functions would take as long as all of the look-up
+    if not turn.free(
+        False
+    ):  # `with turn`, whose two functions would take as long as all of the look-up
         turn.wait()
     try:
         if turn.begun:
