@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import signal
@@ -10,7 +9,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -24,7 +22,6 @@ import ascend_moe
 from ascend_moe.contract.errors import ConstraintError, ConstraintWarning, PeerError
 from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.peers import state_of
-from ascend_moe.cpu.windows import available
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS, VICTIM = 3, 1
@@ -220,44 +217,6 @@ def test_what_a_peer_says_of_its_memory_is_checked(lie: Any):
         outcomes = world.outcomes(_lies_about_its_memory, lie)
     assert [type(one) for one in outcomes] == [PeerError] * RANKS
     assert {one.ranks for one in outcomes} == {(VICTIM,)}
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 1000 MiB, and a cgroup in one of 600 MiB that uses 100 and could drop 50 of them."""
-    monkeypatch.setattr(available, "ROOT", tmp_path)
-    outer = tmp_path / "sys/fs/cgroup/outer"
-    files = {
-        tmp_path / "proc/meminfo": f"MemTotal: 1 kB\nMemAvailable: {1000 << 10} kB\n",
-        tmp_path / "proc/self/cgroup": "0::/outer/inner\n",
-        outer / "memory.max": str(600 << 20),
-        outer / "memory.current": str(100 << 20),
-        outer / "memory.stat": f"anon 1\ninactive_file {50 << 20}\n",
-        outer / "inner/memory.max": "max\n",
-        outer / "inner/memory.current": "5\n",
-    }
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return tmp_path
-
-
-def test_memory_is_compared_with_what_the_cgroup_leaves(machine: Path):
-    left = (550 << 20) - available.MARGIN
-    available.require_available(left)
-    with pytest.raises(
-        OSError, match=r"486 MiB of shared memory .* 550 MiB are available"
-    ) as found:
-        available.require_available(left + 1)
-    assert found.value.errno == errno.ENOMEM
-    (machine / "proc/self/cgroup").unlink()
-    available.require_available(left + 1)
-    with pytest.raises(OSError, match="1000 MiB are available"):
-        available.require_available(1000 << 20)
-    (machine / "proc/meminfo").unlink()
-    available.require_available(1 << 60)  # nobody says how much there is
-    with pytest.raises(ValueError, match=">= 0"):
-        available.require_available(-1)
 
 
 def _absurd_sizes(rank: int) -> list[Any]:
