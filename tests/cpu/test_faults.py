@@ -5,10 +5,13 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -162,6 +165,36 @@ def _with_a_child(rank: int) -> list[Any]:
 def test_a_forked_child_does_not_speak_for_its_parent(environment: dict[str, str]):
     with worlds.world(RANKS, environments=[environment]) as world:
         assert world.run(_with_a_child) == [["right"] * 4] * RANKS
+
+
+CHILD = """
+import os, sys
+import torch.distributed as dist
+import ascend_moe, small_calls
+rank = int(os.fork() == 0)
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
+call = small_calls.make_calls(2)[rank] | {"group_ep": ascend_moe.hccl_comm_name(None, rank)}
+ascend_moe.npu_moe_distribute_dispatch_v2(**call)
+child = os.fork()
+if not child:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+ascend_moe.npu_moe_distribute_dispatch_v2(**call)
+dist.barrier()
+"""
+
+
+def test_a_forked_child_ends_as_programs_end(environment: dict[str, str], tmp_path: Path):
+    """Torch alone hangs there."""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, tmp_path / "store"],
+        env=os.environ | environment | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == b"7\n7\n"
 
 
 def _in_and_out_of_inference_mode(rank: int, quantised: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from collections.abc import Sequence
@@ -148,7 +149,13 @@ def _watch_forks() -> None:
 
 
 def _disown() -> None:
-    """In a forked child: it never speaks for its parent."""
+    """In a forked child: it never speaks for its parent.
+
+    Its groups stay to the end: without their threads, which a fork leaves behind, torch waits for ever to end one.
+    """
+    groups: Any = c10d
+    for group in groups._world.pg_map:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
     for state in list(_states.values()):
         state.broken, state.turn = _FORKED, Turn(state._interrupted)
         state.calls.clear()
