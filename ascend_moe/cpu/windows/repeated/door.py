@@ -69,8 +69,8 @@ def remember(op: str, tensors: Tensors, attributes: tuple[Any, ...], prepared: F
     if any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return
     calls = state.calls
-    if sum(map(len, calls.values())) >= prepared.kept_at_most:
-        calls.clear()
+    while sum(map(len, calls.values())) >= prepared.kept_at_most:
+        del calls[next(iter(calls))]  # the oldest
     calls.setdefault(_key(op, tensors, attributes), []).append(prepared)
 
 
