@@ -32,9 +32,8 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
         key = _key(op, tensors, attributes)
     except (TypeError, AttributeError):  # something is not what it should be
         return None
-    if not turn.free(
-        False
-    ):  # `with turn`, whose two functions would take as long as all of the look-up
+    # `with turn`, written out: its two functions would take as long as the whole look-up.
+    if not turn.free(False):
         turn.wait()
     try:
         if turn.begun:
