@@ -94,6 +94,20 @@ struct SendElement {
 };
 static_assert(sizeof(SendElement) == 48);
 
+// The same as words.
+enum ElementWord : uint32_t {
+    kElementControl = 0,
+    kElementBytes,
+    kElementImmediate,
+    kElementSources,
+    kElementFirstSource,
+    kElementRemoteKey,
+    kElementRemote,  // two words
+    kElementSourceBytes = 8,
+    kElementLocalKey,
+    kElementLocal  // two words
+};
+
 // `control`: bits 0 to 4 the operation; bit 7 the owner, which is 1 in the first round through the
 // ring, 0 in the second and so on: this is how the card tells a new element from an old one; bit 8
 // asks for a completion, without which the tail would not move.
@@ -105,11 +119,20 @@ constexpr uint32_t kSourcesShift = 24;
 
 // A doorbell: the number of the queue (24 bits), the command 0 (4), the new head (16), the service
 // level (3).
+constexpr uint32_t kDoorbellBytes = 8;
 constexpr uint32_t kDoorbellNumberBits = 24;
 constexpr uint32_t kDoorbellCommandBits = 4;
 constexpr uint32_t kDoorbellHeadShift = 32;
 constexpr uint32_t kDoorbellHeadBits = 16;
 constexpr uint32_t kDoorbellLevelShift = 48;
-constexpr uint32_t kDoorbellBytes = 8;
+
+// Of the kernel of ping_pong.h.
+struct PingPong {
+    uint32_t peer;
+    uint32_t turns;
+    uint32_t burst;          // messages of a turn, beside the tag
+    uint32_t bytes;          // of a message, a multiple of 4
+    uint32_t timeout_ticks;  // as in Parameters
+};
 
 }  // namespace ascend_moe
