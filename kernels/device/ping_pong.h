@@ -5,7 +5,7 @@
 // `burst` messages, and a tag. The other posts back what it got, and a tag. A message that is lost,
 // late or old in one turn is wrong in all turns behind it, so only the last one has to be looked at:
 // `received` is `start` plus the number of turns. Every core has a queue pair and a part of the
-// windows of its own.
+// windows of its own. Rows are a multiple of kPitchBytes apart, here and there.
 //
 // Each side posts only when it has seen the other's tag, so its sources have been delivered, and
 // what it got has been read by itself: nothing needs two copies.
@@ -33,14 +33,14 @@ class PingPongKernel {
 
         const bool leads = window_.rank < probe.peer;
         const uint64_t got = window_.Data(window_.rank, area_);
-        const uint64_t part = window_.core * static_cast<uint64_t>(burst_) * probe.bytes;
+        const uint64_t part = window_.core * static_cast<uint64_t>(burst_) * pitch_;
         for (uint32_t turn = 1; turn <= probe.turns; ++turn) {
             if (leads && turn == 1) {
-                Send(pair, reinterpret_cast<uint64_t>(start) + part, probe.bytes, 1, turn);
+                Send(pair, reinterpret_cast<uint64_t>(start) + part, 1, turn);
                 continue;
             }
             post_.WaitTag(MOE_FLAG("turn"), window_, got, probe.peer, leads ? turn - 1 : turn);
-            Send(pair, got + kPitchBytes, pitch_, leads ? 1 : 0, turn);
+            Send(pair, got + kPitchBytes, leads ? 1 : 0, turn);
         }
         if (!leads) return;
         post_.WaitTag(MOE_FLAG("last turn"), window_, got, probe.peer, probe.turns);
@@ -48,19 +48,18 @@ class PingPongKernel {
             LocalTensor<int32_t> row = row_.Get<int32_t>();
             Load(row, At<int32_t>(got + kPitchBytes + i * pitch_), words_);
             MOE_SYNC(MTE2_MTE3);
-            Store(At<int32_t>(reinterpret_cast<uint64_t>(received) + part + i * probe.bytes), row,
+            Store(At<int32_t>(reinterpret_cast<uint64_t>(received) + part + i * pitch_), row,
                   words_);
             MOE_SYNC(MTE3_MTE2);
         }
     }
 
  private:
-    // All messages of a turn, from rows that are `pitch` apart, and the tag.
-    __aicore__ inline void Send(QueuePair& pair, uint64_t rows, uint32_t pitch, int32_t add,
-                                uint32_t turn) {
+    // All messages of a turn, and the tag.
+    __aicore__ inline void Send(QueuePair& pair, uint64_t rows, int32_t add, uint32_t turn) {
         LocalTensor<int32_t> row = row_.Get<int32_t>();
         for (uint32_t i = 0; i < burst_ && !window_.failed; ++i) {
-            Load(row, At<int32_t>(rows + i * pitch), words_);
+            Load(row, At<int32_t>(rows + i * pitch_), words_);
             MOE_SYNC(MTE2_V);
             AscendC::Adds(row, row, add, words_);
             MOE_SYNC(V_MTE3);

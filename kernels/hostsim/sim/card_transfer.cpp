@@ -16,6 +16,7 @@ namespace {
 
 constexpr uint64_t kWord = 8;  // lands whole
 constexpr int kFirstCuts = 3, kRestCuts = 5;
+constexpr uint64_t kBursts = 3, kBurstSizes = 9;  // one turn in three is one of 1 to 256 steps
 
 std::string Range(uint64_t address, uint64_t bytes) {
     char text[64];
@@ -211,7 +212,7 @@ bool Cards::Step() {
         const size_t at = world_->Random(busy_.size());
         Queue& queue = *busy_[at];
         if (world_->checks && !world_->Chance(queue.slowness)) return true;
-        uint64_t times = world_->Chance(4) ? 1ull << world_->Random(6) : 1;  // a burst
+        uint64_t times = world_->Chance(kBursts) ? 1ull << world_->Random(kBurstSizes) : 1;
         if (DoOne(queue)) {
             while (--times > 0 && DoOne(queue)) {
             }

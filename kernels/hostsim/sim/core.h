@@ -145,6 +145,7 @@ class Core {
         CopyShape shape;
         bool poll;
         Loc loc;
+        bool lazy;  // not before somebody waits for it
     };
     struct Line {
         std::array<uint8_t, kCacheLine> bytes, original;
