@@ -34,8 +34,9 @@ class PingPongKernel {
         const bool leads = window_.rank < probe.peer;
         const uint64_t got = window_.Data(window_.rank, area_);
         const uint64_t part = window_.core * static_cast<uint64_t>(burst_) * pitch_;
-        for (uint32_t turn = 1; turn <= probe.turns; ++turn) {
-            if (leads && turn == 1) {
+        const uint32_t last = probe.first + probe.turns - 1;
+        for (uint32_t turn = probe.first; turn <= last; ++turn) {
+            if (leads && turn == probe.first) {
                 Send(pair, reinterpret_cast<uint64_t>(start) + part, 1, turn);
                 continue;
             }
@@ -43,7 +44,7 @@ class PingPongKernel {
             Send(pair, got + kPitchBytes, leads ? 1 : 0, turn);
         }
         if (!leads) return;
-        post_.WaitTag(MOE_FLAG("last turn"), window_, got, probe.peer, probe.turns);
+        post_.WaitTag(MOE_FLAG("last turn"), window_, got, probe.peer, last);
         for (uint32_t i = 0; i < burst_ && !window_.failed; ++i) {
             LocalTensor<int32_t> row = row_.Get<int32_t>();
             Load(row, At<int32_t>(got + kPitchBytes + i * pitch_), words_);

@@ -41,7 +41,10 @@ class CardGroup:
         wire: Wire,
         *,
         old_data: bytes = b"",
+        hosts: Mapping[int, int] | None = None,
     ) -> None:
+        """``old_data`` is what somebody left in the input windows; ``hosts``: of ranks in other processes, where theirs are mapped."""
+        self._hosts = hosts or {}
         self.simulator, self.servers, self.window_bytes = simulator, servers, window_bytes
         self._wire, self._numbers = wire, count(1)
         ranks = range(len(servers))
@@ -57,7 +60,11 @@ class CardGroup:
         self.simulator.write(address, old_data[: self.window_bytes], written=False)
         output = name.startswith("output")
         self.simulator.add_region(
-            rank, *self._keys(rank, output=output), address, self.window_bytes
+            rank,
+            *self._keys(rank, output=output),
+            address,
+            self.window_bytes,
+            None if output else self._hosts.get(rank),
         )
         return address
 

@@ -18,7 +18,7 @@ class PingPong(ctypes.Structure):
     """``ascend_moe::PingPong`` of ``kernels/device/rdma_abi.h``."""
 
     _fields_ = [
-        (name, ctypes.c_uint32) for name in ("peer", "turns", "burst", "bytes", "timeout_ticks")
+        (name, ctypes.c_uint32) for name in ("peer", "first", "turns", "burst", "bytes", "timeout_ticks")
     ]
 
 
@@ -37,8 +37,8 @@ class PingPongCase:
         """That both ranks post on all queue pairs."""
         return 2 * self.wire.queues * self.turns * (self.burst + 1)
 
-    def run(self, schedule: Schedule, site: str = "") -> Outcome:
-        """One run, without the site if one is given."""
+    def run(self, schedule: Schedule, site: str = "", launches: int = 1) -> Outcome:
+        """One run, without the site if one is given; with more launches each goes on with what the one before got back."""
         queues, words_of_row = self.wire.queues, self.bytes // 4
         pitch = (self.bytes + 511) // 512 * 512
         window = CONTROL_BYTES + queues * (512 + self.burst * pitch)
@@ -50,34 +50,48 @@ class PingPongCase:
             start = start.view(-1, pitch // 4)
             given = simulator.put(0, start, "start")
             received = simulator.alloc(0, start.numel() * 4, "received")
-            launches = [
-                simulator.launch(
-                    rank,
-                    "ascend_moe_ping_pong",
-                    [
-                        *(group.contexts[rank], group.tables[rank], given, received),
-                        *words(
-                            PingPong(
-                                1 - rank, self.turns, self.burst, self.bytes, self.timeout_ticks
-                            )
-                        ),
-                    ],
-                    queues,
-                )
-                for rank in (0, 1)
+            numbers = [
+                [self._launch(group, rank, launch, given, received) for rank in (0, 1)]
+                for launch in range(launches)
             ]
             finished = simulator.run()
-            outcome = Outcome(simulator.findings, simulator.deadlock, [], sites=simulator.sites)
+            outcome = Outcome(
+                *(simulator.findings, simulator.deadlock, []),
+                sites=simulator.sites,
+                steps=simulator.steps,
+            )
             if not finished:
                 return outcome
-            outcome.counters = [[simulator.counters(launch) for launch in launches]]
-            outcome.failed = sum(bool(records_of(simulator, at)) for at in group.inputs)
+            outcome.counters = [list(map(simulator.counters, launched)) for launched in numbers]
+            outcome.named = [
+                sorted({(record.reason, record.peer) for record in records_of(simulator, at)})
+                for at in group.inputs
+            ]
+            outcome.failed = sum(map(bool, outcome.named))
             if outcome.failed:
                 return outcome
             content, written = (
                 part[:, :words_of_row] for part in simulator.get(received, start)
             )
-            expected = start[:, :words_of_row] + self.turns
+            expected = start[:, :words_of_row] + launches * self.turns
             if not written.all() or not torch.equal(content, expected):
                 outcome.mismatches.append("what came back differs")
             return outcome
+
+    def _launch(
+        self, group: CardGroup, rank: int, launch: int, given: int, received: int
+    ) -> int:
+        """Turns are numbered through all launches, as epochs are."""
+        probe = PingPong(
+            *(1 - rank, launch * self.turns + 1, self.turns),
+            *(self.burst, self.bytes, self.timeout_ticks),
+        )
+        return group.simulator.launch(
+            rank,
+            "ascend_moe_ping_pong",
+            [
+                *(group.contexts[rank], group.tables[rank], received if launch else given),
+                *(received, *words(probe)),
+            ],
+            self.wire.queues,
+        )

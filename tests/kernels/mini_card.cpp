@@ -8,7 +8,7 @@ using namespace ascend_moe;
 namespace {
 
 constexpr uint32_t kBytes = 256;
-constexpr uint64_t kPlace = kControlBytes;  // in both windows
+constexpr uint64_t kPlace = kControlBytes;  // of core 0, in both windows
 
 enum class Mistake {
     kNone,
@@ -51,12 +51,12 @@ class Hand {
         Duplicate(source_.Get<float>(), 5.0f, kBytes / 4);
         Sync<HardEvent::V_MTE3>();
         if (mistake_ != Mistake::kUnwrittenSource)
-            DataCopy(At<float>(pair.output + kPlace), source_.Get<float>(), kBytes / 4);
+            DataCopy(At<float>(pair.output + place_), source_.Get<float>(), kBytes / 4);
     }
 
     void Element() {
         const uint32_t owner = 1 - (pair.head >> pair.shift & 1);
-        const uint64_t remote = pair.input + kPlace, local = pair.output + kPlace;
+        const uint64_t remote = pair.input + place_, local = pair.output + place_;
         words_[kElementControl] = kOpWrite | owner << kOwnerShift | kSignalled;
         words_[kElementBytes] = words_[kElementSourceBytes] = kBytes;
         words_[kElementSources] = 1 << kSourcesShift;
@@ -139,6 +139,7 @@ class Hand {
     }
 
     Mistake mistake_;
+    uint64_t place_ = kPlace + GetBlockIdx() * kBytes;
     TPipe pipe_;
     RdmaPost post_;
     Calc source_, element_, doorbell_, head_;
