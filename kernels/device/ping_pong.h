@@ -1,10 +1,11 @@
-// A row of messages to a rank of another server and back, many times: what rdma_post.h and a network
-// card have to do together, and nothing else. The first kernel to run where two servers are new.
+// A row of messages to a rank of another server and back, many times: what rdma_post.h and a
+// network card have to do together, and nothing else. The first kernel to run where two servers are
+// new.
 //
 // The rank with the smaller number leads: in every turn it adds one to all it got back, posts it as
 // `burst` messages, and a tag. The other posts back what it got, and a tag. A message that is lost,
-// late or old in one turn is wrong in all turns behind it, so only the last one has to be looked at:
-// `received` is `start` plus the number of turns. Every core has a queue pair and a part of the
+// late or old in one turn is wrong in all turns behind it, so only the last one has to be looked
+// at: `received` is `start` plus the number of turns. Every core has a queue pair and a part of the
 // windows of its own. Rows are a multiple of kPitchBytes apart, here and there.
 //
 // Each side posts only when it has seen the other's tag, so its sources have been delivered, and
@@ -28,8 +29,7 @@ class PingPongKernel {
         words_ = probe.bytes / 4;
         pitch_ = AlignUp(probe.bytes, kPitchBytes);
         area_ = kControlBytes + window_.core * static_cast<uint64_t>(kPitchBytes + burst_ * pitch_);
-        QueuePair pair =
-            post_.Open(reinterpret_cast<uint64_t>(tables), probe.peer, window_.core);
+        QueuePair pair = post_.Open(reinterpret_cast<uint64_t>(tables), probe.peer, window_.core);
 
         const bool leads = window_.rank < probe.peer;
         const uint64_t got = window_.Data(window_.rank, area_);

@@ -1,4 +1,4 @@
-"""What the proof shows of the network card: ping-pong over queues of three depths, records read in order, and at once."""
+"""What the proof runs over the network card: ping-pong on queues of three depths, records read in order and at once."""
 
 from __future__ import annotations
 

@@ -18,7 +18,8 @@ class PingPong(ctypes.Structure):
     """``ascend_moe::PingPong`` of ``kernels/device/rdma_abi.h``."""
 
     _fields_ = [
-        (name, ctypes.c_uint32) for name in ("peer", "first", "turns", "burst", "bytes", "timeout_ticks")
+        (name, ctypes.c_uint32)
+        for name in ("peer", "first", "turns", "burst", "bytes", "timeout_ticks")
     ]
 
 
@@ -32,26 +33,15 @@ class PingPongCase:
     bytes: int
     timeout_ticks: int = 0
 
-    @property
-    def messages(self) -> int:
-        """That both ranks post on all queue pairs."""
-        return 2 * self.wire.queues * self.turns * (self.burst + 1)
-
     def run(self, schedule: Schedule, site: str = "", launches: int = 1) -> Outcome:
-        """One run, without the site if one is given; with more launches each goes on with what the one before got back."""
-        queues, words_of_row = self.wire.queues, self.bytes // 4
-        pitch = (self.bytes + 511) // 512 * 512
-        window = CONTROL_BYTES + queues * (512 + self.burst * pitch)
+        """One run, without the site if one is given; each launch goes on with what the one before got back."""
         with Simulator(schedule, site) as simulator:
             group = CardGroup(
-                simulator, (0, 1), window, self.wire, old_data=old_window(schedule.seed)
+                simulator, (0, 1), self.window_bytes, self.wire, old_data=old_window(schedule.seed)
             )
-            start = torch.arange(queues * self.burst * pitch // 4, dtype=torch.int32) * 7919
-            start = start.view(-1, pitch // 4)
-            given = simulator.put(0, start, "start")
-            received = simulator.alloc(0, start.numel() * 4, "received")
+            given, received = self.tensors(simulator)
             numbers = [
-                [self._launch(group, rank, launch, given, received) for rank in (0, 1)]
+                [self.launch(group, rank, launch, given, received) for rank in (0, 1)]
                 for launch in range(launches)
             ]
             finished = simulator.run()
@@ -70,18 +60,39 @@ class PingPongCase:
             outcome.failed = sum(map(bool, outcome.named))
             if outcome.failed:
                 return outcome
-            content, written = (
-                part[:, :words_of_row] for part in simulator.get(received, start)
-            )
-            expected = start[:, :words_of_row] + launches * self.turns
-            if not written.all() or not torch.equal(content, expected):
-                outcome.mismatches.append("what came back differs")
+            outcome.mismatches += self.wrong(simulator, received, launches * self.turns)
             return outcome
 
-    def _launch(
-        self, group: CardGroup, rank: int, launch: int, given: int, received: int
-    ) -> int:
-        """Turns are numbered through all launches, as epochs are."""
+    @property
+    def _pitch(self) -> int:
+        return (self.bytes + 511) // 512 * 512
+
+    @property
+    def window_bytes(self) -> int:
+        """The smallest window."""
+        return CONTROL_BYTES + self.wire.queues * (512 + self.burst * self._pitch)
+
+    @property
+    def _start(self) -> torch.Tensor:
+        rows, words_of_row = self.wire.queues * self.burst, self._pitch // 4
+        return torch.arange(rows * words_of_row, dtype=torch.int32).view(rows, -1) * 7919
+
+    def tensors(self, simulator: Simulator) -> tuple[int, int]:
+        """Of rank 0: what goes out first, and room for what comes back."""
+        start = self._start
+        received = simulator.alloc(0, start.numel() * 4, "received")
+        return simulator.put(0, start, "start"), received
+
+    def wrong(self, simulator: Simulator, received: int, turns: int) -> list[str]:
+        """What is wrong with what came back after so many turns."""
+        start, sent = self._start, self.bytes // 4
+        content, written = (part[:, :sent] for part in simulator.get(received, start))
+        if written.all() and torch.equal(content, start[:, :sent] + turns):
+            return []
+        return ["what came back differs"]
+
+    def launch(self, group: CardGroup, rank: int, launch: int, given: int, received: int) -> int:
+        """Launches one rank; turns are numbered through all launches, as epochs are."""
         probe = PingPong(
             *(1 - rank, launch * self.turns + 1, self.turns),
             *(self.burst, self.bytes, self.timeout_ticks),

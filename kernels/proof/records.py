@@ -1,4 +1,7 @@
-"""Records over the network card, read by three flags (``tests/kernels/mini_card.cpp``): in order, and at once as CANN 9.1.0-beta.1 did."""
+"""Records over the network card, read by three flags: in order, and at once as CANN 9.1.0-beta.1 did.
+
+The kernels are in ``tests/kernels/mini_card_order.cpp``.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,12 @@ class RecordsCase:
     """Rank 0 sends five records, the two cores of rank 1 must have all of them, whole."""
 
     in_order: bool
-    wire: Wire = Wire(depth=4)
 
     def run(self, schedule: Schedule, site: str = "") -> Outcome:
         """One run, without the site if one is given."""
         with Simulator(schedule, site) as simulator:
             group = CardGroup(
-                simulator, (0, 1), CONTROL_BYTES + 8192, self.wire, old_data=old_window(0)
+                simulator, (0, 1), CONTROL_BYTES + 8192, Wire(depth=4), old_data=old_window(0)
             )
             expected = torch.arange(1000, 1000 + RECORDS, dtype=torch.int32)
             expected = expected[:, None].repeat(1, PITCH_WORDS)

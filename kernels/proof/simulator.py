@@ -204,7 +204,7 @@ class Simulator:
         size: int,
         host: int | None = None,
     ) -> None:
-        """Registers memory with the card of the rank and those of its peers; ``host``: of this process, not of the world."""
+        """Registers memory with the cards of the rank and its peers; ``host``: of this process, not of the world."""
         region = _CRegion(rank, local_key, remote_key, address, size, host)
         self._lib.hostsim_add_region(self._world, ctypes.byref(region))
 

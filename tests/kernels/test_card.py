@@ -1,6 +1,9 @@
-"""The network card of hostsim: every mistake in posting is found, and what is posted rightly arrives, whatever the card does."""
+"""The network card of hostsim: every mistake in posting is found; what is posted rightly arrives, whatever it does."""
 
 import ctypes
+import mmap
+import multiprocessing
+import traceback
 
 import pytest
 import torch
@@ -92,11 +95,11 @@ def test_a_message_arrives(kernel, head):
 @pytest.mark.parametrize("unchecked", [False, True])
 def test_a_message_arrives_with_one_rank_per_process(unchecked):
     """Into bytes of a peer that this process maps and its kernels do not."""
-    peer = ctypes.create_string_buffer(CONTROL_BYTES + 4096)
+    size = CONTROL_BYTES + 4096
+    own, peer = ctypes.create_string_buffer(size), ctypes.create_string_buffer(size)
+    hosts = [ctypes.addressof(own), ctypes.addressof(peer)]
     with Simulator(Schedule(alone=True, unchecked=unchecked)) as simulator:
-        group = CardGroup(
-            simulator, (0, 1), len(peer), Wire(depth=4), hosts={1: ctypes.addressof(peer)}
-        )
+        group = CardGroup(simulator, (0, 1), size, Wire(depth=4), hosts=hosts, only=0)
         out = simulator.put(0, torch.zeros(256), "out")
         simulator.launch(0, "mini_card", [group.contexts[0], group.tables[0], out], 1)
         assert simulator.run()
@@ -182,6 +185,88 @@ def test_a_full_queue_ends_by_the_time_limit():
         "",  # the tail of a dead queue runs on
         "rank 0 core 0 of mini_records_send: room in the queue of rank 1, epoch 3\n",
     }
+
+
+def row(kind, seed):
+    """Sends a row and takes it: what is wrong with it, in words of the simulator."""
+    with Simulator(card_schedule(seed)) as simulator:
+        group = CardGroup(simulator, (0, 1), CONTROL_BYTES + 8192, Wire(depth=4, queues=2))
+        out = simulator.alloc(1, 4096, "out")
+        for rank, step in enumerate(("send", "take")):
+            arguments = [group.contexts[rank], group.tables[rank], out]
+            simulator.launch(rank, f"mini_row_{kind}_{step}", arguments, 1)
+        assert simulator.run(), simulator.deadlock
+        words = 6 if kind == "second_word_of_the_flag" else 748
+        content, _ = simulator.get(out, torch.empty(words, dtype=torch.int32))
+        found = {finding["kind"] for finding in simulator.findings}
+        return found | ({"differs"} if not (content == 5).all() else set())
+
+
+def test_a_tag_proves_the_row():
+    for seed in range(500):
+        assert row("tag", seed) == set()
+
+
+@pytest.mark.parametrize(
+    "kind", ["flag_in_the_row", "flag_on_another_queue", "second_word_of_the_flag"]
+)
+def test_another_flag_does_not(kind):
+    """On some schedule the row is not there; the simulator is not kinder than the wire."""
+    wrong = [row(kind, seed) for seed in range(500)]
+    assert sum(found == {"uninit", "differs"} for found in wrong) >= 5
+    assert all(found in (set(), {"uninit", "differs"}) for found in wrong)
+
+
+def test_tails_are_late():
+    """Behind the end of the kernel, on some seeds."""
+    tails = set()
+    for seed in range(20):
+        with Simulator(Schedule(seed=seed)) as simulator:
+            group = CardGroup(simulator, (0, 1), CONTROL_BYTES + 4096, Wire(depth=4))
+            out = simulator.put(0, torch.zeros(256), "out")
+            simulator.launch(0, "mini_card", [group.contexts[0], group.tables[0], out], 1)
+            assert simulator.run()
+            (tail,) = group.tails[0, 1]
+            tails.add(int(simulator.get(tail, torch.zeros(1, dtype=torch.int32))[0]))
+    assert tails == {0, 1}
+
+
+def play(rank, case, memories, answers):
+    """One rank of a ping-pong, in a process of its own."""
+    try:
+        hosts = [ctypes.addressof(ctypes.c_char.from_buffer(memory)) for memory in memories]
+        with Simulator(Schedule(seed=rank, alone=True)) as simulator:
+            group = CardGroup(
+                simulator, (0, 1), case.window_bytes, case.wire, hosts=hosts, only=rank
+            )
+            given, received = case.tensors(simulator)
+            for launch in range(2):
+                case.launch(group, rank, launch, given, received)
+            assert simulator.run(), simulator.deadlock
+            problems = [finding["text"] for finding in simulator.findings]
+            if rank == 0:
+                problems += case.wrong(simulator, received, 2 * case.turns)
+            answers.put((rank, problems))
+    except BaseException:
+        answers.put((rank, [traceback.format_exc()]))
+
+
+def test_ping_pong_between_processes():
+    case = PingPongCase(Wire(depth=4, queues=2), turns=20, burst=3, bytes=600)
+    memories = [mmap.mmap(-1, case.window_bytes) for _ in range(2)]
+    context = multiprocessing.get_context("fork")
+    answers = context.Queue()
+    processes = [
+        context.Process(target=play, args=(rank, case, memories, answers)) for rank in range(2)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        assert dict(answers.get(timeout=60) for _ in processes) == {0: [], 1: []}
+    finally:
+        for process in processes:
+            process.join(5)
+            process.kill()
 
 
 def test_a_reader_of_three_flags_at_once_loses_a_record():
