@@ -34,6 +34,9 @@ class Outcome:
     sites: dict[str, int] = field(default_factory=dict)
     failed: int = 0
     """How many ranks have an error record, where that is allowed."""
+    named: list[list[tuple[int, int]]] = field(default_factory=list)
+    """Per rank why it gave up and because of whom, where that is told."""
+    steps: int = 0
 
     @property
     def problems(self) -> list[str]:

@@ -13,8 +13,10 @@ from typing import Protocol
 
 import torch
 
+from .cards import Wire
 from .execution import Outcome, execute, old_window
 from .failures import LateCase, UnequalCase
+from .ping_pong import PingPongCase
 from .programs import Program, Shape, layer_program
 from .simulator import Schedule
 from .small_cases import CoresCase, MeetingCase, PackCase, RowCase
@@ -94,6 +96,8 @@ def cases() -> Iterator[Case]:
     yield MeetingCase(ranks=2, cores=1, old_data=False)
     yield CoresCase(cores=5)
     yield RowCase(ranks=3)
+    yield PingPongCase(Wire(depth=4), turns=6, burst=6, bytes=700)
+    yield PingPongCase(Wire(depth=16, queues=2, head=0xFFFFFFF0), turns=6, burst=3, bytes=5000)
     yield PackCase(torch.arange(40_000).view(4, 10_000)[:, :9000], cores=1)
     yield PackCase(torch.arange(6000, dtype=torch.int16).view(3, 2000)[:, ::2], cores=1)
     for number, (shape, cores, order) in enumerate(shapes):

@@ -19,6 +19,7 @@ import torch
 from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
 from .arguments import Parameters
+from .card_runs import DEPTHS, first_loss, ping_pong, run_records
 from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
@@ -144,6 +145,54 @@ def _one_schedule(program: Program, cores: int, seed: int) -> list[str]:
     ).problems
 
 
+CARD_SOURCES = ("rdma_post.h", "ping_pong.h")
+"""Of ``kernels/device``: what posts to a network card."""
+
+
+@dataclass
+class CardRuns:
+    """The network card: what to run, and what came out."""
+
+    messages: int
+    schedules: int
+    loss_within: int = 4000
+
+    def start(self, pool: ProcessPoolExecutor) -> None:
+        self._turns = {
+            (depth, seed): pool.submit(ping_pong, depth, self.messages, seed)
+            for depth in DEPTHS
+            for seed in range(4)
+        }
+        self._records = [pool.submit(run_records, seeds) for seeds in chunks(self.schedules, 500)]
+        self._loss = pool.submit(first_loss, self.loss_within)
+
+    def record(self, tally: Tally, sites: list[str], survivors: list[str]) -> dict[str, Any]:
+        """Adds to the tally; the figures."""
+        for (depth, seed), run in self._turns.items():
+            tally.add(f"ping-pong, depth {depth}, seed {seed}", run.result())
+        in_order = 0
+        for records in self._records:
+            passed, problems = records.result()
+            in_order += passed
+            tally.examples = (tally.examples + problems)[:10]
+        loss = self._loss.result()
+        if loss < 0:
+            tally.add("records, all flags at once", ["no record is lost on any schedule"])
+
+        def of_card(names: list[str]) -> int:
+            return sum(site.split(":")[0].endswith(CARD_SOURCES) for site in names)
+
+        return {
+            "queue_depths": list(DEPTHS),
+            "messages_per_depth": 4 * self.messages,
+            "schedules_records_in_order": self.schedules,
+            "records_in_order_passed": in_order,
+            "records_at_once_first_lost": loss,
+            "mutations_caught": of_card(sites) - of_card(survivors),
+            "mutations_total": of_card(sites),
+        }
+
+
 def window_mb_worst_case() -> float:
     """The largest window in MiB that a legal A3 call without TP can need."""
     limits = LIMITS["cann-9.1", "A3"].paths["fullmesh"]
@@ -185,6 +234,8 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         golden_run = pool.submit(run_golden, 2 if quick else 6)
         swept_runs = [pool.submit(run_sweep, seeds) for seeds in chunks(sweep, 50)]
         schedule_runs = [pool.submit(run_schedules, seeds) for seeds in chunks(schedules, 100)]
+        card = CardRuns(*((2000, 200) if quick else (100_000, 10_000)))
+        card.start(pool)
         sites = sorted(reached())
         noticed = pool.map(what_notices, sites)
         golden, total = golden_run.result(), len(golden_cases())
@@ -197,6 +248,9 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
             scheduled,
         )
         survivors = [site for site, how in zip(sites, noticed, strict=True) if not how]
+    carried = Tally()
+    a2 = {"card": card.record(carried, sites, survivors)}
+    done(f"network card: {a2['card']}", carried)
     done(f"mutants: {len(sites) - len(survivors)} of {len(sites)} noticed")
     for site in survivors:
         print(f"  not noticed: {site}")
@@ -205,7 +259,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         done(
             f"traffic {name}: {value:.2f} MB, floor {floor[name]:.2f}, shipped {SHIPPED_MB[name]:.2f}"
         )
-    everything = golden + swept + scheduled
+    everything = golden + swept + scheduled + carried
     record = {
         "golden_passed": golden.passed,
         "golden_total": total,
@@ -219,6 +273,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         "floor_mb": {name: round(value, 3) for name, value in floor.items()},
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
         "estimate_us": estimates_us(),
+        "a2": a2,
     }
     return record, not everything.examples
 

@@ -85,7 +85,7 @@ def test_schedules_with_two_layers_in_flight():
 
 
 SITE = re.compile(
-    r"MOE_(SYNC|VBARRIER|SYNC_ALL|FLAG)\(|(PipeBarrier|SyncAll|SetFlag|WaitFlag|AllocTensor|DeQue)<"
+    r"MOE_(SYNC|VBARRIER|SYNC_ALL|FLAG)\(|(PipeBarrier|SyncAll|SetFlag|WaitFlag|AllocTensor|DeQue|DataCacheCleanAndInvalid)<"
 )
 
 
