@@ -46,6 +46,7 @@ ACL = "runtime acl/aclrt_impl/"
 NN = "opbase nnopbase/common/api/acl_op_api.cpp"
 MC2 = "hcomm framework/op_base/src/op_base_mc2.cc"
 KFC = "hccl common/hccl_mc2.cc"
+GRAPH = "hcomm framework/communicator/impl/independent_op/rank_graph/rank_graph.cc"
 
 ROWS = (
     # libascendcl, or libacl_rt
@@ -245,6 +246,30 @@ ROWS = (
         " if product == 'A3' else {'early': 1}",
     ),
     Row(
+        "HcclRankGraphGetLayers",
+        LOOKED_UP,
+        "8.5",
+        "0, the server; 1 if there are several: all ranks (A2), the super-pod (A3); 2 if there are several of these",
+        f"{GRAPH}:609",
+        "[0]",
+    ),
+    Row(
+        "HcclRankGraphGetRanksByLayer",
+        LOOKED_UP,
+        "8.5",
+        "the ranks that stand in the same one, by server, then by rank; 1 (HCCL_E_PARA) for a layer that is not there",
+        f"{GRAPH}:465, 609",
+        "{'0': [0, 1], '1': 1}",
+    ),
+    Row(
+        "HcclRankGraphGetInstSizeListByLayer",
+        LOOKED_UP,
+        "8.5",
+        "how many ranks stand in each",
+        f"{GRAPH}:482, 609",
+        "[2]",
+    ),
+    Row(
         "HcomGetCommHandleByGroup",
         LOOKED_UP,
         "8.1",
@@ -307,9 +332,17 @@ ROWS = (
     _field(
         "HcclCombinOpParam.windowsIn[r]",
         "32 + 8 r",
-        "the window of each rank, the own one too",
+        "the window of each rank, the own one too; 0 when the group spans servers",
         f"hcomm {HOST}:7929, 7955",
         "[window(0), window(1)]",
+        "A2",
+    ),
+    _field(
+        "HcclCombinOpParam.multiServerFlag",
+        "8872",
+        "1 when the group spans servers, else 0",
+        f"hcomm {HOST}:6915",
+        "0",
         "A2",
     ),
 )

@@ -69,6 +69,7 @@ def test_the_offsets_are_those_that_the_library_reads():
     assert offset["remoteResNum"] == constant["kRemoteCount"]
     assert offset["localWindowsIn"] == constant["kOwnWindow"]
     assert offset["remoteRes[r].nextDevicePtr"] == f"{constant['kRemotes']} + 16 r + 8"
+    assert offset["multiServerFlag"] == constant["kMeshSpansServers"]
     assert offset["windowsIn[r]"] == f"{constant['kMeshWindows']} + 8 r"
 
 

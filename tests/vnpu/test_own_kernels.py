@@ -61,13 +61,6 @@ def test_windows_of_8_5(run, remotes):
     assert "kernels=ours (ABI 2, 2 ranks, windows of 200 MB through tiling)" in said
 
 
-def test_ranks_behind_rdma_run_stock(run):
-    auto = {"ASCEND_MOE_KERNELS": "auto", "ASCEND_MOE_VNPU_HCCL_FAULT": "link"}
-    said = run("golden_cases.py", 2, 1, "A3", environment=auto).stdout
-    assert "kernels=stock (" in said
-    assert "kfc: there is no HCCS link to rank 1" in said
-
-
 def test_phases_are_profiled_as_those_of_cann(run, tmp_path):
     """Level acl, an own type registered once per name; kernels report themselves."""
     file = tmp_path / "records"

@@ -78,17 +78,6 @@ def test_missing_functions_are_named(windows):
         assert "ASCEND_MOE_WINDOWS=shmem is none of kfc, tiling" in texts["shmem", rank]
 
 
-def test_ranks_behind_rdma_end_the_search(windows):
-    """Tiling would have found an address: that of a link over which no core can write."""
-    texts = windows(2, "any", "kfc", "tiling", ASCEND_MOE_VNPU_HCCL_FAULT="link")
-    for rank in (0, 1):
-        for case in ("any", "kfc"):
-            assert texts[case, rank].startswith("561002 ")
-            assert f"kfc: there is no HCCS link to rank {1 - rank} " in texts[case, rank]
-        assert "tiling: " not in texts["any", rank]
-        assert texts["tiling", rank] == "tiling, 4 MB"
-
-
 @pytest.mark.parametrize(
     ("hcomm", "asked"),
     [

@@ -81,6 +81,14 @@ HcclResult HcclGetRankId(HcclComm comm, uint32_t* rank);
 // of it and may allocate a second one: src/algorithm/impl/resource_manager/ccl_buffer_manager.cc.
 HcclResult HcclGetHcclBuffer(HcclComm comm, void** address, uint64_t* bytes);
 
+// hcomm:include/hccl/hccl_rank_graph.h (from 8.5). The lists are HCCL's own and may go with the
+// next question.
+HcclResult HcclRankGraphGetLayers(HcclComm comm, uint32_t** layers, uint32_t* count);
+HcclResult HcclRankGraphGetRanksByLayer(HcclComm comm, uint32_t layer, uint32_t** ranks,
+                                        uint32_t* count);
+HcclResult HcclRankGraphGetInstSizeListByLayer(HcclComm comm, uint32_t layer, uint32_t** sizes,
+                                               uint32_t* count);
+
 // hicann/hccl:include/hccl_mc2.h (v9.0.0 .. v9.2.0-beta.1; not in v8.5.0)
 HcclResult HcclKfcAllocOpArgs(void** arguments);
 HcclResult HcclKfcFreeOpArgs(void* arguments);

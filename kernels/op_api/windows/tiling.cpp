@@ -43,8 +43,10 @@ struct Head {
 };
 static_assert(sizeof(Head) == 32);
 
-// The mesh structure: Head, then the window of each rank.
+// The mesh structure: Head, then the window of each rank; near its end a flag, set when the group
+// spans servers. Then no window is filled in.
 constexpr uint64_t kMeshWindows = 32;
+constexpr uint64_t kMeshSpansServers = 8872;
 
 // The general one: Head, the own two windows, then far behind the number of remote ranks and a pair
 // of pointers for each. The second points to device memory with what is known of that rank. HCCL
@@ -113,6 +115,11 @@ Attempt Contradiction(const std::string& what) {
 Attempt ReadMesh(uint64_t structure, Windows* found) {
     if (found->ranks > kMeshRanks)
         return Contradiction("a mesh of " + std::to_string(found->ranks) + " ranks");
+    uint8_t spans_servers = 0;
+    if (!Read(structure + kMeshSpansServers, &spans_servers, sizeof(spans_servers)))
+        return Attempt::Failed("cannot read the flag of the mesh");
+    if (spans_servers != 0)
+        return Attempt::Unreachable("the group spans servers, so its mesh has no windows");
     return Read(structure + kMeshWindows, found->base.data(), 8 * found->ranks)
                ? Attempt::Found()
                : Attempt::Failed("cannot read the windows of the mesh");

@@ -102,7 +102,12 @@ std::shared_ptr<Group> Group::Find(const std::string& name) {
 
 Communicator::Communicator(std::string name, const std::string& token, uint32_t rank, uint32_t size,
                            uint32_t buffer_mb)
-    : name_(std::move(name)), rank_(rank), size_(size), segment_(token, rank, size, buffer_mb) {
+    : name_(std::move(name)),
+      rank_(rank),
+      size_(size),
+      // A thread that has no device yet: the usual one of its rank.
+      segment_(token, rank, size, PlaceOf(device_ < 0 ? static_cast<int>(rank) : device_),
+               buffer_mb) {
     if (!segment_.error().empty()) return;
     for (uint32_t r = 0; r < size_; ++r) {
         device_windows_.push_back(MapWindow(segment_.window(r), segment_.mapped_bytes()));

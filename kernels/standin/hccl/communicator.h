@@ -19,6 +19,10 @@ class Communicator : public Group {
     uint32_t rank() const override { return rank_; }
     uint32_t size() const override { return size_; }
     Window window(uint32_t rank) const override;
+    Place place(uint32_t rank) const override { return segment_.state(rank).place; }
+    void Receive(uint32_t rank, size_t offset, void* to, size_t bytes) const override {
+        segment_.Read(rank, offset, to, bytes);
+    }
     bool Alive(uint32_t rank) const override { return segment_.Alive(rank); }
     int KernelBarrier(const char* what) override;
 

@@ -14,6 +14,11 @@ std::shared_ptr<Communicator> OfHandle(HcclComm comm);
 // Building links is collective: waits for all ranks, HCCL_CONNECT_TIMEOUT at most, as HCCL does.
 HcclResult MeetToBuildLinks(Communicator& communicator, const char* call);
 
+// The product that is played.
+bool A2();
+// CommTopo of a layer of the rank graph (hcomm:include/hccl/hccl_rank_graph.h:42, v9.0.0).
+uint32_t TopologyOf(uint32_t layer);
+
 // A field of one of HCCL's structures, by its offset. The stand-in counts bytes, because the
 // library under test declares the structures: sharing them would prove nothing.
 template <typename T>

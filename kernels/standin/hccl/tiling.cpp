@@ -15,6 +15,7 @@
 
 namespace {
 
+using standin::A2;
 using standin::Field;
 using standin::SetField;
 
@@ -29,12 +30,8 @@ constexpr size_t kTaskEnd = kTask + 512;
 constexpr int64_t kStreams = 19;
 constexpr size_t kStreamBytes = 16;
 constexpr size_t kRemoteCount = 2980;
-// CommTopo, hccl_rank_graph.h.
-constexpr uint32_t kMesh = 1;
-constexpr uint32_t kA3 = 2;
-constexpr size_t kMeshBytes = 8880;
-
-bool A2() { return strncmp(aclrtGetSocName(), "Ascend910B", strlen("Ascend910B")) == 0; }
+constexpr size_t kMeshBytes = 8928;
+constexpr size_t kMeshSpansServers = 8872;
 
 // Kept as long as the process: HCCL keeps it as long as the communicator.
 uint64_t ToDevice(const std::vector<char>& bytes) {
@@ -66,7 +63,12 @@ uint64_t RelationTo(const standin::Communicator& communicator, uint32_t rank) {
 uint64_t MakeMesh(const standin::Communicator& communicator) {
     std::vector<char> structure(kMeshBytes);
     SetHead(&structure, communicator);
+    bool apart = false;
     for (uint32_t rank = 0; rank < communicator.size(); ++rank)
+        apart = apart || !communicator.Reaches(rank);
+    // hcomm:src/framework/communicator/impl/hccl_communicator_host.cc:7878, 6915 (v9.0.0).
+    SetField<uint8_t>(structure.data(), kMeshSpansServers, apart ? 1 : 0);
+    for (uint32_t rank = 0; rank < communicator.size() && !apart; ++rank)
         SetField(structure.data(), 32 + 8 * rank, InWindow(communicator, rank));
     return ToDevice(structure);
 }
@@ -100,10 +102,12 @@ HcclResult HcomGetCommHandleByGroup(const char* group, HcclComm* comm) {
     return HCCL_SUCCESS;
 }
 
+// Kept by HCCL from the rank graph
+// (hcomm:src/framework/communicator/impl/hccl_communicator_host.cc:341, v9.0.0).
 HcclResult HcomGetL0TopoTypeEx(const char* group, uint32_t* topology, uint32_t) {
     if (standin::Named(group) == nullptr)
         return standin::Wrong(__func__, "no communicator of that name");
-    *topology = A2() ? kMesh : kA3;
+    *topology = standin::TopologyOf(0);
     return HCCL_SUCCESS;
 }
 

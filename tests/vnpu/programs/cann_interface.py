@@ -155,6 +155,17 @@ def group(comm: ctypes.c_void_p, name: bytes) -> dict[str, Any]:
         if there(function):
             assert call(function, name, ctypes.byref(handle)) == 0
             found[function] = "comm" if handle.value == comm.value else "another"
+    entries = ctypes.POINTER(ctypes.c_uint32)()
+    out = [ctypes.byref(entries), ctypes.byref(number)]
+    assert call("HcclRankGraphGetLayers", comm, *out) == 0
+    found["HcclRankGraphGetLayers"] = entries[: number.value]
+    assert call("HcclRankGraphGetInstSizeListByLayer", comm, 0, *out) == 0
+    found["HcclRankGraphGetInstSizeListByLayer"] = entries[: number.value]
+    assert call("HcclRankGraphGetRanksByLayer", comm, 0, *out) == 0
+    found["HcclRankGraphGetRanksByLayer"] = {
+        "0": entries[: number.value],
+        "1": call("HcclRankGraphGetRanksByLayer", comm, 1, *out),
+    }
     assert call("HcomGetL0TopoTypeEx", name, ctypes.byref(number), 0) == 0
     found["HcomGetL0TopoTypeEx"] = number.value
     return found
@@ -223,6 +234,7 @@ def structures(
         names = ("rankId", "rankNum", "winSize")
         found |= {f"HcclCombinOpParam.{one}": value for one, value in zip(names, head, strict=True)}
         bases = [read(at + 32 + 8 * other, long) for other in range(SIZE)]
+        found["HcclCombinOpParam.multiServerFlag"] = read(at + 8872, ctypes.c_uint8)
         return found | {"HcclCombinOpParam.windowsIn[r]": bases}
     names = ("localUsrRankId", "rankSize", "winSize")
     found |= {f"HcclOpResParam.{one}": value for one, value in zip(names, head, strict=True)}
