@@ -6,6 +6,8 @@
 //   virtual-npu  the stand-in's own interface; in the host build only. Last, so that tests run the
 //                code above.
 //
+// Beside them, for hierarchy on several A2 servers alone: rdma, which has queues too.
+//
 // None is asked when HCCL says that some rank is out of a core's reach (servers.h): they would
 // build links of a kind that CANN's own kernels may not want, and could be given addresses that
 // only a network card can use.
@@ -127,6 +129,20 @@ int FindWindows(const std::string& group, aclrtStream stream, Windows* found) {
     if (tried.empty())
         return Fail(kBadParameter, "ASCEND_MOE_WINDOWS=%s is none of kfc, tiling", chosen.c_str());
     return NoWindows(kNoWindows, group, tried);
+}
+
+int FindWindowsAndQueues(const std::string& group, aclrtStream stream, Windows* found) {
+    *found = {};
+    const Attempt attempt = FromRdma(group, stream, found);
+    found->provider = "rdma";
+    found->per_buffsize = 1;
+    found->communicator = CommunicatorOf(group);
+    if (attempt.outcome == Attempt::kFound) return ACL_SUCCESS;
+    return Fail(
+        attempt.outcome == Attempt::kFailed ? kInnerError : kNoWindows,
+        "group_ep %s: no way to its queues between servers. rdma: %s. Needed is CANN 8.5 to "
+        "9.2 with the HCCL that belongs to it; ASCEND_MOE_KERNELS=off runs CANN's own kernels",
+        group.c_str(), attempt.why.c_str());
 }
 
 }  // namespace ascend_moe

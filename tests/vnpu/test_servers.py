@@ -145,10 +145,10 @@ CLOS, MESH, A3 = 0, 1, 2
         ("A2", split(8, 2), (4, 0, 5), [([0, 2], [1, 2], MESH), ([1, 0, 2], [3], CLOS)]),
     ],
 )
-@pytest.mark.parametrize("cann", ["8.5.0", "9.0.0"])
+@pytest.mark.parametrize("cann", [{}, {"ASCEND_MOE_VNPU_CANN": "8.5.0"}], ids=["9.0.0", "8.5.0"])
 def test_rank_graph(run, product, machine, devices, layers, cann):
     """As rank 0 has it (hcomm v9.0.0, rank_graph.cc:609)."""
-    found = answers(run, product, machine, *devices, ASCEND_MOE_VNPU_CANN=cann)[0]
+    found = answers(run, product, machine, *devices, **cann)[0]
     assert found["layers"] == list(range(len(layers)))
     assert [found[str(layer)] for layer in range(len(layers))] == [list(one) for one in layers]
     assert found["behind"] != []  # a status: there is no such layer

@@ -29,6 +29,11 @@ constexpr int32_t kEngineAiv = 4;
 // HcclCMDType ALLTOALLV: mirror-cann/ops-transformer:torch_extension/cann_ops_transformer/ops/csrc/
 // comm_context.cpp (HEAD 3a280bcc), which has the algorithm's name too.
 constexpr uint8_t kOpAllToAllV = 8;
+// HCCL_CMD_BATCH_WRITE and the algorithm of hierarchy on A2: mirror-cann/ops-transformer:mc2/
+// moe_distribute_dispatch_v2/op_host/op_tiling/arch22/moe_distribute_dispatch_v2_tiling_arch22.cpp
+// (HEAD 3a280bcc).
+constexpr uint32_t kOpBatchWrite = 18;
+constexpr char kHierarchy[] = "BatchWrite=level1:hierarchy";
 constexpr char kAllToAllEverywhere[] = "AlltoAll=level0:fullmesh;level1:pairwise";
 
 // ---- resources by tiling (CANN 8.x)

@@ -116,10 +116,28 @@ Communicator::Communicator(std::string name, const std::string& token, uint32_t 
 
 Communicator::~Communicator() {
     for (void* window : device_windows_) UnmapWindow(window);
+    for (void* window : card_windows_) {
+        if (window != nullptr) UnmapWindow(window);
+    }
 }
 
 Window Communicator::window(uint32_t rank) const {
     return {device_windows_[rank], segment_.window(rank), segment_.window_bytes()};
+}
+
+bool Communicator::ReachesAll() const {
+    for (uint32_t other = 0; other < size_; ++other) {
+        if (!Reaches(other)) return false;
+    }
+    return true;
+}
+
+void* Communicator::AddressForCard(uint32_t rank) {
+    if (!Reaches(rank)) return device_windows_[rank];
+    card_windows_.resize(size_);
+    if (card_windows_[rank] == nullptr)
+        card_windows_[rank] = MapWindow(nullptr, segment_.mapped_bytes());
+    return card_windows_[rank];
 }
 
 int Communicator::Broken(const char* what, const std::string& why) {

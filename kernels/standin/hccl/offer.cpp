@@ -73,11 +73,6 @@ uint32_t TopologyOf(uint32_t layer) {
     return layer > 0 ? kClos : A2() ? kMesh : kA3Mesh;
 }
 
-bool Fault(const char* name) {
-    const char* chosen = getenv("ASCEND_MOE_VNPU_HCCL_FAULT");
-    return chosen != nullptr && strcmp(chosen, name) == 0;
-}
-
 HcclResult Wrong(const char* call, const char* what) {
     Fail(0, "%s: %s", call, what);
     return HCCL_E_PARA;
