@@ -65,11 +65,18 @@ def test_the_offsets_are_those_that_the_library_reads():
     """Its constants, compared with the rows by hand-written names: neither file knows the other."""
     source = SOURCES[OP_API / "windows/tiling.cpp"]
     constant = dict(re.findall(r"constexpr uint64_t (\w+) = (\d+);", source))
-    offset = {row.name.split(".")[-1]: row.offset for row in ROWS if row.how == FIELD}
+    offset = {row.name.partition(".")[2]: row.offset for row in ROWS if row.how == FIELD}
     assert offset["remoteResNum"] == constant["kRemoteCount"]
     assert offset["localWindowsIn"] == constant["kOwnWindow"]
     assert offset["remoteRes[r].nextDevicePtr"] == f"{constant['kRemotes']} + 16 r + 8"
     assert offset["multiServerFlag"] == constant["kMeshSpansServers"]
+    between = dict(
+        re.findall(
+            r"constexpr uint64_t (\w+) = (\d+);", SOURCES[OP_API / "windows/rdma_tables.cpp"]
+        )
+    )
+    assert offset["rankId"] == between["kHeadOffset"]
+    assert offset["multiServerFlag"] == between["kEndOffset"]
     assert offset["windowsIn[r]"] == f"{constant['kMeshWindows']} + 8 r"
 
 
