@@ -33,6 +33,14 @@ struct Context {
     uint64_t control[kMaxRanks];
 };
 
+// Beside the context, of a group that spans servers. There `window` and `control` are 0 for a rank
+// in another server: cores do not reach it. What goes to it starts in the own output buffer and is
+// posted to a queue of the network card; its buffers and their keys are in the tables (rdma_abi.h).
+struct CardContext {
+    uint64_t queues;  // QueueTables
+    uint64_t output;  // as large as a window
+};
+
 enum class Element : uint32_t { kBfloat16 = 0, kFloat16 = 1 };
 enum class Mask : uint32_t { kNone = 0, kTokens = 1, kPairs = 2 };
 
