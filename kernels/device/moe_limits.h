@@ -25,6 +25,7 @@ constexpr int64_t kSharedExpertsMax = 4;
 constexpr int64_t kExpertsTotalBelow = 2147483647;
 constexpr int64_t kAssistWordsPerRow = 128;
 constexpr int64_t kRanksPerServer = 8;
+constexpr int64_t kPackedHiddenMax = 5120;
 constexpr int64_t kWindowMbDefault = 200;
 constexpr int64_t kWindowMbMin = 2;
 

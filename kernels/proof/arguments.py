@@ -11,7 +11,6 @@ import torch
 
 from ascend_moe.contract.shapes import World
 
-
 ELEMENTS = {torch.bfloat16: 0, torch.float16: 1, torch.int32: 2}
 
 

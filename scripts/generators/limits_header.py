@@ -44,6 +44,7 @@ CONSTANTS = {
     "kExpertsTotalBelow": limits.EXPERTS_TOTAL_BELOW,
     "kAssistWordsPerRow": ASSIST_WORDS_PER_ROW,
     "kRanksPerServer": limits.RANKS_PER_SERVER,
+    "kPackedHiddenMax": limits.PACKED_HIDDEN_MAX,
     "kWindowMbDefault": limits.WINDOW_MB_DEFAULT,
     "kWindowMbMin": limits.WINDOW_MB_MIN,
 }
