@@ -124,6 +124,7 @@ class Call:
     hidden: int | None  # words for int32 x
     topk: int | None
     packed: bool  # int32 x: eight int4 in a word
+    mask: TensorLike | None  # x_active_mask where the path has one: who is switched off
     shared_ranks: int
     shared_experts: int
     is_shared_rank: bool
@@ -173,6 +174,7 @@ class Call:
         self.batch = rows[0] if len(rows) == 2 else None
         self.hidden = tokens[1] if len(tokens) == 2 else None
         self.topk = ids[1] if len(ids) == 2 else None
+        self.mask = None if self.path_limits.mask_ignored else self.x_active_mask
         self.packed = dispatch and dtype_name(self.tokens) == "int32"
         self.shared_ranks = 0 if self.product == "A2" else self.shared_expert_rank_num
         self.shared_experts = self.shared_expert_num if self.shared_ranks else 0

@@ -83,6 +83,9 @@ class PathLimits:
     local_experts_warn: int | None = None
     local_times_ep_max: int | None = None
     mask_ranks: tuple[int, ...] = (1, 2)  # dimensions x_active_mask may have; (): keep it None
+    mask_ignored: bool = (
+        False  # the kernels have no mask: the tokens that it switches off travel too
+    )
     special_experts: tuple[str, ...] = ()
     performance_info: bool = False
     packed_x: bool = False  # int32 x, eight int4 in a word
@@ -136,7 +139,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     hidden_max=7168,
                     hidden_multiple=32,
                     moe_experts_warn=512,
-                    mask_ranks=(),
+                    mask_ignored=True,
                     ranks_per_server=RANKS_PER_SERVER,
                 ),
             },
@@ -178,7 +181,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     hidden_max=10240,
                     hidden_multiple=32,
                     moe_experts_warn=512,
-                    mask_ranks=(),
+                    mask_ignored=True,
                     performance_info=True,
                     ranks_per_server=RANKS_PER_SERVER,
                     sums_by_expert=True,

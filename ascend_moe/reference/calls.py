@@ -72,6 +72,9 @@ def normalise(
                     op, call, errors, chosen_product, chosen_contract, values=True
                 )
     path = path_of(first, product=chosen_product.name, contract=chosen_contract.name)
+    servers = servers_of(path, product=chosen_product.name, contract=chosen_contract.name)
+    if servers is not None:
+        arguments = [servers.heeded(call) for call in arguments]
     tp = 2 if first["tp_world_size"] == 2 else 1
     if len(calls) != first["ep_world_size"] * tp:
         raise ValueError(
@@ -101,7 +104,6 @@ def normalise(
                 raise ConstraintError(
                     found, f"npu_moe_distribute_combine_v2 on rank {call['ep_rank_id']}"
                 )
-    servers = servers_of(path, product=chosen_product.name, contract=chosen_contract.name)
     return WorldCalls(world, arguments, tp, chosen_product.name, servers)
 
 

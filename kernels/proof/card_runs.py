@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ProcessPoolExecutor
 from random import Random
+from typing import Any
 
 from .cards import Wire
 from .ping_pong import PingPongCase
 from .records import RecordsCase
 from .simulator import Schedule
+from .tally import Tally
 
 DEPTHS = (4, 16, 128)
 
@@ -56,3 +59,52 @@ def first_loss(schedules: int) -> int:
         if RecordsCase(in_order=False).run(card_schedule(seed)).mismatches:
             return seed
     return -1
+
+
+def chunks(number: int, size: int) -> list[range]:
+    return [range(first, min(first + size, number)) for first in range(0, number, size)]
+
+
+CARD_SOURCES = ("rdma_post.h", "ping_pong.h")
+"""Of ``kernels/device``: what posts to a network card."""
+
+
+class CardRuns:
+    """All of that, started in a pool and then waited for."""
+
+    def __init__(self, pool: ProcessPoolExecutor, messages: int, schedules: int) -> None:
+        """messages: at least so many, there and back, on each depth; schedules: of the readers."""
+        self.messages, self.schedules = messages, schedules
+        self._turns = {
+            (depth, seed): pool.submit(ping_pong, depth, messages, seed)
+            for depth in DEPTHS
+            for seed in range(4)
+        }
+        self._records = [pool.submit(run_records, seeds) for seeds in chunks(schedules, 500)]
+        self._loss = pool.submit(first_loss, 4000)
+
+    def record(self, tally: Tally, sites: list[str], survivors: list[str]) -> dict[str, Any]:
+        """Adds to the tally; the figures."""
+        for (depth, seed), run in self._turns.items():
+            tally.add(f"ping-pong, depth {depth}, seed {seed}", run.result())
+        in_order = 0
+        for records in self._records:
+            passed, problems = records.result()
+            in_order += passed
+            tally.examples = (tally.examples + problems)[:10]
+        loss = self._loss.result()
+        if loss < 0:
+            tally.add("records, all flags at once", ["no record is lost on any schedule"])
+
+        def of_card(names: list[str]) -> int:
+            return sum(site.split(":")[0].endswith(CARD_SOURCES) for site in names)
+
+        return {
+            "queue_depths": list(DEPTHS),
+            "messages_per_depth": 4 * self.messages,
+            "schedules_records_in_order": self.schedules,
+            "records_in_order_passed": in_order,
+            "records_at_once_first_lost": loss,
+            "mutations_caught": of_card(sites) - of_card(survivors),
+            "mutations_total": of_card(sites),
+        }

@@ -25,7 +25,7 @@ def readable(tensor: object) -> bool:
 
 def active_mask(call: Call) -> tuple[bool, Any]:
     """(readable, mask): the mask tensor if it is well shaped, None if every token is active."""
-    mask: Any = call.x_active_mask
+    mask: Any = call.mask
     if mask is None:
         return True, None
     well_shaped = tuple(mask.shape) in ((call.batch,), (call.batch, call.topk))

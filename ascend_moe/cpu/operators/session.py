@@ -51,14 +51,17 @@ class Session:
 
     def __init__(self, op: str, arguments: Mapping[str, Any]) -> None:
         self._op = op
-        self.call = {name: _plain(value) for name, value in with_defaults(op, arguments).items()}
+        self._given = call = {
+            name: _plain(value) for name, value in with_defaults(op, arguments).items()
+        }
         self._product: Resolved = resolve_product()
-        self._contract: Resolved = resolve_contract(op, self.call)
+        self._contract: Resolved = resolve_contract(op, call)
         self.product = self._product.name
-        self.world = World.of_call(self.call)
+        self.world = World.of_call(call)
         where = {"product": self.product, "contract": self._contract.name}
-        self._path = path_of(self.call, **where)
+        self._path = path_of(call, **where)
         self.servers = servers_of(self._path, **where)
+        self.call = call if self.servers is None else self.servers.heeded(call)
         self._performance_info = arguments.get("performance_info")
         self._numbers = list(statement(op, self.call, path=self._path).values())
 
@@ -165,7 +168,7 @@ class Session:
             raise
 
     def _local_violations(self, groups: Mapping[str, dist.ProcessGroup | None]) -> list[Violation]:
-        call = self.call
+        call = self._given
         found = executor_violations(
             self._op,
             call,
@@ -226,7 +229,7 @@ class Session:
 
     def _error(self, found: list[Violation]) -> ConstraintError:
         return constraint_error(
-            self._op, self.call, found, self._product, self._contract, values=True
+            self._op, self._given, found, self._product, self._contract, values=True
         )
 
 
