@@ -93,7 +93,7 @@ class World:
                 raise TimeoutError(f"rank {rank} did not answer within {timeout} s")
             try:
                 outcomes.append(self._pipes[rank].recv())
-            except EOFError:
+            except (EOFError, ConnectionResetError):
                 outcomes.append(RankDied(f"rank {rank}"))
         return outcomes
 

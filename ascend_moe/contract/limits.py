@@ -85,6 +85,7 @@ class PathLimits:
     mask_ranks: tuple[int, ...] = (1, 2)  # dimensions x_active_mask may have; (): keep it None
     special_experts: tuple[str, ...] = ()
     performance_info: bool = False
+    elastic_info: bool = False  # for who serves it, see rules/elastic.py
     packed_x: bool = False  # int32 x, eight int4 in a word
     comm_quant_modes: tuple[int, ...] = COMM_QUANT_MODES
     shared_ranks: bool = False
@@ -198,6 +199,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_times_ep_max=2048,
                     special_experts=("zero", "copy", "const"),
                     performance_info=True,
+                    elastic_info=True,
                     shared_ranks=True,
                 ),
                 FULLMESH_V2: PathLimits(
@@ -210,6 +212,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_times_ep_max=2048,
                     special_experts=("zero", "copy", "const"),
                     performance_info=True,
+                    elastic_info=True,
                     shared_ranks=True,
                 ),
                 HIERARCHY: PathLimits(
