@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 os.environ.setdefault("TORCH_DEVICE_BACKEND_AUTOLOAD", "0")  # with torch_npu and no CANN
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a store that died is no news
 
 import torch
 import torch.distributed as dist

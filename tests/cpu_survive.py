@@ -32,6 +32,7 @@ from elastic_calls import calls_of, home_of
 
 import ascend_moe
 from ascend_moe.contract.errors import PeerError
+from ascend_moe.cpu.survivors.shrinking import LATER_S
 from ascend_moe.reference import combine_world, dispatch_world
 
 PAIRS_AFTER = 6
@@ -133,7 +134,8 @@ def attack(way: str, seed: int) -> tuple[int, float, list[str]]:
         pairs, slowest = pairs + made, max(slowest, seconds)
         if dead != sorted(victims):
             wrong.append(f"rank {rank} of {ranks} took {dead} for dead; killed: {victims}")
-        if seconds > LIMIT_S + GRACE_S:
+        # In shared memory a second death is seen at once; the store knows no deaths.
+        if seconds > LIMIT_S + GRACE_S + (0.0 if way == "windows" else LIMIT_S + LATER_S):
             wrong.append(f"rank {rank} of {ranks} went on after {seconds:.1f} s")
     return pairs, slowest, wrong
 

@@ -321,3 +321,31 @@ def test_nothing_of_the_old_context_is_left(memory_world: worlds.World):
     for rank, (descriptors, gone) in zip([0, 1, 2, 4], after, strict=True):
         assert gone
         assert descriptors < before[rank][0]  # a pidfd less
+
+
+def _other_mode(rank: int, changes: dict[str, Any], product: str) -> str:
+    """A call of a mode without elastic_info, then a shrink."""
+    os.environ["ASCEND_MOE_PRODUCT"] = product
+    call = small_calls.make_calls(16)[rank] | changes
+    if product == "A2":
+        call["expert_scales"] = torch.ones(call["expert_ids"].shape)
+    ascend_moe.npu_moe_distribute_dispatch_v2(**worlds.with_groups(rank, call))
+    try:
+        _shrink(rank, [rank - 1 if rank else 1])
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.ci
+def test_modes_without_elastic_info_refuse_by_name():
+    scales = torch.ones(4, 2)
+    hierarchy = {"comm_alg": "hierarchy", "expert_scales": scales}
+    for changes, product, why in (
+        ({}, "A2", "on A2"),
+        (hierarchy, "A2", "on A2"),
+        (hierarchy, "A3", "not even for a whole server"),
+    ):
+        with worlds.world(16, environments=[LIMIT]) as opened:
+            said = opened.run(_other_mode, changes, product)
+        assert all(why in text for text in said), said

@@ -19,6 +19,8 @@ class Meeting:
         self._over: dict[int, int] = {}
         """By rank: its last attempt that is over for this rank: of another view, or its offer was taken."""
         self._note = Note(0, LEFT, frozenset())
+        self._gave_up_before: dict[int, int] = {}
+        """By rank: the attempt that it had given up already when this one began."""
 
     def agree(
         self, gone: Collection[int], deadline: float, *, what: str, names: Sequence[int]
@@ -31,6 +33,8 @@ class Meeting:
         """
         self._attempt += 1
         self._note = Note(self._attempt, HERE, frozenset(gone))
+        before = self.board.read().items()
+        self._gave_up_before = {rank: one.attempt for rank, one in before if one.stage != HERE}
         self.board.post(self._note)
         left = {*range(self.board.ranks)} - {*gone}
         others = left - {self.board.own}
@@ -90,9 +94,16 @@ class Meeting:
         if dead:
             self._fail(what, f"{_called(dead, names)} died as well", dead, names)
         if time.monotonic() > deadline:
+            missing = self._never_came(missing)
             text = f"{_called(missing, names)} did not come in time to go on without the others"
             self._fail(what, text, missing, names)
         time.sleep(self.board.pause_s)
+
+    def _never_came(self, missing: Collection[int]) -> Collection[int]:
+        """Who came, and gave up a moment ago because of others as this rank does, is not the reason."""
+        before = self._gave_up_before
+        came = {rank for rank, note in self._notes().items() if note.attempt > before.get(rank, 0)}
+        return {*missing} - came or missing
 
     def _fail(
         self,

@@ -30,7 +30,7 @@ from ascend_moe.cpu.windows.control import control_bytes
 from ascend_moe.cpu.windows.group import Windows
 from ascend_moe.patience import patience
 
-LATER_S: Final = 10.0
+LATER_S: Final = 6.0
 """By how much the wait exceeds the time limit of calls: until then others may not know that somebody is dead."""
 CONNECT_S: Final = 3.0
 """How long ranks that agreed try to connect over torch.distributed: what is longer means that one died meanwhile."""
@@ -69,7 +69,7 @@ def shrink(group_ep: str, dead_ranks: Sequence[int], *, timeout_s: float | None 
     Args:
         group_ep: the group, as in the operators. Dispatch or combine must have been called on it.
         dead_ranks: ranks in the group that are gone; any of them may still be alive, it is left out.
-        timeout_s: how long to wait for the others; default ``ASCEND_MOE_TIMEOUT_S`` and 10 s, because they may learn
+        timeout_s: how long to wait for the others; default ``ASCEND_MOE_TIMEOUT_S`` and 6 s, because they may learn
             as late as that that somebody is dead.
 
     Returns:
