@@ -7,8 +7,10 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import small_calls
 import torch
@@ -20,6 +22,8 @@ import ascend_moe
 from ascend_moe.contract.errors import ConstraintError, PeerError
 from ascend_moe.cpu.distributed.group import resolve
 from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.survivors.boards import HERE, Note, SharedMemory
+from ascend_moe.cpu.windows.control import NOTE_HEAD
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS = 5
@@ -224,13 +228,33 @@ def test_rules_hold_and_name_old_ranks(memory_world: worlds.World):
 
 def test_without_a_shrink_elastic_info_is_refused(world: worlds.World):
     works(world, range(RANKS))
-    calls = [*calls_of([0, 1, 2, 3]), calls_of(range(RANKS))[4]]
-    calls = [call | {"elastic_info": calls[0]["elastic_info"]} for call in calls]
-    for error in world.outcomes(_round_trip, calls, None):
-        assert isinstance(error, ConstraintError)
-        assert "E-15" in str(error)
     off = torch.zeros(4 + 2 * RANKS, dtype=torch.int32)
     works(world, range(RANKS), attributes={"elastic_info": off, "moe_expert_num": 2 * RANKS})
+    calls = [*calls_of([0, 1, 2, 3]), calls_of(range(RANKS))[4]]
+    calls = [call | {"elastic_info": calls[0]["elastic_info"]} for call in calls]
+    for error in world.outcomes(
+        _round_trip, calls, None
+    ):  # of the kind of the last one, but for the words
+        assert isinstance(error, ConstraintError)
+        assert "E-15" in str(error)
+    works(world, range(RANKS))
+
+
+def test_half_a_note_is_none():
+    windows: Any = SimpleNamespace(rank=0, ranks=2)
+    windows.control = SimpleNamespace(notes=np.zeros((2, 64), np.uint8))
+    windows.dead = set
+    board, other = SharedMemory(windows), SharedMemory(windows)
+    other.own = 1
+    assert board.read() == {}
+    note = Note(3, HERE, frozenset([0]), (7, -1))
+    other.post(note)
+    assert board.read() == {1: note}
+    for at in (8, 16, NOTE_HEAD.itemsize):  # attempt, stage, who is gone
+        windows.control.notes[1, at] ^= 1
+        assert board.read() == {}
+        windows.control.notes[1, at] ^= 1
+    assert board.read() == {1: note}
 
 
 def _shrink_own_way(rank: int, views: dict[int, list[int]], timeout_s: float) -> Any:
