@@ -77,7 +77,7 @@ def test_every_other_rule_says_why_it_is_not_checked_on_a_call():
 
 
 def test_ids_are_complete_and_in_order():
-    expected = [f"X-{n:02}" for n in range(1, 49)]
+    expected = [f"X-{n:02}" for n in range(1, 50) if n != 46]
     expected += [f"D-{n:02}" for n in range(1, 23)]
     expected += [f"C-{n:02}" for n in range(1, 20)]
     expected += [f"E-{n:02}" for n in range(1, 16)]

@@ -128,7 +128,7 @@ ELASTIC_RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        id="X-46",
+        id="X-47",
         param="elastic_info",
         statement=(
             "Word 0 of elastic_info is 0 (the rest is ignored) or 1; words 1 to 3 count the ranks, "
@@ -147,7 +147,7 @@ ELASTIC_RULES: tuple[Rule, ...] = (
         note="That a shared expert keeps a copy is ours: tokens would have nowhere to go.",
     ),
     Rule(
-        id="X-47",
+        id="X-48",
         param="elastic_info",
         statement=(
             "The two tables of elastic_info, new rank by old and old rank by new, say the same; -1 "
@@ -164,7 +164,7 @@ ELASTIC_RULES: tuple[Rule, ...] = (
         holds={**_SERVED, "elastic_info": (36, "int32", "all but the last rank")},
     ),
     Rule(
-        id="X-48",
+        id="X-49",
         param="elastic_info",
         statement="elastic_info gives the calling rank a new number: who is gone does not call.",
         source=f"{FIRST}; {KERNEL}/moe_distribute_elastic.h",
