@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from collections.abc import Sequence
@@ -66,7 +67,7 @@ class GroupState:
             self.windows.leave(late, gone)
         group = self.group()
         if group is not None and not isinstance(group, Survivors):
-            leave_word(group, late, gone)
+            leave_word(group, (late, gone))
 
     def named(self, ranks: Sequence[int]) -> list[int]:
         """What ranks are called."""
@@ -84,11 +85,18 @@ class GroupState:
             self.broken += elsewhere(group, late, seconds)
         raise PeerError(f"{what}: {self.broken}", self.culprits)
 
-    def fail_by_word(self, what: str, *, late: Sequence[int], gone: Sequence[int]) -> NoReturn:
-        """The same after asking who of these ranks gave up because of others."""
+    def fail_by_word(
+        self,
+        what: str,
+        *,
+        late: Sequence[int] = (),
+        gone: Sequence[int] = (),
+        misses: Sequence[int],
+    ) -> NoReturn:
+        """The same after asking who of these ranks gave up because of others; misses: those this one waits for."""
         group = self.group()
         if group is not None:
-            late, gone = who_is_the_reason(group, late, gone)
+            late, gone = who_is_the_reason(group, (late, gone), misses)
         self.fail(what, late=late, gone=gone)
 
     def reject(self, what: str, rank: int) -> NoReturn:
@@ -156,7 +164,13 @@ def _watch_forks() -> None:
 
 
 def _disown() -> None:
-    """In a forked child: it never speaks for its parent."""
+    """In a forked child: it never speaks for its parent.
+
+    Its groups stay to the end: without their threads, which a fork leaves behind, torch waits for ever to end one.
+    """
+    groups: Any = c10d
+    for group in groups._world.pg_map:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
     for state in list(_states.values()):
         state.broken, state.turn = _FORKED, Turn(state._interrupted)
         state.calls.clear()
