@@ -176,6 +176,8 @@ def own_mesh(t: Traffic, op: str) -> Sum:
 
 
 STOCK, OWN = IMPLEMENTATIONS = ("stock", "ascend_moe")
+CPU = "cpu"
+"""The CPU executor and the reference; they have no window, and are judged by that of "stock"."""
 
 
 class Window(NamedTuple):

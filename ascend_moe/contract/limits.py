@@ -88,6 +88,7 @@ class PathLimits:
     )
     special_experts: tuple[str, ...] = ()
     performance_info: bool = False
+    elastic_info: bool = False  # for who serves it, see rules/elastic.py
     packed_x: bool = False  # int32 x, eight int4 in a word
     comm_quant_modes: tuple[int, ...] = COMM_QUANT_MODES
     shared_ranks: bool = False
@@ -201,6 +202,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_times_ep_max=2048,
                     special_experts=("zero", "copy", "const"),
                     performance_info=True,
+                    elastic_info=True,
                     shared_ranks=True,
                 ),
                 FULLMESH_V2: PathLimits(
@@ -213,6 +215,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_times_ep_max=2048,
                     special_experts=("zero", "copy", "const"),
                     performance_info=True,
+                    elastic_info=True,
                     shared_ranks=True,
                 ),
                 HIERARCHY: PathLimits(

@@ -58,17 +58,25 @@ _c10d: Any = c10d
 class Exchange:
     """One call's exchange with the peers of a group."""
 
-    def __init__(self, group: dist.ProcessGroup, *, what: str, measured: bool = False) -> None:
+    def __init__(
+        self,
+        group: dist.ProcessGroup,
+        *,
+        what: str,
+        measured: bool = False,
+        seconds: float | None = None,
+    ) -> None:
         """Nothing is sent yet.
 
         what: names the call in errors, for example ``npu_moe_distribute_dispatch_v2 on rank 3``
         measured: whether somebody wants to know `waited`
+        seconds: how long to wait; default `patience`
         """
         self._group, self._what, self._measured = group, what, measured
         self._rank, self._size = group.rank(), group.size()
         self.waited = [0] * self._size
         """Microseconds for which this rank did nothing but wait for each rank's statement."""
-        self._seconds = patience()
+        self._seconds = patience() if seconds is None else seconds
         self._deadline = time.monotonic() + self._seconds
         self._state = state_of(group)
         require_usable(self._state, what)
