@@ -351,7 +351,10 @@ def test_our_own_kernels(capsys):
     assert found["required_mb"] == 15
     assert list(found) == JSON_KEYS
     assert run(*SEED, "--implementation", "ascend_moe", "--product", "A2") == 2
-    assert "our kernels serve A3 full mesh, not A2 fullmesh" in capsys.readouterr().err
+    assert (
+        "our kernels serve A3 full mesh and one A2 server, not A2 fullmesh on 16 ranks"
+        in capsys.readouterr().err
+    )
 
 
 def test_prefill_through_mc2_as_a_nightly_configuration_of_vllm_ascend_sizes_it(capsys):
