@@ -96,7 +96,10 @@ int FindServers(const std::string& group, Servers* found) {
         return ACL_SUCCESS;
     }
     const HcclComm comm = const_cast<void*>(CommunicatorOf(group));
-    if (comm == nullptr) return ACL_SUCCESS;  // whoever is asked next says so by name
+    if (comm == nullptr) {
+        found->unknown = "this process has no HCCL communicator of that name";
+        return ACL_SUCCESS;
+    }
     uint32_t* layers = nullptr;
     uint32_t count = 0;
     const cann::HcclResult result = c.HcclRankGraphGetLayers(comm, &layers, &count);

@@ -28,7 +28,7 @@ def told(run, *cases: dict[str, object], devices=DEVICES, product="A2", **enviro
     )
     found = re.findall(r"^(.+?) rank (\d+): (.*)", done.stdout, re.MULTILINE)
     texts = {(case, int(rank)): text for case, rank, text in found}
-    assert set(texts) == {(case["name"], rank) for case in cases for rank in range(len(devices))}
+    assert set(texts) >= {(case["name"], rank) for case in cases for rank in range(len(devices))}
     return texts
 
 
@@ -186,9 +186,10 @@ def test_without_a_buffer_to_compare_with(run):
 
 
 def test_the_first_call_decides_about_the_links(run):
-    """Asked for full mesh before, HCCL gives that again: without queues for a vector core."""
+    """Asked for full mesh before, HCCL gives that again: RDMA also within a server, no queues of a vector core."""
     texts = told(run, {"name": "late", "first": True})
     for rank in range(4):
+        assert texts["late links", rank] == "out of reach, a key"
         assert "capability 3 without bit 2" in texts["late", rank]
         assert (
             "an operator that is not hierarchy was the first of this group" in texts["late", rank]

@@ -4,7 +4,8 @@ usage: rdma.py CASES DEVICE...
 
 CASES is JSON, a list of objects: ``name``; ``patch``, what ASCEND_MOE_VNPU_HCCL_PATCH spoils; ``first``, true when
 another algorithm is asked for before. A process per device, without torch, makes a communicator per case and prints
-"CASE rank R: TEXT", where the library refuses its text, else JSON of what it found and of what lies there.
+"CASE rank R: TEXT", where the library refuses its text, else JSON of what it found and of what lies there; with
+``first`` also "CASE links rank R: ", how the structure says that the other rank of the server is reached.
 """
 
 import ctypes
@@ -13,7 +14,7 @@ import os
 import sys
 from typing import Any
 
-from cann_interface import VENDOR, call, read, tiling, u32
+from cann_interface import VENDOR, call, memory, read, tiling, u32
 
 HOST_TO_DEVICE = 1
 LIBRARY = ctypes.CDLL(str(VENDOR / "op_api" / "lib" / "libcust_opapi.so"))
@@ -97,13 +98,25 @@ def run(case: dict[str, Any], rank: int, devices: list[int], root: ctypes.Array)
         context = u64()
         made = tiling(name, (18, b"BatchWrite=level1:fullmesh"))
         assert call("HcclAllocComResourceByTiling", comm, stream, made, ctypes.byref(context)) == 0
+        say(f"{case['name']} links", rank, link_within(context.value, rank ^ 1))
     os.environ[PATCH] = case.get("patch", "")
     found = find(name, stream, len(devices))
     if isinstance(found, dict):
         if not case.get("patch"):  # where it is spoilt, other ranks have refused
             found |= look(found, comm) | {"came": exchange(found, comm, stream)}
         found = json.dumps(found)
-    print(f"{case['name']} rank {rank}: {' '.join(found.split())}\n", end="", flush=True)
+    say(case["name"], rank, found)
+
+
+def link_within(context: int, peer: int) -> str:
+    """How the table of ranks says that a rank of the own server is reached."""
+    entry = read(context + 8880, u64) + 120 * peer
+    key = read(entry + 16, u32)
+    return f"{memory(read(entry + 8, u64))}, {'a key' if key else 'no key'}"
+
+
+def say(case: str, rank: int, text: str) -> None:
+    print(f"{case} rank {rank}: {' '.join(text.split())}\n", end="", flush=True)
 
 
 def main() -> None:
