@@ -1,12 +1,13 @@
 """Both operators on CPU tensors: one process per rank.
 
-Three rooms:
+Four rooms:
 
 ``operators``     the operator's face: registered names, checks, what leaves and how what arrives is laid out
 ``distributed``   torch.distributed: groups by name, exchange by messages, who is missing
 ``windows``       shared memory: its protocol, its C++, and in ``windows.repeated`` the fast path for repeated calls
+``survivors``     how the ranks that are left of a group meet again when others died
 
-and ``transport`` between the last two: the ranks of a group choose one together in its first call.
+and ``transport`` between the two ways rows travel: the ranks of a group choose one together in its first call.
 
 A call is made in four steps, in this order on every rank:
 

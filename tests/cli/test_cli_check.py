@@ -140,3 +140,12 @@ def test_missing_file_and_missing_keyword(tmp_path, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 3
     assert "misses required arguments: ep_rank_id, ep_world_size, expert_ids" in lines[2]
+
+
+def test_who_will_run_it(tmp_path, capsys):
+    elastic = CALL | {"elastic_info": {"shape": [4 + 2 * CALL["ep_world_size"]], "dtype": "int32"}}
+    elastic |= {"contract": "cann-9.1", "env": {"HCCL_BUFFSIZE": "4000"}}
+    assert run(tmp_path, elastic) == 1
+    assert "X-30" in capsys.readouterr().out
+    assert run(tmp_path, elastic, "--implementation", "ascend_moe") == 1
+    assert run(tmp_path, elastic, "--implementation", "cpu") == 0

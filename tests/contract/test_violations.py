@@ -231,3 +231,59 @@ def test_names_are_public():
     for name in ("check_dispatch", "check_combine", "required_hccl_buffsize", "BuffSize"):
         assert name in ascend_moe.__all__
     assert issubclass(ConstraintError, ValueError)
+
+
+def test_who_serves_elastic_info_decides():
+    """CANN's kernels and ours do not, CPU tensors do, on A3 full mesh without TP."""
+    given = {"product": "A3", "contract": "cann-9.1"}
+    elastic = call(elastic_info=(36, "int32"), contract="cann-9.1")
+    for implementation, rules in (
+        (None, ["X-30"]),
+        ("stock", ["X-30"]),
+        ("ascend_moe", ["X-30"]),
+        ("cpu", []),
+    ):
+        found = check_dispatch(**given, implementation=implementation, **elastic)
+        assert [v.rule for v in found] == rules, implementation
+    on_cpu = {
+        name: torch.zeros(value.shape, dtype=getattr(torch, value.dtype))
+        for name, value in elastic.items()
+        if isinstance(value, DescribedTensor)
+    }
+    on_cpu["expert_ids"] = torch.arange(8).repeat(8, 1).int()
+    assert check_dispatch(**given, **elastic | on_cpu) == []
+    words = on_cpu["elastic_info"].index_fill(0, torch.tensor([0]), 3)
+    (found,) = check_dispatch(**given, **elastic | on_cpu | {"elastic_info": words})
+    assert (found.rule, found.message) == ("X-47", "word 0 is 3, needed: 0 or 1")
+    with pytest.raises(
+        ValueError, match="implementation is 'gpu', allowed: stock, ascend_moe, cpu"
+    ):
+        check_dispatch(**given, implementation="gpu", **elastic)
+
+
+@pytest.mark.parametrize(
+    ("product", "contract", "changes", "words"),
+    [
+        ("A2", "cann-9.1", {}, "A2 fullmesh under cann-9.1 takes None only"),
+        ("A3", "cann-8.2", {}, "A3 fullmesh under cann-8.2 takes None only"),
+        ("A3", "cann-9.1", {"path": "hierarchy"}, "A3 hierarchy under cann-9.1 takes None only"),
+        ("A3", "cann-9.1", {"elastic_info": (35, "int32")}, "shape is (35,), needed: (36,)"),
+        ("A3", "cann-9.1", {"elastic_info": (36, "int64")}, "dtype is int64, allowed: int32"),
+    ],
+)
+def test_where_elastic_info_is_refused(product, contract, changes, words):
+    info = {"elastic_info": (36, "int32")}
+    broken = call(product=product, contract=contract, **info | changes)
+    found = check_dispatch(product=product, contract=contract, implementation="cpu", **broken)
+    assert [v.rule for v in found if v.param != "HCCL_BUFFSIZE"] == ["X-30"]
+    assert words in found[0].message
+
+
+def test_elastic_info_makes_buffers_as_large_as_any_rank_needs():
+    """A MoE rank's A for a shared rank, and the counts of its experts."""
+    world = {"shared_expert_num": 1, "shared_expert_rank_num": 2, "moe_expert_num": 28}
+    small = call("combine", contract="cann-9.1", **world)
+    given = {"product": "A3", "contract": "cann-9.1", "implementation": "cpu"}
+    assert check_combine(**given, **small) == []
+    found = check_combine(**given, **small | {"elastic_info": DescribedTensor((36,), "int32")})
+    assert [v.rule for v in found] == ["C-02", "C-03", "C-04"]

@@ -373,3 +373,92 @@ def test_modes_without_elastic_info_refuse_by_name():
         with worlds.world(16, environments=[LIMIT]) as opened:
             said = opened.run(_other_mode, changes, product)
         assert all(why in text for text in said), said
+
+
+def _tp(rank: int) -> str:
+    calls = small_calls.make_calls(2, tp_world_size=2)
+    call = calls[rank // 2] | {"tp_rank_id": rank % 2, "ep_rank_id": rank // 2, "moe_expert_num": 2}
+    call["expert_ids"] = call["expert_ids"][:, :1] % 2
+    ascend_moe.npu_moe_distribute_dispatch_v2(**worlds.with_groups(rank, call))
+    try:
+        _shrink(rank, [1 - rank // 2])
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def test_tp_refuses_by_name():
+    with worlds.world(4, tp=2, environments=[LIMIT]) as opened:
+        assert all("with tp_world_size = 2" in text for text in opened.run(_tp))
+
+
+def _in_place(rank: int, calls: list[dict[str, Any]], back: list[dict[str, Any]]) -> Any:
+    """Combine of rows in memory that peers read where it is: made before the shrink, and after it."""
+    (own,) = (i for i, call in enumerate(calls) if call["ep_rank_id"] == rank)
+    home = worlds.with_groups(rank, back[own])
+    rows, sums = home["expand_x"], []
+    for memory in (KEPT.get("rows"), _expert_outputs(rank, rows)):
+        if memory is not None:
+            sums.append(_combine_from(memory[: len(rows)], rows, home))
+    KEPT["rows"] = memory
+    return sums
+
+
+KEPT: dict[str, torch.Tensor] = {}
+"""In a rank: expert outputs that its caller made before."""
+
+
+def _expert_outputs(rank: int, rows: torch.Tensor) -> torch.Tensor:
+    name = ascend_moe.hccl_comm_name(worlds.GROUPS["ep"], rank)
+    return ascend_moe.empty_expert_outputs(2 * len(rows), rows.shape[1], group_ep=name)
+
+
+def _combine_from(memory: torch.Tensor, rows: torch.Tensor, home: dict[str, Any]) -> torch.Tensor:
+    memory.copy_(rows)
+    return ascend_moe.npu_moe_distribute_combine_v2(**{**home, "expand_x": memory})
+
+
+def test_expert_outputs_are_read_in_place_before_and_after(memory_world: worlds.World):
+    for left in (range(RANKS), [0, 1, 3, 4]):
+        if len(left) < RANKS:
+            dies(memory_world, [2], left)
+            shrinks(memory_world, [2], left)
+        works(memory_world, left)
+        calls = calls_of(left)
+        back = home_of(calls, dispatch_world(calls))
+        wanted = combine_world(back)
+        for found, oracle in zip(
+            memory_world.run(_in_place, calls, back, ranks=left), wanted, strict=True
+        ):
+            assert len(found) == 1 + (len(left) < RANKS)
+            assert all(one.equal(oracle) for one in found)
+
+
+def _compiled_before(rank: int, calls: list[dict[str, Any]]) -> str:
+    """A compiled call that knows nothing of the shrink."""
+    function = COMPILED.get("call")
+    given = worlds.with_groups(rank, calls[rank])
+    if function is None:
+
+        def dispatch(x: torch.Tensor) -> Any:
+            return ascend_moe.npu_moe_distribute_dispatch_v2(**{**given, "x": x})
+
+        function = COMPILED["call"] = torch.compile(dispatch, fullgraph=True, backend="aot_eager")
+    try:
+        function(given["x"])
+    except PeerError as error:
+        return str(error)
+    return "rows"
+
+
+COMPILED: dict[str, Any] = {}
+
+
+@pytest.mark.ci
+def test_a_graph_made_before_names_the_shrink(memory_world: worlds.World):
+    left = [0, 1, 2, 3]
+    assert memory_world.run(_compiled_before, calls_of(range(RANKS))) == ["rows"] * RANKS
+    dies(memory_world, [4], left)
+    shrinks(memory_world, [4], left)
+    for text in memory_world.run(_compiled_before, calls_of(range(RANKS)), ranks=left):
+        assert "ascend_moe.shrink" in text
