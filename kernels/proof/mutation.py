@@ -17,7 +17,8 @@ from .cards import Wire
 from .execution import Outcome, execute, old_window
 from .failures import LateCase, UnequalCase
 from .ping_pong import PingPongCase
-from .programs import Program, Shape, layer_program
+from .programs import Program, layer_program
+from .shapes import Shape
 from .simulator import Schedule
 from .small_cases import CoresCase, MeetingCase, PackCase, RowCase
 

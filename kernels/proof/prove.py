@@ -25,7 +25,8 @@ from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .mutation import reached, what_notices
-from .programs import Program, Shape, layer_program, random_shape, random_shape_a2
+from .programs import Program, layer_program
+from .shapes import Shape, random_shape, random_shape_a2
 from .simulator import Schedule, library
 from .tally import Tally
 from .traffic import SHIPPED_MB, traffic_mb

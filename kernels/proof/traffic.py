@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .execution import execute
-from .programs import Program, Shape, layer_program
+from .programs import Program, layer_program
+from .shapes import Shape
 from .simulator import Schedule
 
 SHAPE = Shape(ranks=4, max_batch=16, hidden=7168, topk=8, local_experts=8)

@@ -13,13 +13,8 @@ from torch import Tensor
 
 from ascend_moe import required_hccl_buffsize
 from ascend_moe.contract.limits import RANKS_PER_SERVER
-from kernels.proof.programs import (
-    Shape,
-    layer_program,
-    random_shape,
-    random_shape_a2,
-    received_rows,
-)
+from kernels.proof.programs import layer_program, received_rows
+from kernels.proof.shapes import Shape, random_shape, random_shape_a2
 
 SEED = 20261124
 GOLDEN, SWEEP, TIMING = "golden", "sweep", "timing"

@@ -6,7 +6,8 @@ import pytest
 
 from kernels.proof import cost
 from kernels.proof.execution import execute
-from kernels.proof.programs import Shape, layer_program
+from kernels.proof.programs import layer_program
+from kernels.proof.shapes import Shape
 from kernels.proof.simulator import Schedule
 from scripts.benchmarks.kernels import table
 

@@ -21,7 +21,8 @@ from kernels.proof.failures import (
     records,
 )
 from kernels.proof.group import NONCE
-from kernels.proof.programs import Program, Shape, layer_program
+from kernels.proof.programs import Program, layer_program
+from kernels.proof.shapes import Shape
 from kernels.proof.simulator import Schedule, Simulator
 
 pytestmark = pytest.mark.usefixtures("proof_library")

@@ -10,20 +10,14 @@ import torch
 from kernels.proof.execution import execute, old_window
 from kernels.proof.golden_programs import GoldenProgram, golden_cases
 from kernels.proof.mutation import reached, what_notices
-from kernels.proof.programs import (
-    Layers,
-    Program,
-    Shape,
-    layer_program,
-    random_shape,
-    random_shape_a2,
-)
+from kernels.proof.programs import Layers, Program, layer_program
 from kernels.proof.prove import (
     SCHEDULE_SHAPES,
     SCHEDULE_SHAPES_A2,
     run_schedules,
     run_sweep,
 )
+from kernels.proof.shapes import Shape, random_shape, random_shape_a2
 from kernels.proof.simulator import Schedule
 from kernels.proof.tally import Tally
 from kernels.proof.traffic import traffic_mb

@@ -8,7 +8,8 @@ import torch
 
 from kernels.proof.execution import compare_with_oracle, execute
 from kernels.proof.group import KernelGroup, window_bytes
-from kernels.proof.programs import Shape, layer_program
+from kernels.proof.programs import layer_program
+from kernels.proof.shapes import Shape
 from kernels.proof.simulator import Schedule, Simulator
 
 pytestmark = pytest.mark.usefixtures("proof_library")

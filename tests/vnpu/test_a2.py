@@ -53,16 +53,24 @@ def test_without_a_rank_graph_stock_runs(run):
     assert f"kernels=stock (on A2 they serve one server, and {why}" in said
 
 
-@pytest.mark.parametrize("kernels", ["auto", "require"])
-def test_few_ranks_on_two_servers_are_refused(run, kernels):
+@pytest.mark.parametrize(
+    ("kernels", "how"),
+    [
+        ("auto", ["hccl"]),
+        ("auto", ["store"]),
+        ("require", ["hccl"]),
+        ("auto", ["hccl", 1]),  # one rank has said off
+    ],
+)
+def test_few_ranks_on_two_servers_are_refused(run, kernels, how):
     """CANN's kernels would take them for one server (vllm-ascend#16193: EP8 over two A2)."""
     environment = machine(4, 2) | {"ASCEND_MOE_KERNELS": kernels}
-    said = run("a2.py", "refused", product="A2", environment=environment).stdout
+    said = run("a2.py", "refused", *how, product="A2", environment=environment).stdout
     assert said.count("refused: ") == 4
     for line in [line for line in said.splitlines() if "refused: " in line]:
         assert "group_ep " in line
         assert "of 4 ranks is on 2 servers: ranks 0, 1 on one; ranks 2, 3 on another" in line
-        assert "(hosts: all ranks: " in line
+        assert f"(hosts: {'ranks 0, 2, 3' if how[1:] else 'all ranks'}: " in line
         assert f"take up to {RANKS_PER_SERVER} ranks for one server" in line
         assert "Put all ranks of the group on one server" in line
 

@@ -1,15 +1,21 @@
 """A layer on A2: what ranks that stand on one server, or on two, are told.
 
-usage: a2.py [auto | refused]
+usage: a2.py auto
+       a2.py refused [store | hccl] [OFF]
+
+``refused``: through ascend_moe's functions, which ask through the store, or bare torch_npu. The rank OFF does not want
+our kernels.
 """
 
 import os
 import sys
+from typing import Any
 
 import ranks
 import torch
 import torch_npu
 
+import ascend_moe
 from ascend_moe.reference import dispatch_world
 
 SIZE = {"auto": 2, "refused": 4}[sys.argv[1]]
@@ -48,8 +54,8 @@ def auto(rank: int) -> None:
         print("right", flush=True)
 
 
-def dispatch(call: dict) -> None:
-    torch_npu.npu_moe_distribute_dispatch_v2(**call)
+def dispatch(call: dict, module: Any = torch_npu) -> None:
+    module.npu_moe_distribute_dispatch_v2(**call)
     torch.npu.synchronize()
 
 
@@ -62,9 +68,12 @@ def refused(call) -> str:
 
 
 def spread(rank: int) -> None:
+    if sys.argv[3:] == [str(rank)]:
+        os.environ["ASCEND_MOE_KERNELS"] = "off"
+    module = ascend_moe if sys.argv[2] == "store" else torch_npu
     call = ranks.on_npu(calls()[rank])
     for _ in range(2):  # the second call learns it too
-        text = refused(lambda: dispatch(call))
+        text = refused(lambda: dispatch(call, module))
     print(f"rank {rank} refused: {text}\n", end="", flush=True)
 
 
