@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ import ascend_moe
 from ascend_moe.contract.errors import ConstraintError, PeerError
 from ascend_moe.cpu.distributed.group import resolve
 from ascend_moe.cpu.distributed.peers import state_of
+from ascend_moe.cpu.survivors import fresh
 from ascend_moe.cpu.survivors.boards import HERE, Note, SharedMemory
 from ascend_moe.cpu.windows.control import NOTE_HEAD
 from ascend_moe.reference import combine_world, dispatch_world
@@ -312,7 +315,7 @@ def test_arguments_that_are_refused(memory_world: worlds.World):
         (error,) = memory_world.outcomes(_refused, *given, ranks=[0])
         return f"{type(error).__name__}: {error}"
 
-    assert "no call of dispatch or combine was made" in why(None, [1], None)
+    assert "never agreed about a call" in why(None, [1], None)
     attributes = SHARED | {"shared_expert_rank_num": 4, "moe_expert_num": 2}
     works(memory_world, range(RANKS), attributes=attributes)
     for given, text in (
@@ -462,3 +465,39 @@ def test_a_graph_made_before_names_the_shrink(memory_world: worlds.World):
     shrinks(memory_world, [4], left)
     for text in memory_world.run(_compiled_before, calls_of(range(RANKS)), ranks=left):
         assert "ascend_moe.shrink" in text
+
+
+def _shrink_without_memory(rank: int, dead: Sequence[int], poor: int) -> list[int]:
+    error = OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+    if rank != poor:
+        return _shrink(rank, dead)
+    with mock.patch.object(fresh.memory, "create", side_effect=error):
+        return _shrink(rank, dead)
+
+
+def test_no_memory_for_a_fresh_context_is_told_and_tried_again(memory_world: worlds.World):
+    works(memory_world, range(RANKS))
+    left = [1, 2, 3, 4]
+    dies(memory_world, [0], left)
+    for rank, error in zip(
+        left, memory_world.outcomes(_shrink_without_memory, [0], 1, ranks=left), strict=True
+    ):
+        assert isinstance(error, OSError)
+        assert error.errno == errno.ENOMEM
+        assert rank == 1 or "rank 1 has no memory for a fresh context" in str(error)
+    shrinks(memory_world, [0], left)
+    works(memory_world, left)
+
+
+def test_a_refused_call_says_nothing_of_the_group(world: worlds.World):
+    """Ranks that disagree about the experts are refused; what all agreed about before still counts."""
+    works(world, range(RANKS))
+    calls = calls_of(range(RANKS))
+    calls[2]["moe_expert_num"] = 4 * RANKS
+    for error in world.outcomes(_round_trip, calls, None):
+        assert isinstance(error, ConstraintError)
+        assert "X-40" in str(error)
+    works(world, range(RANKS))
+    dies(world, [4], [0, 1, 2, 3])
+    shrinks(world, [4], [0, 1, 2, 3])
+    works(world, [0, 1, 2, 3])

@@ -82,6 +82,7 @@ def _in_turn(op: str, call: Mapping[str, Any], left: Left | None = None) -> Any:
             outputs = fast.first(tensors)
             if outputs is None:
                 raise RuntimeError(f"the rules accept this {op}, its own checks do not: {call}")
+            session.agreed()
             if session.may_be_remembered:
                 remember(op, tensors, attributes, fast)
             return outputs

@@ -87,9 +87,6 @@ class Session:
             self._refuse(found, lines)
         for violation in [*found, *SEEN.warnings(self._given)]:
             warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
-        if left is None and groups["ep"] is not None:
-            served = Served(self.world, self.product, self._path, with_tp)
-            state_of(groups["ep"]).served = served
         self.ep = lines["ep"]
         self.tp = lines.get("tp")
 
@@ -101,7 +98,15 @@ class Session:
         statements = self.ep.statements(self._numbers, leaving)
         self.require(found_in(statements, "ep_rank_id", names=self._names))
         self._choose_transport("ep")
+        self.agreed()
         return [one.rows for one in statements]
+
+    def agreed(self) -> None:
+        """All ranks have said the same: what a shrink will know of the group."""
+        group = self._groups["ep"]
+        if self._left is None and group is not None:
+            served = Served(self.world, self.product, self._path, self.tp is not None)
+            state_of(group).served = served
 
     def agree_with_tp_peer(self, rows: int) -> int:
         """The same for the two ranks of a TP pair; returns how many own rows the peer has."""

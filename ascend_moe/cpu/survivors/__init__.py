@@ -21,5 +21,6 @@ died, nobody can meet.
 **Attempts.** A meeting may fail and be tried again, by some ranks earlier than by others. Notes are numbered by their
 rank; one that a rank has already failed over does not count for it a second time.
 
-``shrinking``  the function, and what a group remembers; ``meeting``: the agreement; ``boards``: the notes
+``shrinking``  the function, and what a group remembers; ``meeting``: the agreement; ``boards``: the notes;
+``fresh``      what they get
 """

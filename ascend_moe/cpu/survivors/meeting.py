@@ -40,8 +40,10 @@ class Meeting:
         others = left - {self.board.own}
         while True:
             notes = self._notes()
-            here = {rank for rank, note in notes.items() if self._agrees(note)}
-            if here >= others:
+            agreeing = {rank: note for rank, note in notes.items() if self._agrees(note)}
+            here = {*agreeing}
+            # Who offers something has seen all of them; meanwhile some may be further than that.
+            if here >= others or any(any(note.offer) for note in agreeing.values()):
                 return
             self._look_after(others - here, deadline, what=what, names=names)
             differing = {rank: note for rank, note in notes.items() if self._differs(note)}
@@ -68,7 +70,9 @@ class Meeting:
             self._look_after({leader}, deadline, what=what, names=names)
 
     def leave(self, stage: int = LEFT) -> None:
-        """Nobody waits for this rank any more."""
+        """Nobody waits for this rank any more; but an offer that failed stays, for the others to see."""
+        if self._note.offer[0] < 0:
+            return
         self._note = self._note._replace(stage=stage, offer=(0, 0))
         self.board.post(self._note)
 
