@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "card.h"
 #include "core.h"
 #include "findings.h"
 #include "memory.h"
@@ -55,6 +56,7 @@ class World {
 
     const bool checks;
     GlobalMemory memory;
+    std::unique_ptr<Cards> cards;  // once there is a queue or a second server
     Findings findings;
     uint64_t landings = 0;
     uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
@@ -67,6 +69,7 @@ class World {
                      std::function<void()> body);
     bool Run();  // until every launch is done; false on deadlock
     const Launch* Find(uint32_t id) const;
+    void CountMessage(uint32_t launch, uint64_t bytes);
 
     // Mutation: the synchronisation call at this site ("file:line kind") does nothing.
     void Mutate(const std::string& site) {
