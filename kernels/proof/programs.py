@@ -32,6 +32,7 @@ class Program:
     name: str
     contract: str
     steps: list[Step] = field(default_factory=list)
+    product: str = "A3"
 
     @property
     def ranks(self) -> int:
@@ -48,7 +49,7 @@ class Program:
 
     def dispatch(self, calls: Calls) -> int:
         """Appends a dispatch and returns its number."""
-        expected = dispatch_world(calls, product="A3", contract=self.contract)
+        expected = dispatch_world(calls, product=self.product, contract=self.contract)
         self.steps.append(Step("dispatch", calls, expected))
         return len(self.steps) - 1
 
@@ -61,17 +62,19 @@ class Program:
                 "assist_info_for_combine": handle.assist_info_for_combine,
                 "ep_send_counts": handle.ep_recv_counts,
                 "tp_send_counts": handle.tp_recv_counts if self.tp == 2 else None,
+                "expand_scales": handle.expand_scales if call.get("comm_alg") else None,
             }
             for call, handle in zip(calls, handles, strict=True)
         ]
-        expected = combine_world(complete, product="A3", contract=self.contract)
+        expected = combine_world(complete, product=self.product, contract=self.contract)
         self.steps.append(Step("combine", complete, expected, of))
 
 
 def received_rows(dispatched: Any, call: Mapping[str, Any]) -> tuple[int, int]:
     """(own rows, rows with the TP peer's) of a dispatch result."""
     if call.get("tp_world_size") != 2:
-        return (int(dispatched.ep_recv_counts[-1]),) * 2
+        last = call["moe_expert_num"] - 1 if call.get("comm_alg") else -1  # tables lie behind it
+        return (int(dispatched.ep_recv_counts[last]),) * 2
     return int(dispatched.tp_recv_counts[call["tp_rank_id"]]), int(dispatched.tp_recv_counts.sum())
 
 
