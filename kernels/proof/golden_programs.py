@@ -8,12 +8,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from golden import PATHS, GoldenCase
+from golden import PATHS, SERVER_PATHS, GoldenCase
 
 from .execution import execute
 from .group import Dispatched, KernelGroup
 from .programs import Program, Step
-from .simulator import Schedule
+from .servers import execute_on_servers
+from .simulator import Schedule, Simulator
 
 
 def golden_cases() -> list[GoldenCase]:
@@ -21,12 +22,17 @@ def golden_cases() -> list[GoldenCase]:
     return [case for case in map(GoldenCase.load, PATHS) if case.product == "A3"]
 
 
+def server_golden_cases() -> list[GoldenCase]:
+    """Every stored case of several servers, A2 and A3."""
+    return [GoldenCase.load(path) for path in SERVER_PATHS]
+
+
 class GoldenProgram:
     """One case, played ``rounds`` times back to back (the data is the vendor kernels' second round)."""
 
     def __init__(self, case: GoldenCase, rounds: int = 2) -> None:
         self.case = case
-        self.program = Program(case.name, case.contract)
+        self.program = Program(case.name, case.contract, product=case.product)
         for _ in range(rounds):
             dispatch = [case.dispatch_call(rank) for rank in range(case.ranks)]
             number = self.program.dispatch(dispatch)
@@ -38,16 +44,28 @@ class GoldenProgram:
         """Runs the case and compares every stored tensor; findings and deadlocks count as well."""
 
         def judge(group: KernelGroup, step: Step, rank: int, result: Any) -> str:
-            try:
-                if isinstance(result, Dispatched):
-                    outputs = group.read(result)
-                    self.case.check_dispatch(rank, [outputs[name][0] for name in result.shapes])
-                else:
-                    self.case.check_combine(
-                        rank, group.simulator.get(result.address, result.shape)[0]
-                    )
-            except AssertionError as error:
-                return str(error).splitlines()[0]
-            return ""
+            return self._difference(group.simulator, rank, result)
 
         return execute(self.program, schedule, cores=cores, judge=judge).problems
+
+    def problems_on_servers(self, schedule: Schedule, *, cores: int) -> list[str]:
+        """The same for a case of several servers."""
+
+        def judge(simulator: Simulator, step: Step, rank: int, result: Any) -> str:
+            return self._difference(simulator, rank, result)
+
+        return execute_on_servers(self.program, schedule, cores=cores, judge=judge).problems
+
+    def _difference(self, simulator: Simulator, rank: int, result: Any) -> str:
+        try:
+            if isinstance(result, Dispatched):
+                outputs = {
+                    name: simulator.get(result.addresses[name], like)[0]
+                    for name, like in result.shapes.items()
+                }
+                self.case.check_dispatch(rank, list(outputs.values()))
+            else:
+                self.case.check_combine(rank, simulator.get(result.address, result.shape)[0])
+        except AssertionError as error:
+            return str(error).splitlines()[0]
+        return ""
