@@ -7,7 +7,7 @@ import ctypes
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +24,9 @@ from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .mutation import reached, what_notices
 from .programs import Program, Shape, layer_program, random_shape
+from .server_prove import before_fork, prove_servers
 from .simulator import Schedule, library
+from .tally import Tally, chunks
 from .traffic import SHIPPED_MB, traffic_mb
 
 LAYERS = Shape(ranks=4, max_batch=4, hidden=1024, topk=4, local_experts=2)
@@ -41,37 +43,6 @@ SCHEDULE_SHAPES = (
     (replace(LAYERS, ranks=2, local_experts=1, topk=1, max_batch=2, tp=2, quant=True), 6, "dccddc"),
 )
 """Shapes, cores and step orders of the schedules: two layers in flight, two dispatches or two combines in a row."""
-
-
-@dataclass
-class Tally:
-    """What a part of the proof showed: how many of its cases passed, and what went wrong, the first few in words."""
-
-    passed: int = 0
-    findings: int = 0
-    deadlocks: int = 0
-    mismatches: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, name: str, problems: list[str]) -> None:
-        self.passed += not problems
-        for problem in problems:
-            if problem.startswith("deadlock"):
-                self.deadlocks += 1
-            elif " differs" in problem or " written" in problem:
-                self.mismatches += 1
-            else:
-                self.findings += 1
-        self.examples = (self.examples + [f"{name}: {problem}" for problem in problems])[:10]
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.passed + other.passed,
-            self.findings + other.findings,
-            self.deadlocks + other.deadlocks,
-            self.mismatches + other.mismatches,
-            (self.examples + other.examples)[:10],
-        )
 
 
 def run_golden(schedules: int) -> Tally:
@@ -166,10 +137,6 @@ def window_mb_worst_case() -> float:
     return worst / 2**20
 
 
-def chunks(number: int, size: int) -> list[range]:
-    return [range(first, min(first + size, number)) for first in range(0, number, size)]
-
-
 def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
     """Runs everything, in two processes; (the JSON record, whether all of it held)."""
     start = time.monotonic()
@@ -180,7 +147,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
             print(f"  {example}", flush=True)
 
     sweep, schedules = (60, 315) if quick else (400, 10_800)
-    schedule_programs(), reached()  # once, before the fork
+    schedule_programs(), reached(), before_fork()  # once, before the fork
     with ProcessPoolExecutor(2, get_context("fork")) as pool:
         golden_run = pool.submit(run_golden, 2 if quick else 6)
         swept_runs = [pool.submit(run_sweep, seeds) for seeds in chunks(sweep, 50)]
@@ -197,6 +164,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
             scheduled,
         )
         survivors = [site for site, how in zip(sites, noticed, strict=True) if not how]
+        hierarchy, on_servers = prove_servers(pool, done, quick=quick)
     done(f"mutants: {len(sites) - len(survivors)} of {len(sites)} noticed")
     for site in survivors:
         print(f"  not noticed: {site}")
@@ -206,6 +174,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
             f"traffic {name}: {value:.2f} MB, floor {floor[name]:.2f}, shipped {SHIPPED_MB[name]:.2f}"
         )
     everything = golden + swept + scheduled
+    held = not everything.examples and not on_servers.examples
     record = {
         "golden_passed": golden.passed,
         "golden_total": total,
@@ -219,8 +188,9 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         "floor_mb": {name: round(value, 3) for name, value in floor.items()},
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
         "estimate_us": estimates_us(),
+        "hierarchy": hierarchy,
     }
-    return record, not everything.examples
+    return record, held
 
 
 def main() -> int:

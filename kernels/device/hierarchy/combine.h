@@ -96,7 +96,6 @@ class HierarchyCombineKernel {
         window.LoadFailures();
         MOE_SYNC(MTE2_S);
         window.ShareFailure();  // or a core would overwrite what another has not seen released
-        AscendC::PipeBarrier<PIPE_ALL>();
         pipe->Reset();
     }
 

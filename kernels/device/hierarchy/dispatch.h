@@ -28,8 +28,7 @@ class HierarchyDispatchKernel {
 
         window.InitBuffers(pipe, 1);
         if (!window.failed) ServerSender(pipe, window, servers, p, tensors, epoch, active).Run();
-        AscendC::PipeBarrier<PIPE_ALL>();
-        pipe->Reset();
+        pipe->Reset();  // what was sent is drained
 
         window.InitBuffers(pipe, 1);
         Relay relay(pipe, window, servers, p, tensors, epoch);
@@ -39,13 +38,12 @@ class HierarchyDispatchKernel {
         MOE_SYNC(MTE2_S);
         window.ShareFailure();  // or counts would announce what another core has not seen
         if (!window.failed) relay.Forward();
-        AscendC::PipeBarrier<PIPE_ALL>();
-        pipe->Reset();
+        pipe->Reset();  // what was forwarded is drained
 
         ServerReceiver receiver(pipe, window, servers, p, tensors, epoch);
         window.InitBuffers(pipe, CountsLayout(p).blocks);
         receiver.WaitForCounts();
-        AscendC::SyncAll<true>();  // nothing to drain since the last barrier
+        AscendC::SyncAll<true>();  // nothing to drain
         receiver.Run();
         if (window.core == 0 && !window.failed)
             window.WriteState(epoch, window.combine_epoch, window.tp_epoch, kLastDispatch);

@@ -122,11 +122,9 @@ class Relay {
 
     // The tokens that this rank relays, for combine.
     __aicore__ inline void KeepRelayed(uint32_t server, const LocalTensor<uint32_t>& head) {
-        MOE_SYNC(MTE2_MTE3);
         Store(At<uint32_t>(t_.ep_recv_counts + 4ull * (HandleRelayed(p_, window_.ranks) +
                                                        server * SentWords(p_))),
               head[IndexSent(p_, topology_.per_server)], SentWords(p_));
-        MOE_SYNC(MTE3_MTE2);
     }
 
     Window& window_;

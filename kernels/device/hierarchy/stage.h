@@ -82,6 +82,8 @@ class ServerStager {
     }
 
  private:
+    static constexpr uint32_t kScales = 32;  // that are written together
+
     __aicore__ inline uint32_t Destinations(uint32_t token) const {
         return ServersOf(ids_.Get<int32_t>(), token - share_.begin, p_, topology_);
     }
@@ -123,10 +125,10 @@ class ServerStager {
         pipe_->InitBuffer(inputs, 2, 2 * p_.hidden);
         pipe_->InitBuffer(outputs, 2, p_.hidden);
         pipe_->InitBuffer(wide_buffer, 4 * p_.hidden);
-        pipe_->InitBuffer(scale_buffer, kBlockBytes);
+        pipe_->InitBuffer(scale_buffer, kScales * kBlockBytes);
         quantizer.InitBuffers(pipe_, p_.hidden);
-        LocalTensor<float> wide = wide_buffer.Get<float>(), scale = scale_buffer.Get<float>();
-        for (uint32_t i = 0; i < kBlockWords; ++i) scale.SetValue(i, 0.0f);
+        LocalTensor<float> wide = wide_buffer.Get<float>(), scales = scale_buffer.Get<float>();
+        for (uint32_t i = 0; i < kScales * kBlockWords; ++i) scales.SetValue(i, 0.0f);
         for (uint32_t token = share_.begin; token < share_.end; ++token) {
             LocalTensor<X> input = inputs.AllocTensor<X>();
             Load(input, At<X>(t_.x + 2ull * token * p_.hidden), p_.hidden);
@@ -136,14 +138,16 @@ class ServerStager {
             inputs.FreeTensor(input);
             MOE_VBARRIER();
             LocalTensor<int8_t> out = outputs.AllocTensor<int8_t>();
-            scale.SetValue(0, quantizer.Quantize(out, wide));
+            uint32_t kept = (token - share_.begin) % kScales;
+            scales.SetValue(kept * kBlockWords, quantizer.Quantize(out, wide));
             outputs.EnQue(out);
             out = outputs.DeQue<int8_t>();
             Put(out, token);
             outputs.FreeTensor(out);
+            if (kept + 1 < kScales && token + 1 < share_.end) continue;
             MOE_SYNC(S_MTE3);
-            Store(At<float>(t_.workspace + ScalesOffset() + token * kBlockBytes), scale,
-                  kBlockWords);
+            Store(At<float>(t_.workspace + ScalesOffset() + (token - kept) * kBlockBytes), scales,
+                  (kept + 1) * kBlockWords);
             MOE_SYNC(MTE3_S);
         }
     }
