@@ -16,7 +16,7 @@ from torch import Tensor
 from ascend_moe.bootstrap import import_torch_npu
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS, by_name
 from ascend_moe.cpu.operators import kernels
-from ascend_moe.cpu.operators.refusals import schema_violations
+from ascend_moe.cpu.operators.refusals import refuse_types, schema_violations
 from ascend_moe.cpu.operators.registration import register
 from ascend_moe.cpu.windows.repeated.door import again
 from ascend_moe.cpu.windows.repeated.eager import are_plain, nobody_listens
@@ -84,7 +84,7 @@ def npu_moe_distribute_dispatch_v2(
             int32 x: (BS,) fp32, the scale of each token, which travels with its rows.
         x_active_mask: (BS,) or (BS, K) bool; inactive tokens are not sent. A 1-D mask has its true entries first.
         expert_scales: (BS, K) fp32 weights; returned per row in ``expand_scales``. Hierarchy needs them.
-        elastic_info: reserved, None.
+        elastic_info: int32 (4 + 2 * ep_world_size,), what `ascend_moe.shrink` returned: some ranks are gone. CPU only.
         performance_info: int64 (ep_world_size,); the microseconds this rank waits for each rank are added, in place.
         group_tp: name of the TP group, for ``tp_world_size`` 2.
         tp_world_size: 0 or 1 (no TP), or 2: the two ranks of a TP pair hold the rows of both.
@@ -202,7 +202,7 @@ def npu_moe_distribute_combine_v2(
         x_active_mask: as given to dispatch; rows of inactive tokens are zero.
         expand_scales: from dispatch; the weights in hierarchy, not read on full mesh.
         shared_expert_x: (BS, H) or (a, b, H) with a * b = BS, as expand_x; added once per token, unweighted, last.
-        elastic_info: reserved, None.
+        elastic_info: int32 (4 + 2 * ep_world_size,), what `ascend_moe.shrink` returned: some ranks are gone. CPU only.
         ori_x: (BS, H), the tokens; needed with copy or const experts.
         const_expert_alpha_1: (const experts, H).
         const_expert_alpha_2: (const experts, H).
@@ -321,13 +321,17 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
         return kernels.run(op, arguments)
     if direct and _is_cpu_call_of_other_types(op, tensors, arguments):
         return kernels.run(op, arguments)  # refuses it, and tells the peers
-    device = arguments["expert_ids"].device.type
-    if device == "npu":
-        require_legal_on_all_ranks(op, arguments)
-        open_once(op, arguments)
-    elif device != "cpu":
-        require_legal(op, arguments)
-    return _operator(op, arguments)
+    try:
+        device = arguments["expert_ids"].device.type
+        if device == "npu":
+            require_legal_on_all_ranks(op, arguments)
+            open_once(op, arguments)
+        elif device != "cpu":
+            require_legal(op, arguments)
+        return _operator(op, arguments)
+    except (AttributeError, TypeError, RuntimeError) as error:
+        refuse_types(op, arguments, error)
+        raise
 
 
 def _is_cpu_call_of_other_types(

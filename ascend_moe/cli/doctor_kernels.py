@@ -19,6 +19,7 @@ class Kernels(NamedTuple):
     """What was found."""
 
     installed: str | None  # our vendor directory
+    refused: str  # why what is installed must not be used
     candidates: list[lookup.Candidate]
     choices: list[lookup.Choice]
 
@@ -35,9 +36,13 @@ class Kernels(NamedTuple):
 
 
 def look(env: Mapping[str, str]) -> Kernels:
-    vendor = kernel_library.installed_vendor()
-    installed = None if vendor is None else str(vendor)
-    return Kernels(installed, lookup.candidates(env), lookup.choices(env))
+    installed, refused = None, ""
+    try:
+        vendor = kernel_library.installed_vendor()
+        installed = None if vendor is None else str(vendor)
+    except BuildError as error:
+        refused = str(error)
+    return Kernels(installed, refused, lookup.candidates(env), lookup.choices(env))
 
 
 def row(facts: Mapping[str, Any]) -> str:
@@ -82,6 +87,10 @@ def of_process(process: Process, env: Mapping[str, str] | None) -> list[str]:
 def of_records() -> list[str]:
     """What kernels left behind in the last day."""
     return [str(record) for record in error_record.recent_records()]
+
+
+def _build_script() -> str:
+    return f"scripts/build_kernels {kernel_library.preset()}"
 
 
 def _of_path(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
@@ -133,7 +142,7 @@ def _of_loading(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
     failures = {path: load_failure(path, env) for path in sorted(paths)}
     return [
         f"{path} cannot be loaded, and torch_npu then takes CANN's own in silence: {text}. "
-        "Source CANN's set_env.sh; after an update of CANN build it again: scripts/build_kernels npu-a3."
+        f"Source CANN's set_env.sh; after an update of CANN build it again: {_build_script()}."
         for path, text in failures.items()
         if text
     ]
@@ -141,7 +150,7 @@ def _of_loading(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
 
 def _of_build(kernels: Kernels, cann: str | None) -> list[str]:
     if kernels.installed is None:
-        return []
+        return [f"our installed kernels: {kernels.refused}."] if kernels.refused else []
     record = kernel_library.built_from()
     found = []
     try:
@@ -149,9 +158,7 @@ def _of_build(kernels: Kernels, cann: str | None) -> list[str]:
     except BuildError:
         current = record.get("sources", "")
     if record.get("sources") != current:
-        found.append(
-            "our installed kernels were built from other sources: scripts/build_kernels npu-a3."
-        )
+        found.append(f"our installed kernels were built from other sources: {_build_script()}.")
     if cann is not None and record.get("cann") not in (None, cann):
         found.append(
             f"our installed kernels were built with CANN {record['cann']}, here is {cann}."

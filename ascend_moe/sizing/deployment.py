@@ -16,7 +16,7 @@ from ascend_moe.contract.call import Call, DescribedTensor
 from ascend_moe.contract.check import violations
 from ascend_moe.contract.defects import stock_defects
 from ascend_moe.contract.errors import ConstraintError, Violation
-from ascend_moe.contract.limits import BETWEEN, HIERARCHY
+from ascend_moe.contract.limits import BETWEEN, HIERARCHY, RANKS_PER_SERVER
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
 from ascend_moe.contract.rules.buffer import call_traffic
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
@@ -110,10 +110,11 @@ class Deployment:
                 f"({resolved.how}) on product {resolved_product.name} ({resolved_product.how})"
             )
             raise ConstraintError(fatal or broken, header)
-        if implementation == OWN and (call.product != "A3" or call.path == HIERARCHY):
+        several = call.product == "A2" and call.ep_world_size > RANKS_PER_SERVER
+        if implementation == OWN and (several or call.path == HIERARCHY):
             raise ValueError(
-                f"our kernels serve A3 full mesh, not {call.product} {call.path}; "
-                "use implementation='stock'"
+                "our kernels serve A3 full mesh and one A2 server, not "
+                f"{call.product} {call.path} on {call.ep_world_size} ranks; use implementation='stock'"
             )
         return cls(
             product=resolved_product,
@@ -188,7 +189,7 @@ def required_hccl_buffsize(
             HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
         contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
         implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours (A3
-            full mesh).
+            full mesh, and A2 in one server).
 
     Raises:
         ConstraintError: no size can be computed, for example experts that do not divide. Sizes

@@ -97,8 +97,7 @@ extern "C" MOE_KERNEL void ascend_moe_combine(GM_ADDR context, GM_ADDR expand_x,
     ascend_moe::CombineKernel().Run(&pipe, context, tensors, parameters);
 }
 
-extern "C" MOE_KERNEL void ascend_moe_hierarchy_open(GM_ADDR context,
-                                                     ascend_moe::Meeting meeting) {
+extern "C" MOE_KERNEL void ascend_moe_hierarchy_open(GM_ADDR context, ascend_moe::Meeting meeting) {
     AscendC::TPipe pipe;
     ascend_moe::HierarchyOpenKernel().Run(&pipe, context, meeting);
 }
@@ -108,11 +107,16 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
     GM_ADDR expand_x, GM_ADDR dynamic_scales, GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
     GM_ADDR expand_scales, GM_ADDR workspace, ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
-    ascend_moe::HierarchyDispatchTensors tensors{
-        Address(x),              Address(expert_ids),     Address(expert_scales),
-        Address(mask),           Address(expand_x),       Address(dynamic_scales),
-        Address(expert_token_nums), Address(ep_recv_counts), Address(expand_scales),
-        Address(workspace)};
+    ascend_moe::HierarchyDispatchTensors tensors{Address(x),
+                                                 Address(expert_ids),
+                                                 Address(expert_scales),
+                                                 Address(mask),
+                                                 Address(expand_x),
+                                                 Address(dynamic_scales),
+                                                 Address(expert_token_nums),
+                                                 Address(ep_recv_counts),
+                                                 Address(expand_scales),
+                                                 Address(workspace)};
     ascend_moe::HierarchyDispatchKernel().Run(&pipe, context, tensors, parameters);
 }
 

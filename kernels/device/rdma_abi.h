@@ -129,6 +129,7 @@ constexpr uint32_t kDoorbellLevelShift = 48;
 // Of the kernel of ping_pong.h.
 struct PingPong {
     uint32_t peer;
+    uint32_t first;  // number of the first turn, higher than that of any turn before
     uint32_t turns;
     uint32_t burst;          // messages of a turn, beside the tag
     uint32_t bytes;          // of a message, a multiple of 4

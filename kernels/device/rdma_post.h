@@ -10,22 +10,23 @@
 //     doorbell  8 bytes to the card: queue and new head
 //     head      the new head, for whoever posts next on this queue
 //
-// all by copies from UB: what a card reads lies in memory then, and no cache has to be cleaned. (The
-// vendor writes elements by scalars and cleans the lines. The card fetches sources, which both
+// all by copies from UB: what a card reads lies in memory then, and no cache has to be cleaned.
+// (The vendor writes elements by scalars and cleans the lines. The card fetches sources, which both
 // write by copies, the same way.)
 //
-// The rule of the wire, and the only one (facts of the vendor's comment, docs/hostsim.md, "The
-// network card"): of two messages on one queue pair the *beginning* of the later is behind all of
-// the earlier. Nothing else is ordered. Hence
+// One rule orders what arrives, and it is the vendor's word alone (a comment in its layered
+// kernels; docs/hostsim.md, "The network card"): of two messages on one queue pair the *beginning*
+// of the later is behind all of the earlier. Nothing else is ordered. Hence
 //
-//  * a flag behind data in the same message proves nothing;
-//  * a *tag*, the eight bytes {nonce, number} as a message of their own, posted last, proves all
+//  - a flag behind data in the same message proves nothing;
+//  - a *tag*, the eight bytes {nonce, number} as a message of their own, posted last, proves all
 //    messages before it on its queue pair as soon as it is seen. Eight bytes, because a word of
-//    eight lands whole: a longer tag would be seen before all of it is there, and its source be
-//    written again while the card still reads the rest. What else a reader needs goes before it;
-//  * a completion (the tail) tells the poster late that a message is delivered. A source may be used
-//    again when the receiver has answered, which a later tag of the receiver does, or when the tail
-//    has passed.
+//    eight lands whole: of a longer tag a word would be seen, and answered, before the rest is
+//    there, and its source be written again while the card still reads it. What else a reader
+//    needs goes before the tag;
+//  - a completion (the tail) tells the poster late that a message is delivered. A source may be
+//    written again when the receiver has answered, by a tag that it posted after it saw ours, or
+//    when the tail has passed.
 //
 // One core at a time posts on a queue pair: the head is read, used and written without atomics. Two
 // cores in one launch take turns across MOE_SYNC_ALL; launches on one stream take turns anyway. The
@@ -177,7 +178,8 @@ class RdmaPost {
             MOE_SYNC(MTE2_S);
             room = pair.head - tail.GetValue(0) < pair.depth - 1;
             MOE_SYNC(S_MTE2);
-            if (!room) window.Pause(MOE_FLAG("room in the queue"), pair.peer, pair.head, kFullQueue);
+            if (!room)
+                window.Pause(MOE_FLAG("room in the queue"), pair.peer, pair.head, kFullQueue);
         }
     }
 

@@ -72,8 +72,8 @@ __aicore__ inline void PollPause(FlagName, uint32_t, uint32_t) {}
 
 namespace ascend_moe {
 
-// One result per block, 8 floats or 16 halves. CANN 9.1 renamed BlockReduceMax and changed the order
-// of its arguments.
+// One result per block, 8 floats or 16 halves. CANN 9.1 renamed BlockReduceMax and changed the
+// order of its arguments.
 template <typename T>
 __aicore__ inline void MaxOfBlocks(const AscendC::LocalTensor<T>& dst,
                                    const AscendC::LocalTensor<T>& src,

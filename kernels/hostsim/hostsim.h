@@ -43,14 +43,16 @@ void hostsim_write(hostsim_world* world, uint64_t address, const void* from, uin
 int32_t hostsim_read(hostsim_world* world, uint64_t address, void* to, uint64_t bytes,
                      uint8_t* written);
 
-/* Network cards: docs/hostsim.md, "The network card". Every rank has one. Ranks are in server 0 until
- * told otherwise; a kernel may touch memory of its own server only, all else goes over a card. */
+/* Network cards: docs/hostsim.md, "The network card". Every rank has one. Ranks are in server 0
+ * until told otherwise; a kernel may touch memory of its own server only, all else goes over a
+ * card. */
 void hostsim_server(hostsim_world* world, int32_t rank, int32_t server);
 
 /* A buffer that the cards of `rank` and of its peers may read and write. `host` may be NULL: the
  * bytes are memory of this world. Else they are there, and kernels of this world need not see them
- * (peers in another process). The fields are those of ascend_moe::Region (kernels/device/rdma_abi.h)
- * with the key that the rank itself uses and the key that its peers use. */
+ * (peers in another process). The fields are those of ascend_moe::Region
+ * (kernels/device/rdma_abi.h) with the key that the rank itself uses and the key that its peers
+ * use. */
 typedef struct {
     int32_t rank;
     uint32_t local_key, remote_key;
@@ -60,7 +62,8 @@ typedef struct {
 void hostsim_add_region(hostsim_world* world, const hostsim_region* region);
 
 /* A queue pair from `rank` to `peer`. Addresses are of memory of this world; the other fields are
- * those of ascend_moe::SendQueue. It goes on where its head stands: what was posted before is done. */
+ * those of ascend_moe::SendQueue. It goes on where its head stands: what was posted before is done.
+ */
 typedef struct {
     int32_t rank, peer;
     uint32_t number;

@@ -1,4 +1,7 @@
-"""Ranks in several servers: windows, queue pairs and HCCL's tables of them in simulated memory, as ``kernels/device/rdma_abi.h`` lays them out."""
+"""Ranks in several servers: windows, queue pairs and HCCL's tables of them in simulated memory.
+
+``kernels/device/rdma_abi.h`` has the layout.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ from .simulator import Simulator
 
 CONTROL_BYTES = 256 << 10
 ELEMENT_BYTES = 64
+MAPPED = 1 << 39
+"""Where the window of another process is inside the addresses of its rank."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Wire:
 class CardGroup:
     """The ranks of a group that lies in several servers: ``servers[r]`` is that of rank ``r``.
 
-    A rank has an input and an output window, both registered with its card, and queue pairs to every rank of every other server.
+    A rank has an input and an output window, both registered with its card, and queue pairs to every rank of every
+    other server.
     """
 
     def __init__(
@@ -41,24 +47,43 @@ class CardGroup:
         wire: Wire,
         *,
         old_data: bytes = b"",
+        hosts: Sequence[int] = (),
+        only: int | None = None,
     ) -> None:
+        """``old_data`` is what somebody left in the input windows.
+
+        ``hosts`` and ``only``: this process runs one rank; the input windows of all ranks are mapped there, and its
+        kernels see its own.
+        """
+        self._hosts = hosts
         self.simulator, self.servers, self.window_bytes = simulator, servers, window_bytes
         self._wire, self._numbers = wire, count(1)
         ranks = range(len(servers))
         for rank, server in enumerate(servers):
             simulator.server(rank, server)
-        self.inputs = [self._window(rank, "input window", old_data) for rank in ranks]
-        self.outputs = [self._window(rank, "output window", b"") for rank in ranks]
-        self.tables = [self._tables_of(rank) for rank in ranks]
-        self.contexts = [self._context(rank) for rank in ranks]
+        self.inputs = [self._input(rank, only, old_data) for rank in ranks]
+        self.outputs = [self._output(rank) for rank in ranks]
+        local = ranks if only is None else (only,)
+        self.tails: dict[tuple[int, int], list[int]] = {}
+        self.tables = {rank: self._tables_of(rank) for rank in local}
+        self.contexts = {rank: self._context(rank) for rank in local}
 
-    def _window(self, rank: int, name: str, old_data: bytes) -> int:
-        address = self.simulator.alloc(rank, self.window_bytes, name)
-        self.simulator.write(address, old_data[: self.window_bytes], written=False)
-        output = name.startswith("output")
-        self.simulator.add_region(
-            rank, *self._keys(rank, output=output), address, self.window_bytes
-        )
+    def _input(self, rank: int, only: int | None, old_data: bytes) -> int:
+        size, host = self.window_bytes, self._hosts[rank] if self._hosts else None
+        if host is None:
+            address = self.simulator.alloc(rank, size, "input window")
+            self.simulator.write(address, old_data[:size], written=False)
+        else:
+            address = (rank + 1 << 40) + MAPPED
+        if host is not None and rank == only:
+            self.simulator.map(rank, address, host, size, "input window")
+        self.simulator.add_region(rank, *self._keys(rank, output=False), address, size, host)
+        return address
+
+    def _output(self, rank: int) -> int:
+        address = self.simulator.alloc(rank, self.window_bytes, "output window")
+        keys = self._keys(rank, output=True)
+        self.simulator.add_region(rank, *keys, address, self.window_bytes)
         return address
 
     @staticmethod
@@ -90,7 +115,9 @@ class CardGroup:
                 self._queue(rank, peer, doorbell) if far else bytes(64)
                 for _ in range(self._wire.queues)
             ]
-            peers.append(struct.pack("<IIQ", 4, 24, self._regions(rank, peer)) if far else bytes(16))
+            peers.append(
+                struct.pack("<IIQ", 4, 24, self._regions(rank, peer)) if far else bytes(16)
+            )
         root = struct.pack(
             "<6I5Q",
             *(rank, len(self.servers), self._wire.queues, 64, 56, 16),
@@ -110,6 +137,7 @@ class CardGroup:
             put(rank, struct.pack("<I", wire.head), f"{name} of queue {number}")
             for name in ("head", "tail")
         )
+        self.tails.setdefault((rank, peer), []).append(tail)
         self.simulator.add_queue(
             *(rank, peer, number, ELEMENT_BYTES, wire.depth, ring, head, tail, doorbell),
             wire.delivers.get((rank, peer), -1),

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ascend_moe.contract.shapes import World, dispatch_specs
+from ascend_moe.contract.shapes import dispatch_specs_of_call
 from ascend_moe.contract.signature import with_defaults
 
 from .arguments import Packing, Parameters, meeting, parameters, words
@@ -44,19 +44,7 @@ OUTPUTS = (
 
 def output_shapes(call: Mapping[str, Any]) -> dict[str, Tensor]:
     """Empty tensors like the seven outputs of this dispatch."""
-    batch, hidden = call["x"].shape
-    specs = dispatch_specs(
-        World.of_call(call),
-        rank=call["ep_rank_id"],
-        bs=batch,
-        hidden=hidden,
-        topk=call["expert_ids"].shape[1],
-        x_dtype=str(call["x"].dtype).removeprefix("torch."),
-        quant_mode=call["quant_mode"],
-        global_bs=call["global_bs"],
-        tp_world_size=call["tp_world_size"],
-        has_expert_scales=call["expert_scales"] is not None,
-    )
+    specs = dispatch_specs_of_call(call)
     return {
         name: torch.empty(spec.shape, dtype=getattr(torch, spec.dtype))
         for name, spec in zip(OUTPUTS, specs, strict=True)

@@ -14,7 +14,14 @@ from .execution import Outcome, old_window
 from .failures import Record, records_of
 from .mutation import Case
 from .programs import Program
-from .servers import SMALL, ServerGroup, compare, execute_on_servers, server_program, server_window_bytes
+from .servers import (
+    SMALL,
+    ServerGroup,
+    compare,
+    execute_on_servers,
+    server_program,
+    server_window_bytes,
+)
 from .simulator import Schedule, Simulator
 
 SERVER, NETWORK = range(2)
@@ -172,14 +179,20 @@ def cases() -> list[Case]:
         (replace(SMALL, product="A3", hidden=1024, topk=2, mask=1), 2, "dc", Wire()),
         # More scales than are written together.
         (
-            replace(SMALL, max_batch=40, topk=1, hidden=32, local_experts=1, quant=True),
-            1,
-            "d",
+            replace(SMALL, max_batch=70, topk=1, hidden=32, local_experts=1, quant=True),
+            2,
+            "dcc",
             Wire(),
         ),
         (replace(SMALL, max_batch=1, topk=2, uneven=True), 9, "dc", Wire()),
         (SMALL, 3, "ddoc", Wire(depth=8)),
-        # A core that serves several servers.
+        # A core that serves several servers, and servers where no token goes.
+        (
+            replace(SMALL, ranks=32, max_batch=1, topk=1, hidden=32, skewed=True),
+            1,
+            "dc",
+            Wire(),
+        ),
         (
             replace(SMALL, ranks=32, max_batch=3, topk=6, quant=True, comm_quant=True),
             1,

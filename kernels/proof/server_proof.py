@@ -135,7 +135,13 @@ def window_cases() -> Iterator[WindowCase]:
     for servers in (2, 4, 8):
         for local_experts in (1, 2, 3, 4, 8, 16):
             for topk in (1, 2, 4, 5, 6, 8, 9, 12, 14, 16):
-                for max_batch, hidden in ((1, 7168), (16, 2048), (64, 7168), (256, 7168), (512, 10240)):
+                for max_batch, hidden in (
+                    (1, 7168),
+                    (16, 2048),
+                    (64, 7168),
+                    (256, 7168),
+                    (512, 10240),
+                ):
                     moe = servers * 8 * local_experts
                     if topk > moe or moe > 512:
                         continue

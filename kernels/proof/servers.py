@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ascend_moe.contract.signature import with_defaults
+from ascend_moe.reference import combine_world, dispatch_world
 
 from .arguments import Parameters, meeting, parameters, words
 from .cards import CardGroup, Wire
@@ -65,9 +66,31 @@ class ServerLayers(Layers):
         return self._apart(self._normal(batch, self.shape.topk) * magnitude)
 
 
+class ServerProgram(Program):
+    """A program whose handle is that of several servers, on both products."""
+
+    def dispatch(self, calls: Calls) -> int:
+        expected = dispatch_world(calls, product=self.product, contract=self.contract)
+        self.steps.append(Step("dispatch", calls, expected))
+        return len(self.steps) - 1
+
+    def combine(self, calls: Calls, of: int) -> None:
+        complete = [
+            {
+                **call,
+                "assist_info_for_combine": handle.assist_info_for_combine,
+                "ep_send_counts": handle.ep_recv_counts,
+                "expand_scales": handle.expand_scales,
+            }
+            for call, handle in zip(calls, self.steps[of].expected, strict=True)
+        ]
+        expected = combine_world(complete, product=self.product, contract=self.contract)
+        self.steps.append(Step("combine", complete, expected, of))
+
+
 def server_program(name: str, shape: ServerShape, seed: int, order: str = "dc") -> Program:
     """As ``layer_program``: ``d`` dispatches, ``c`` combines the latest dispatch, ``o`` the one before it."""
-    program = Program(name, shape.contract, product=shape.product)
+    program = ServerProgram(name, shape.contract, shape.product)
     layers, dispatches = ServerLayers(shape, seed), []
     for letter in order:
         if letter == "d":

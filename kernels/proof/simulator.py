@@ -92,6 +92,8 @@ class Schedule:
     patience: int = 0
     alone: bool = False
     """One rank per process: the others write into memory that is mapped, not simulated."""
+    unchecked: bool = False
+    """Copies take effect at once, and hardly a rule is checked."""
 
 
 class _CSchedule(ctypes.Structure):
@@ -151,6 +153,7 @@ class Simulator:
             schedule.alone,
             schedule.max_steps,
             schedule.patience,
+            schedule.unchecked,
         )
         self._world = self._lib.hostsim_new(ctypes.byref(given))
         if mutate:
@@ -200,10 +203,16 @@ class Simulator:
         self._lib.hostsim_server(self._world, rank, server)
 
     def add_region(
-        self, rank: int, local_key: int, remote_key: int, address: int, size: int
+        self,
+        rank: int,
+        local_key: int,
+        remote_key: int,
+        address: int,
+        size: int,
+        host: int | None = None,
     ) -> None:
-        """Registers memory with the card of the rank and those of its peers."""
-        region = _CRegion(rank, local_key, remote_key, address, size, None)
+        """Registers memory with the cards of the rank and its peers; ``host``: of this process, not of the world."""
+        region = _CRegion(rank, local_key, remote_key, address, size, host)
         self._lib.hostsim_add_region(self._world, ctypes.byref(region))
 
     def add_queue(

@@ -1,4 +1,4 @@
-"""What a part of the proof showed, counted."""
+"""What a part of the proof showed."""
 
 from __future__ import annotations
 

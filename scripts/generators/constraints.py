@@ -111,7 +111,8 @@ def hidden_text(limits: PathLimits) -> str:
 
 
 def mask_text(limits: PathLimits) -> str:
-    return " or ".join(f"{rank}-D" for rank in limits.mask_ranks) or "None"
+    text = " or ".join(f"{rank}-D" for rank in limits.mask_ranks) or "None"
+    return f"{text}, ignored" if limits.mask_ignored else text
 
 
 def rule_text(rule: Rule) -> str:

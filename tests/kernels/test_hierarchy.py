@@ -114,9 +114,7 @@ def test_every_dropped_flag_and_step_of_all_cores_is_noticed(place):
 
 def test_the_window_is_what_the_stock_kernels_ask_for_but_for_few_experts():
     """docs/kernels-hierarchy.md, section 3, says which."""
-    larger = {
-        (case.local_experts, case.topk) for case in window_cases() if case.ours > case.stock
-    }
+    larger = {(case.local_experts, case.topk) for case in window_cases() if case.ours > case.stock}
     fits = {1: 4, 2: 9, 3: 14}  # K
     assert {case for case in larger if case[1] <= fits.get(case[0], 16)} == set()
     assert {experts for experts, _ in larger} == {1, 2, 3}

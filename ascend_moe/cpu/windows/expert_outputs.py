@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ascend_moe.available import require_available
 from ascend_moe.cpu.distributed.group import resolve
 from ascend_moe.cpu.distributed.peers import state_of
-from ascend_moe.cpu.windows.available import require_available
 
 
 def empty_expert_outputs(
@@ -32,7 +32,8 @@ def empty_expert_outputs(
     group = resolve(group_ep)
     if group is None:
         raise ValueError(f"group_ep {group_ep!a} names no torch.distributed group of this process")
-    windows = state_of(group).windows
+    state = state_of(group)
+    windows = (state_of(state.shrunk.group) if state.shrunk else state).windows
     if windows is None:
         require_available(rows * hidden * dtype.itemsize)
         return torch.empty(rows, hidden, dtype=dtype)

@@ -67,10 +67,9 @@ MOE_ABI constexpr uint32_t IndexEntries(const Parameters& p, uint32_t per_server
 }
 MOE_ABI constexpr uint32_t EntryWords(const Parameters& p) { return p.quant ? 3 : 2; }
 MOE_ABI constexpr uint32_t IndexWords(const Parameters& p, uint32_t per_server) {
-    return AlignUp(
-        IndexEntries(p, per_server) +
-            p.max_batch * Smaller(p.topk, ServerExperts(p, per_server)) * EntryWords(p),
-        kBlockWords);
+    return AlignUp(IndexEntries(p, per_server) +
+                       p.max_batch * Smaller(p.topk, ServerExperts(p, per_server)) * EntryWords(p),
+                   kBlockWords);
 }
 MOE_ABI constexpr uint64_t IndexBytes(const Parameters& p, uint32_t per_server) {
     return AlignUp(4 * IndexWords(p, per_server), kPitchBytes);

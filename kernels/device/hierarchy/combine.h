@@ -10,8 +10,8 @@ namespace ascend_moe {
 
 class HierarchyCombineKernel {
  public:
-    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context,
-                               const HierarchyCombineTensors& tensors, const Parameters& p) {
+    __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const HierarchyCombineTensors& tensors,
+                               const Parameters& p) {
         if (p.element == Element::kBfloat16) {
             RunFor<bfloat16_t>(pipe, context, tensors, p);
         } else {
@@ -103,7 +103,8 @@ class HierarchyCombineKernel {
     __aicore__ inline void WaitForMates(Window& window, const Servers& servers,
                                         const Parameters& p) {
         for (uint32_t i = 0; i < servers.topology.per_server && !window.failed; ++i) {
-            uint32_t mate = servers.Mate((servers.topology.number + i) % servers.topology.per_server);
+            uint32_t mate =
+                servers.Mate((servers.topology.number + i) % servers.topology.per_server);
             LocalTensor<uint32_t> done = window.Wait(
                 MOE_FLAG("rows"), kDoneOffset + mate * kBlockBytes, 1, 1, mate, window.epoch);
             if (!window.failed) window.Compare(done, kTagWords, MarkOf(p), mate);
@@ -126,12 +127,11 @@ class HierarchyCombineKernel {
         for (uint32_t server = window.core; server < topology.servers; server += window.cores) {
             if (server == topology.server) continue;
             Load(sent,
-                 At<uint32_t>(t.ep_send_counts + 4ull * (HandleRelayed(p, window.ranks) +
-                                                         server * SentWords(p))),
+                 At<uint32_t>(t.ep_send_counts +
+                              4ull * (HandleRelayed(p, window.ranks) + server * SentWords(p))),
                  SentWords(p));
             MOE_SYNC(MTE2_S);
             const uint32_t tokens = TokensOf(sent, p);
-            MOE_SYNC(S_MTE2);
             for (uint32_t i = 0; i < kBlockWords; ++i) head.SetValue(i, 0);
             head.SetValue(kSumsMark, MarkOf(p));
             head.SetValue(kSumsTokens, tokens);

@@ -1,9 +1,9 @@
 // Dispatch over several servers: count, stage, send, relay, pull. docs/kernels-hierarchy.md.
 #pragma once
 
+#include "../routing.h"
 #include "index.h"
 #include "receive.h"
-#include "../routing.h"
 
 namespace ascend_moe {
 

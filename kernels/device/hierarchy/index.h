@@ -36,9 +36,9 @@ class ServerSender {
             if (server == topology.server) {
                 uint32_t words = MakeIndex(server);
                 MOE_SYNC(S_MTE3);
-                Store(At<uint32_t>(window_.Data(
-                          window_.rank, InputHalf(window_.bytes, epoch_ & 1) +
-                                            InputIndexOffset(p_, topology, server))),
+                Store(At<uint32_t>(
+                          window_.Data(window_.rank, InputHalf(window_.bytes, epoch_ & 1) +
+                                                         InputIndexOffset(p_, topology, server))),
                       index_.Get<uint32_t>(), words);
                 KeepSums(server);
             } else {
@@ -76,8 +76,8 @@ class ServerSender {
     }
 
     // Of pair (token, k) of an expert of [first, first + experts): its place in the sum of the
-    // token. False if it goes elsewhere, or repeats an expert of the token: a contract forbids that,
-    // and nobody has room for it.
+    // token. False if it goes elsewhere, or repeats an expert of the token: a contract forbids
+    // that, and nobody has room for it.
     __aicore__ inline bool Place(uint32_t token, uint32_t k, uint32_t first, uint32_t experts,
                                  uint32_t* expert, uint32_t* place) const {
         LocalTensor<int32_t> ids = ids_.Get<int32_t>();
@@ -102,8 +102,8 @@ class ServerSender {
                        sent_at = IndexSent(p_, servers_.topology.per_server),
                        rows_at = IndexEntries(p_, servers_.topology.per_server);
         LocalTensor<uint32_t> index = index_.Get<uint32_t>(), counts = index[kIndexCounts],
-                              sent = index[sent_at], rows = index[rows_at], sums =
-                                  sums_.Get<uint32_t>();
+                              sent = index[sent_at], rows = index[rows_at],
+                              sums = sums_.Get<uint32_t>();
         for (uint32_t i = 0; i < rows_at; ++i) index.SetValue(i, 0);
         for (uint32_t i = 0; i < SentWords(p_); ++i) sums.SetValue(i, 0);
         uint32_t tokens = 0, total = 0, expert = 0, place = 0;
@@ -131,11 +131,9 @@ class ServerSender {
                 uint32_t at = counts.GetValue(expert), word = at * EntryWords(p_);
                 counts.SetValue(expert, at + 1);
                 rows.SetValue(word, PackEntry(position, token, place));
-                rows.SetValue(word + 1,
-                              weights_.Get<uint32_t>().GetValue(token * p_.topk + k));
+                rows.SetValue(word + 1, weights_.Get<uint32_t>().GetValue(token * p_.topk + k));
                 if (p_.quant)
-                    rows.SetValue(word + 2,
-                                  scales_.Get<uint32_t>().GetValue(token * kBlockWords));
+                    rows.SetValue(word + 2, scales_.Get<uint32_t>().GetValue(token * kBlockWords));
             }
         }
         for (uint32_t e = 0, begin = 0; e < experts; ++e) {

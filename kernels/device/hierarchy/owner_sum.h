@@ -38,7 +38,6 @@ class OwnerSum {
             Load(head, At<uint32_t>(Sums(server) + kSumsHead), kBlockWords);
             MOE_SYNC(MTE2_S);
             if (head.GetValue(kSumsMark) != MarkOf(p_)) window_.Fail(kOtherCall, peer);
-            MOE_SYNC(S_MTE2);
         }
     }
 
@@ -62,8 +61,8 @@ class OwnerSum {
         LocalTensor<uint32_t> where = where_.Get<uint32_t>();
         MOE_SYNC(S_MTE2);
         for (uint32_t server = 0; server < topology_.servers; ++server) {
-            const uint32_t word = HandleSums(p_, topology_, window_.ranks) +
-                                  server * SentWords(p_) + first;
+            const uint32_t word =
+                HandleSums(p_, topology_, window_.ranks) + server * SentWords(p_) + first;
             Load(where[server * kBatch], At<uint32_t>(t_.ep_send_counts + 4ull * word), count);
         }
         MOE_SYNC(MTE2_S);

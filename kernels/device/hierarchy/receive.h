@@ -27,9 +27,9 @@ class ServerReceiver {
         for (uint32_t i = sources.begin; i < sources.end && !window_.failed; ++i) {
             uint32_t source =
                 (topology_.server * topology_.per_server + i) % window_.ranks;  // own server first
-            LocalTensor<uint32_t> blocks = window_.Wait(
-                MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, source), layout_.blocks,
-                layout_.blocks, servers_.RelayOf(source), epoch_);
+            LocalTensor<uint32_t> blocks =
+                window_.Wait(MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, source), layout_.blocks,
+                             layout_.blocks, servers_.RelayOf(source), epoch_);
             if (!window_.failed)
                 window_.Compare(blocks, CountsLayout::Word(CountsLayout::kMark), MarkOf(p_),
                                 servers_.RelayOf(source));
@@ -94,8 +94,8 @@ class ServerReceiver {
             uint32_t from = walk.begin > first ? walk.begin : first;
             uint32_t to = Smaller(walk.begin + walk.count, end);
             if (from < to) {
-                const uint64_t list = window_.Data(
-                    window_.rank, half_ + MateListOffset(p_, topology_, walk.source));
+                const uint64_t list =
+                    window_.Data(window_.rank, half_ + MateListOffset(p_, topology_, walk.source));
                 const uint32_t skipped = walk.in_list + from - walk.begin;
                 Load(entries[at], At<uint32_t>(list + 4ull * skipped * EntryWords(p_)),
                      (to - from) * EntryWords(p_));
@@ -126,8 +126,7 @@ class ServerReceiver {
             places.SetValue(2 * in_batch, entry >> kEntryBits & kEntryMask);
             places.SetValue(2 * in_batch + 1, entry >> 2 * kEntryBits);
             weights.SetValue(in_batch, entries.GetValue(word + 1));
-            if (p_.quant)
-                scales_.Get<uint32_t>().SetValue(in_batch, entries.GetValue(word + 2));
+            if (p_.quant) scales_.Get<uint32_t>().SetValue(in_batch, entries.GetValue(word + 2));
             LocalTensor<uint8_t> buffer = rows_.AllocTensor<uint8_t>();
             Load(buffer,
                  At<uint8_t>(stage + static_cast<uint64_t>(entry & kEntryMask) * TokenBytes(p_)),

@@ -107,9 +107,8 @@ class Relay {
         counts.SetValue(CountsLayout::Word(CountsLayout::kTotal), rows);
         counts.SetValue(CountsLayout::Word(CountsLayout::kMark), MarkOf(p_));
         if (number == topology_.number) KeepRelayed(server, head);
-        const uint64_t part =
-            Index(server) +
-            4ull * (IndexEntries(p_, topology_.per_server) + before * EntryWords(p_));
+        const uint64_t part = Index(server) + 4ull * (IndexEntries(p_, topology_.per_server) +
+                                                      before * EntryWords(p_));
         Copy(part, window_.Data(mate, half_ + MateListOffset(p_, topology_, source)),
              4 * Smaller(rows, MateRows(p_)) * EntryWords(p_));
         MOE_SYNC(S_MTE3);
@@ -122,8 +121,8 @@ class Relay {
 
     // The tokens that this rank relays, for combine.
     __aicore__ inline void KeepRelayed(uint32_t server, const LocalTensor<uint32_t>& head) {
-        Store(At<uint32_t>(t_.ep_recv_counts + 4ull * (HandleRelayed(p_, window_.ranks) +
-                                                       server * SentWords(p_))),
+        Store(At<uint32_t>(t_.ep_recv_counts +
+                           4ull * (HandleRelayed(p_, window_.ranks) + server * SentWords(p_))),
               head[IndexSent(p_, topology_.per_server)], SentWords(p_));
     }
 

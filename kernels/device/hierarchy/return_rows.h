@@ -16,7 +16,11 @@ class ServerReturner {
  public:
     __aicore__ inline ServerReturner(TPipe* pipe, const Window& window, const Servers& servers,
                                      const Parameters& p, const HierarchyCombineTensors& t)
-        : window_(window), servers_(servers), p_(p), t_(t), slots_(ServerSlotsOffset(window.bytes)) {
+        : window_(window),
+          servers_(servers),
+          p_(p),
+          t_(t),
+          slots_(ServerSlotsOffset(window.bytes)) {
         pipe->InitBuffer(ends_, 4 * p.moe_experts);
         pipe->InitBuffer(places_, 8 * kBatch);
         pipe->InitBuffer(weights_, 4 * kBatch);
@@ -29,8 +33,8 @@ class ServerReturner {
         LocalTensor<uint32_t> ends = ends_.Get<uint32_t>();
         Load(ends, At<uint32_t>(t_.ep_send_counts), slots);
         MOE_SYNC(MTE2_S);
-        uint32_t rows = Smaller(ends.GetValue(slots - 1),
-                                Smaller(p_.capacity, window_.ranks * MateRows(p_)));
+        uint32_t rows =
+            Smaller(ends.GetValue(slots - 1), Smaller(p_.capacity, window_.ranks * MateRows(p_)));
         Share share = ShareOf(rows, window_.core, window_.cores);
         uint32_t slot = 0;
         for (uint32_t first = share.begin; first < share.end; first += kBatch)
@@ -42,8 +46,7 @@ class ServerReturner {
 
     __aicore__ inline void SendBatch(uint32_t first, uint32_t count, uint32_t* slot) {
         LocalTensor<uint32_t> places = places_.Get<uint32_t>(), weights = weights_.Get<uint32_t>(),
-                              blocks = weight_blocks_.Get<uint32_t>(),
-                              ends = ends_.Get<uint32_t>();
+                              blocks = weight_blocks_.Get<uint32_t>(), ends = ends_.Get<uint32_t>();
         MOE_SYNC(S_MTE2);
         Load(places, At<uint32_t>(t_.ep_send_counts + 4ull * (p_.moe_experts + 2 * first)),
              2 * count);

@@ -34,8 +34,8 @@ class ServerSum {
         LocalTensor<uint32_t> sent = sent_.Get<uint32_t>();
         MOE_SYNC(S_MTE2);
         Load(sent,
-             At<uint32_t>(t_.ep_send_counts + 4ull * (HandleRelayed(p_, window_.ranks) +
-                                                      server * SentWords(p_))),
+             At<uint32_t>(t_.ep_send_counts +
+                          4ull * (HandleRelayed(p_, window_.ranks) + server * SentWords(p_))),
              SentWords(p_));
         MOE_SYNC(MTE2_S);
         Share share = ShareOf(TokensOf(sent, p_), window_.core, window_.cores);
@@ -52,8 +52,8 @@ class ServerSum {
     static constexpr uint32_t kWide = sizeof(float), kMaxPlaces = 16;
 
     __aicore__ inline uint64_t Slot(uint32_t server, uint32_t token, uint32_t place) const {
-        return window_.Data(window_.rank, ServerSlotsOffset(window_.bytes) +
-                                              ServerSlot(p_, server, token, place));
+        return window_.Data(
+            window_.rank, ServerSlotsOffset(window_.bytes) + ServerSlot(p_, server, token, place));
     }
 
     // The weights of all rows first, so that no row waits for one.
@@ -116,8 +116,7 @@ class ServerSum {
             quantizer_.Quantize(out, sum, wide_.Get<half>());
         } else {
             LocalTensor<half> rounded = wide_.Get<half>();
-            if (behind > 0)
-                AscendC::Duplicate(rounded[p_.hidden], static_cast<half>(0.0f), behind);
+            if (behind > 0) AscendC::Duplicate(rounded[p_.hidden], static_cast<half>(0.0f), behind);
             AscendC::Cast(rounded, sum, RoundMode::CAST_RINT, p_.hidden);
             MOE_VBARRIER();
             quantizer_.Quantize(out, rounded, rounded);

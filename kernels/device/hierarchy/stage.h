@@ -93,10 +93,10 @@ class ServerStager {
         uint32_t servers = Destinations(token);
         for (uint32_t server = 0; server < topology_.servers; ++server) {
             if ((servers >> server & 1) == 0) continue;
-            uint64_t area = server == topology_.server
-                                ? stage_
-                                : messages_ + OtherServer(server, topology_.server) *
-                                                  TokenAreaBytes(p_);
+            uint64_t area =
+                server == topology_.server
+                    ? stage_
+                    : messages_ + OtherServer(server, topology_.server) * TokenAreaBytes(p_);
             Store(At<T>(area + static_cast<uint64_t>(next_[server]++) * TokenBytes(p_)), row,
                   TokenBytes(p_) / sizeof(T));
         }
@@ -130,6 +130,7 @@ class ServerStager {
         LocalTensor<float> wide = wide_buffer.Get<float>(), scales = scale_buffer.Get<float>();
         for (uint32_t i = 0; i < kScales * kBlockWords; ++i) scales.SetValue(i, 0.0f);
         for (uint32_t token = share_.begin; token < share_.end; ++token) {
+            // The quantiser's V_S wait already keeps this load behind the use of the buffer.
             LocalTensor<X> input = inputs.AllocTensor<X>();
             Load(input, At<X>(t_.x + 2ull * token * p_.hidden), p_.hidden);
             inputs.EnQue(input);

@@ -1,5 +1,5 @@
-// How a server's sum crosses to another one with comm_quant_mode 2: int8, and a scale of the element
-// type for each block. docs/kernels-hierarchy.md, section 7.
+// How a server's sum crosses to another one with comm_quant_mode 2: int8, and a scale of the
+// element type for each block. docs/kernels-hierarchy.md, section 7.
 #pragma once
 
 #include "../int8.h"
@@ -42,8 +42,8 @@ class SumQuantizer {
         return CommScaleOffset(p) + 2 * AlignUp(p.hidden, kPadding) / kPerBlock;
     }
 
-    // `values` are destroyed; behind the row they are 0 up to a multiple of kPadding. `halves` is scratch of
-    // two bytes a value.
+    // `values` are destroyed; behind the row they are 0 up to a multiple of kPadding. `halves` is
+    // scratch of two bytes a value.
     __aicore__ inline void Quantize(const LocalTensor<int8_t>& out, const LocalTensor<Real>& values,
                                     const LocalTensor<half>& halves) {
         LocalTensor<Real> scale = scale_.template Get<Real>(), work = work_.template Get<Real>();
@@ -71,7 +71,6 @@ class SumQuantizer {
             MOE_VBARRIER();
             AscendC::Cast(out, halves, RoundMode::CAST_RINT, hidden_);
         }
-        MOE_VBARRIER();
     }
 
     // total += stored, one rounding. `halves` as above; `wide` is scratch of the width of

@@ -91,15 +91,15 @@ void Binary(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTenso
 template <typename T>
 constexpr bool kIsHalf = std::is_same_v<T, half>;
 template <typename T>
-constexpr bool kArithmetic =
-    std::is_same_v<T, float> || std::is_same_v<T, int32_t> || kIsHalf<T>;
+constexpr bool kArithmetic = std::is_same_v<T, float> || std::is_same_v<T, int32_t> || kIsHalf<T>;
 
 // Half computes in double, where a product is exact and a quotient or a sum is close enough, and is
 // rounded once: on the way through float the last bit remembers whether anything was cut off.
 inline half Nearest(double value) {
     float narrow = static_cast<float>(value);
     if (std::isfinite(narrow) && narrow != value) {
-        float toward = std::fabs(narrow) > std::fabs(value) ? std::nextafterf(narrow, 0.0f) : narrow;
+        float toward =
+            std::fabs(narrow) > std::fabs(value) ? std::nextafterf(narrow, 0.0f) : narrow;
         uint32_t bits;
         std::memcpy(&bits, &toward, sizeof(bits));
         bits |= 1;
@@ -134,15 +134,15 @@ void Duplicate(const LocalTensor<T>& dst, T value, int32_t count,
     if (in.Writes(dst, count)) std::fill_n(dst.Host(), count, value);
 }
 
-#define HOSTSIM_SCALAR_OP(Name, expression)                                                   \
-    template <typename T>                                                                     \
-    void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, T scalar, int32_t count,  \
-              hostsim::Loc loc = hostsim::Loc::Here()) {                                      \
-        static_assert(detail::kArithmetic<T>, "half, float and int32_t here");                \
-        detail::Unary(dst, src, count, loc, [scalar](T element) {                             \
-            const auto v = detail::Wide(element), s = detail::Wide(scalar);                   \
-            return detail::Narrow<T>(expression);                                             \
-        });                                                                                   \
+#define HOSTSIM_SCALAR_OP(Name, expression)                                                  \
+    template <typename T>                                                                    \
+    void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, T scalar, int32_t count, \
+              hostsim::Loc loc = hostsim::Loc::Here()) {                                     \
+        static_assert(detail::kArithmetic<T>, "half, float and int32_t here");               \
+        detail::Unary(dst, src, count, loc, [scalar](T element) {                            \
+            const auto v = detail::Wide(element), s = detail::Wide(scalar);                  \
+            return detail::Narrow<T>(expression);                                            \
+        });                                                                                  \
     }
 HOSTSIM_SCALAR_OP(Adds, v + s)
 HOSTSIM_SCALAR_OP(Muls, v* s)
@@ -153,11 +153,10 @@ HOSTSIM_SCALAR_OP(Muls, v* s)
     void Name(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b, \
               int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {                    \
         static_assert(Types, "element type not supported by " #Name);                      \
-        detail::Binary(dst, a, b, count, loc,                                              \
-                       [](T left, T right) {                                               \
-                           const auto x = detail::Wide(left), y = detail::Wide(right);     \
-                           return detail::Narrow<T>(expression);                           \
-                       });                                                                 \
+        detail::Binary(dst, a, b, count, loc, [](T left, T right) {                        \
+            const auto x = detail::Wide(left), y = detail::Wide(right);                    \
+            return detail::Narrow<T>(expression);                                          \
+        });                                                                                \
     }
 HOSTSIM_BINARY_OP(Add, detail::kArithmetic<T>, x + y)
 HOSTSIM_BINARY_OP(Mul, detail::kArithmetic<T>, x* y)

@@ -100,10 +100,10 @@ void Cards::Ring(Core* core, Loc loc, uint64_t address, const uint8_t* bytes, ui
                "core " + std::to_string(before.core) + " posts too, at " + before.loc.Text() +
                    ", with no SyncAll between");
     }
-    const uint32_t head =
-        field(ascend_moe::kDoorbellHeadShift, ascend_moe::kDoorbellHeadBits);
+    const uint32_t head = field(ascend_moe::kDoorbellHeadShift, ascend_moe::kDoorbellHeadBits);
     const uint32_t fresh = (head - queue.announced) & ((1u << ascend_moe::kDoorbellHeadBits) - 1);
-    const uint32_t room = queue.given.depth - 1 - std::min(queue.Outstanding(), queue.given.depth - 1);
+    const uint32_t room =
+        queue.given.depth - 1 - std::min(queue.Outstanding(), queue.given.depth - 1);
     queue.announced += fresh;
     if (queue.dead) {
         Die(queue);
@@ -135,8 +135,10 @@ void Cards::Judge(Core* core, Loc loc, uint64_t address, uint64_t bytes) {
     if (at != by_ring_.begin()) {
         const Queue& queue = *(--at)->second;
         const uint64_t begin = std::max(address, queue.given.buffer) - queue.given.buffer;
-        const uint64_t end = address + bytes - queue.given.buffer, pitch = queue.given.element_bytes;
-        for (uint64_t slot = begin / pitch; slot * pitch < end && slot < queue.given.depth; ++slot) {
+        const uint64_t end = address + bytes - queue.given.buffer,
+                       pitch = queue.given.element_bytes;
+        for (uint64_t slot = begin / pitch; slot * pitch < end && slot < queue.given.depth;
+             ++slot) {
             const uint32_t behind =
                 (static_cast<uint32_t>(slot) - queue.completed) & (queue.given.depth - 1);
             if (behind < queue.Outstanding())
@@ -147,8 +149,8 @@ void Cards::Judge(Core* core, Loc loc, uint64_t address, uint64_t bytes) {
     for (const Queue* queue : busy_) {
         for (const Message& message : queue->messages) {
             if (meets(message.from, message.bytes))
-                wrong(*queue, "overwrites the source of message " +
-                                  std::to_string(message.number) + ", which is not delivered,");
+                wrong(*queue, "overwrites the source of message " + std::to_string(message.number) +
+                                  ", which is not delivered,");
         }
         SendElement element;
         for (uint32_t number = queue->taken; number != queue->announced; ++number) {

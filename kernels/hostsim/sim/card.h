@@ -90,7 +90,8 @@ class Cards {
     std::vector<Queue*> busy_;
 
     int ServerOf(int rank) const;
-    void Report(const char* kind, const Queue& queue, const Poster& poster, const std::string& text);
+    void Report(const char* kind, const Queue& queue, const Poster& poster,
+                const std::string& text);
     void Die(Queue& queue);
     void Wake(Queue& queue);
     bool Element(const Queue& queue, uint32_t number, ascend_moe::SendElement* element) const;

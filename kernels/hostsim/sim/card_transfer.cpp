@@ -16,11 +16,12 @@ namespace {
 
 constexpr uint64_t kWord = 8;  // lands whole
 constexpr int kFirstCuts = 3, kRestCuts = 5;
+constexpr uint64_t kBursts = 3, kBurstSizes = 9;  // one turn in three is one of 1 to 256 steps
 
 std::string Range(uint64_t address, uint64_t bytes) {
     char text[64];
-    std::snprintf(text, sizeof text, "%llu bytes at 0x%llx",
-                  static_cast<unsigned long long>(bytes), static_cast<unsigned long long>(address));
+    std::snprintf(text, sizeof text, "%llu bytes at 0x%llx", static_cast<unsigned long long>(bytes),
+                  static_cast<unsigned long long>(address));
     return text;
 }
 
@@ -135,9 +136,9 @@ void Cards::ReadPiece(const Queue& queue, const Message& message, Piece& piece) 
     piece.data.assign(from, from + piece.bytes);
     piece.read = true;
     if (written != nullptr && world_->checks && std::memchr(written, 0, piece.bytes) != nullptr)
-        Report("uninit", queue, message.poster,
-               "the card reads a source that nobody wrote, message " +
-                   std::to_string(message.number));
+        Report(
+            "uninit", queue, message.poster,
+            "the card reads a source that nobody wrote, message " + std::to_string(message.number));
 }
 
 // Words whole, in ascending order and after everything that landed before: the receiver may be
@@ -165,8 +166,8 @@ void Cards::LandPiece(const Queue& queue, const Message& message, const Piece& p
 void Cards::Progress(Queue& queue) {
     size_t which = world_->Chance(2) ? 0 : world_->Random(queue.messages.size());
     size_t at = world_->Random(queue.messages[which].pieces.size());
-    if (which != 0 && (queue.messages[which].pieces.empty() ||
-                       queue.messages[which].pieces[at].first)) {
+    if (which != 0 &&
+        (queue.messages[which].pieces.empty() || queue.messages[which].pieces[at].first)) {
         which = 0;  // it has to wait for those before
         at = world_->Random(queue.messages[which].pieces.size());
     }
@@ -197,8 +198,8 @@ bool Cards::MoveTail(Queue& queue) {
 // False if the queue can do nothing.
 bool Cards::DoOne(Queue& queue) {
     const bool has_new = !queue.dead && queue.taken != queue.announced;
-    const bool tail_may = queue.delivered != queue.completed &&
-                          (!queue.late_tail || queue.Full() || !world_->checks);
+    const bool tail_may =
+        queue.delivered != queue.completed && (!queue.late_tail || queue.Full() || !world_->checks);
     if (tail_may && ((!has_new && queue.messages.empty()) || world_->Chance(8)))
         return MoveTail(queue);
     if (has_new && (queue.messages.empty() || world_->Chance(3))) return Take(queue), true;
@@ -211,7 +212,7 @@ bool Cards::Step() {
         const size_t at = world_->Random(busy_.size());
         Queue& queue = *busy_[at];
         if (world_->checks && !world_->Chance(queue.slowness)) return true;
-        uint64_t times = world_->Chance(4) ? 1ull << world_->Random(6) : 1;  // a burst
+        uint64_t times = world_->Chance(kBursts) ? 1ull << world_->Random(kBurstSizes) : 1;
         if (DoOne(queue)) {
             while (--times > 0 && DoOne(queue)) {
             }

@@ -98,7 +98,7 @@ class Core {
     void ScalarWrite(uint64_t address, const void* from, uint32_t bytes, Loc loc);
     void CleanCache(uint64_t address, bool all, Loc loc);
     void ForceCleans();  // until every line cleaned so far is in memory
-    void Finish();  // end of kernel: drain and check what must not be left
+    void Finish();       // end of kernel: drain and check what must not be left
 
     // --- polling and barriers (world.cpp) ---
     int poll_depth = 0;
@@ -145,6 +145,7 @@ class Core {
         CopyShape shape;
         bool poll;
         Loc loc;
+        bool lazy;  // not before somebody waits for it
     };
     struct Line {
         std::array<uint8_t, kCacheLine> bytes, original;

@@ -92,7 +92,7 @@ void Core::Load(const CopyShape& shape) {
         (world->RankOf(shape.gm) == rank ? counters.read_own : counters.read_remote) += total;
         counters.CountCopy(total);
     }
-    PendingLoad load{seq_, shape, poll, where};
+    PendingLoad load{seq_, shape, poll, where, world->cards && world->Chance(2)};
     if (!checks_ || world->Chance(2)) {
         RunLoad(load);
     } else {
@@ -223,10 +223,12 @@ bool Core::LandOne() {
     }
     if (!loads_.empty() && (stores_.empty() || world->Chance(2))) {
         size_t at = world->Random(loads_.size());
-        PendingLoad load = loads_[at];
-        loads_.erase(loads_.begin() + at);
-        RunLoad(load);
-        return true;
+        if (!loads_[at].lazy) {
+            PendingLoad load = loads_[at];
+            loads_.erase(loads_.begin() + at);
+            RunLoad(load);
+            return true;
+        }
     }
     return LandStore();
 }

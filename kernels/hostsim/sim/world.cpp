@@ -124,6 +124,11 @@ void World::Yield() {
     if (_setjmp(g_core->place) == 0) _longjmp(main_, 1);
 }
 
+// Between two instructions a card may get much done.
+void World::Nap() {
+    for (uint64_t left = Random(kNapSteps); left > 0; --left) Yield();
+}
+
 void World::SyncAll(Core* core, Loc loc) {
     core->where = loc;
     if (Mutated(loc, "SyncAll")) return;

@@ -83,7 +83,9 @@ class World {
     uint64_t Random(uint64_t below) { return below <= 1 ? 0 : random_() % below; }
     bool Chance(uint64_t one_in) { return Random(one_in) == 0; }
     void MaybeYield(uint64_t one_in) {
-        if (checks && Chance(one_in)) Yield();
+        if (!checks) return;
+        if (Chance(one_in)) Yield();
+        if (cards && Chance(kNapOneIn)) Nap();
     }
     void Yield();
     void SyncAll(Core* core, Loc loc);
@@ -94,6 +96,8 @@ class World {
     int RankOf(uint64_t address);  // whose memory it is; -1 if nobody's
 
  private:
+    static constexpr uint64_t kNapOneIn = 24, kNapSteps = 64;
+    void Nap();
     Schedule schedule_;
     std::mt19937_64 random_;
     std::vector<std::unique_ptr<Launch>> launches_;

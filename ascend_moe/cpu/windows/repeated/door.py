@@ -32,9 +32,8 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
         key = _key(op, tensors, attributes)
     except (TypeError, AttributeError):  # something is not what it should be
         return None
-    if not turn.free(
-        False
-    ):  # `with turn`, whose two functions would take as long as all of the look-up
+    # `with turn`, written out: its two functions would take as long as the whole look-up.
+    if not turn.free(False):
         turn.wait()
     try:
         if turn.begun:
@@ -69,8 +68,8 @@ def remember(op: str, tensors: Tensors, attributes: tuple[Any, ...], prepared: F
     if any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return
     calls = state.calls
-    if sum(map(len, calls.values())) >= prepared.kept_at_most:
-        calls.clear()
+    while sum(map(len, calls.values())) >= prepared.kept_at_most:
+        del calls[next(iter(calls))]  # the oldest
     calls.setdefault(_key(op, tensors, attributes), []).append(prepared)
 
 
