@@ -1,4 +1,4 @@
-"""Cases of several servers for mutants, schedules and failures: ``mutation.py`` and ``failures.py`` for ``docs/kernels-hierarchy.md``."""
+"""Cases of several servers: ``mutation.py`` and ``failures.py`` for ``docs/kernels-hierarchy.md``."""
 
 from __future__ import annotations
 

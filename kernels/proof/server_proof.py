@@ -83,9 +83,10 @@ def server_schedule_programs() -> list[Any]:
 
 
 def run_server_schedules(seeds: range) -> Tally:
-    """Schedules of `SCHEDULE_SHAPES` in turn: uneven ranks and cores, a stalled relay, any depth of the queues, old epochs in the windows.
+    """Schedules of `SCHEDULE_SHAPES` in turn: uneven ranks and cores, a stalled relay, old epochs in the windows.
 
-    How a card cuts messages (64 bytes to 4096), its bursts and its late tails follow from the seed.
+    Queues are of any depth and start anywhere. How a card cuts messages (64 bytes to 4096), its bursts and its late
+    tails follow from the seed.
     """
     tally, programs = Tally(), server_schedule_programs()
     for seed in seeds:
@@ -165,7 +166,7 @@ def window_cases() -> Iterator[WindowCase]:
 
 
 def traffic(servers: int) -> dict[str, dict[str, float]]:
-    """Per rank of a layer (BS 16, H 7168, K 8, 32 experts a server, bf16): MB of memory read and written, messages and MB on the wire."""
+    """Of a layer (BS 16, H 7168, K 8, 32 experts a server, bf16), per rank: MB of memory, messages, MB on the wire."""
     shape = ServerShape(
         ranks=8 * servers, max_batch=16, hidden=7168, topk=8, local_experts=4, product="A2"
     )
@@ -187,7 +188,7 @@ def traffic(servers: int) -> dict[str, dict[str, float]]:
 
 
 def _vendor_posts(program: Any) -> float:
-    """One for each token and server, and the end flag: dispatch has two flags, combine one; both are said of dispatch here."""
+    """What its kernels post: one message for each token and server, and two flags (dispatch; combine one)."""
     calls = program.steps[0].calls
     servers = len(calls) // 8
     experts = calls[0]["moe_expert_num"] // servers

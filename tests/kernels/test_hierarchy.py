@@ -1,4 +1,4 @@
-"""The kernels for several servers inside hostsim: the bounded part of the section ``hierarchy`` of scripts/prove_kernels, and failures."""
+"""The kernels for several servers inside hostsim: what ``scripts/prove_kernels`` does, bounded, and failures."""
 
 from __future__ import annotations
 

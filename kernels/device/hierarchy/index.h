@@ -79,7 +79,7 @@ class ServerSender {
     // token. False if it goes elsewhere, or repeats an expert of the token: a contract forbids
     // that, and nobody has room for it.
     __aicore__ inline bool Place(uint32_t token, uint32_t k, uint32_t first, uint32_t experts,
-                                 uint32_t* expert, uint32_t* place) const {
+                                 uint32_t* expert, uint32_t* place) {
         LocalTensor<int32_t> ids = ids_.Get<int32_t>();
         uint32_t row = token * p_.topk;
         int32_t id = ids.GetValue(row + k);

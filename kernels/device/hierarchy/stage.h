@@ -84,7 +84,7 @@ class ServerStager {
  private:
     static constexpr uint32_t kScales = 32;  // that are written together
 
-    __aicore__ inline uint32_t Destinations(uint32_t token) const {
+    __aicore__ inline uint32_t Destinations(uint32_t token) {
         return ServersOf(ids_.Get<int32_t>(), token - share_.begin, p_, topology_);
     }
 
