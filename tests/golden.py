@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 FOLDER = Path(__file__).parent / "data" / "golden"
-PATHS = sorted(FOLDER.rglob("*.json"))
+SERVERS = FOLDER / "hierarchy"
+"""Cases of several servers: other kernels, which take and return more."""
+SERVER_PATHS = sorted(SERVERS.glob("*.json"))
+PATHS = sorted(path for path in FOLDER.rglob("*.json") if path.parent != SERVERS)
 
 
 @dataclass
@@ -41,11 +44,18 @@ class GoldenCase:
         if path.parent.name == "a2" and attributes["ep_world_size"] < 16:
             contract = "cann-9.1"
         product = "A2" if path.parent.name == "a2" else "A3"
+        if path.parent == SERVERS:
+            product, contract = attributes["product"], "cann-9.1"
         return cls(path.stem, product, contract, attributes, np.load(path.with_suffix(".npz")))
 
     @property
     def tp(self) -> int:
         return self.attributes.get("tp_world_size", 1)
+
+    @property
+    def servers(self) -> int:
+        """How many the kernels of several servers ran on; 0 for those of full mesh."""
+        return self.attributes.get("servers", 0)
 
     @property
     def ranks(self) -> int:
@@ -83,6 +93,8 @@ class GoldenCase:
             call["x_active_mask"] = call["x_active_mask"].bool()
         if self.tp == 2:
             call |= {"group_tp": "tp", "tp_world_size": 2, "tp_rank_id": tp_rank}
+        if self.servers:
+            call["comm_alg"] = given["comm_alg"]
         special = ("zero_expert_num", "copy_expert_num", "const_expert_num")
         return call | {name: given[name] for name in special if given.get(name)}
 
@@ -118,6 +130,7 @@ class GoldenCase:
                 "ep_send_counts": dispatched[4],
                 "tp_send_counts": dispatched[5] if self.tp == 2 else None,
                 "expert_scales": self.tensor(rank, "expert_scales"),
+                "expand_scales": dispatched[6] if self.servers else None,
                 "comm_quant_mode": self.attributes.get("comm_quant_mode", 0),
             }
             | {name: tensor for name in special if (tensor := self.tensor(rank, name)) is not None}
@@ -125,7 +138,7 @@ class GoldenCase:
 
     def check_dispatch(self, rank: int, output: Any, *, handle: bool = True) -> None:
         """Every stored output of the kernels, bit for bit; ``handle``: also what only combine reads."""
-        expand_x, dynamic_scales, assist_info, token_nums, ep_counts, tp_counts, _ = output
+        expand_x, dynamic_scales, assist_info, token_nums, ep_counts, tp_counts, weights = output
         rows = self.tensor(rank, "expand_x")
         assert torch.equal(expand_x[: len(rows)], rows), f"{self.name} rank {rank}: expand_x"
         if self.attributes["quant_mode"]:
@@ -133,6 +146,11 @@ class GoldenCase:
             assert torch.equal(
                 dynamic_scales[: len(scales)].view(torch.int32), scales.view(torch.int32)
             ), f"{self.name} rank {rank}: dynamic_scales"
+        if self.servers:
+            stored = self.tensor(rank, "expand_scales").reshape(-1)
+            assert torch.equal(
+                weights[: len(stored)].view(torch.int32), stored.view(torch.int32)
+            ), f"{self.name} rank {rank}: expand_scales"
         assist = self.tensor(rank, "assist_info_for_combine")
         if not handle:
             pass

@@ -122,13 +122,15 @@ enum StateWord : uint32_t {
 enum LastOp : uint32_t { kLastNone = 0, kLastDispatch, kLastCombine };
 
 // Words of an error record: nonce, epoch, who (rank + 1; with TP the TP rank), in which operator
-// (LastOp), with how many cores the TP rank came, why.
-enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp, kErrorCores, kErrorReason };
+// (LastOp), with how many cores the TP rank came, why, over which link.
+enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp, kErrorCores, kErrorReason, kErrorLink };
+enum ErrorLink : uint32_t { kLinkServer = 0, kLinkNetwork };  // by which the peer is reached
 enum ErrorReason : uint32_t {
     kAbsent = 0,  // the peer did not come within the time limit
     kOtherCores,  // the TP rank came with another number of cores
     kOtherCall,   // the peer came with other parameters
-    kForeignUse   // the state block is not ours any more: somebody else has written to the buffer
+    kForeignUse,  // the state block is not ours any more: somebody else has written to the buffer
+    kFullQueue    // the queue to the peer had no room within the time limit
 };
 
 // Words of a block of the meeting, which all versions of the ABI understand.

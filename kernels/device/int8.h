@@ -84,7 +84,7 @@ class GroupQuantizer {
         MOE_VBARRIER();
         AscendC::Abs(work, wide, padded_);
         MOE_VBARRIER();
-        MaxOfEight(scale, work, padded_ / 64);
+        MaxOfBlocks(scale, work, padded_ / 64);
         MOE_VBARRIER();
         AscendC::Muls(scale, scale, 1.0f / 127.0f, padded_ / 8);
         MOE_VBARRIER();

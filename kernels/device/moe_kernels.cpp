@@ -3,6 +3,9 @@
 #include "combine.h"
 #include "dispatch.h"
 #include "first_steps.h"
+#include "hierarchy/combine.h"
+#include "hierarchy/dispatch.h"
+#include "hierarchy/open.h"
 #include "meet.h"
 #include "open.h"
 #include "pack.h"
@@ -92,4 +95,39 @@ extern "C" MOE_KERNEL void ascend_moe_combine(GM_ADDR context, GM_ADDR expand_x,
                                        Address(out),
                                        Address(workspace)};
     ascend_moe::CombineKernel().Run(&pipe, context, tensors, parameters);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_hierarchy_open(GM_ADDR context, ascend_moe::Meeting meeting) {
+    AscendC::TPipe pipe;
+    ascend_moe::HierarchyOpenKernel().Run(&pipe, context, meeting);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
+    GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids, GM_ADDR expert_scales, GM_ADDR mask,
+    GM_ADDR expand_x, GM_ADDR dynamic_scales, GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
+    GM_ADDR expand_scales, GM_ADDR workspace, ascend_moe::Parameters parameters) {
+    AscendC::TPipe pipe;
+    ascend_moe::HierarchyDispatchTensors tensors{Address(x),
+                                                 Address(expert_ids),
+                                                 Address(expert_scales),
+                                                 Address(mask),
+                                                 Address(expand_x),
+                                                 Address(dynamic_scales),
+                                                 Address(expert_token_nums),
+                                                 Address(ep_recv_counts),
+                                                 Address(expand_scales),
+                                                 Address(workspace)};
+    ascend_moe::HierarchyDispatchKernel().Run(&pipe, context, tensors, parameters);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_hierarchy_combine(GM_ADDR context, GM_ADDR expand_x,
+                                                        GM_ADDR ep_send_counts,
+                                                        GM_ADDR expand_scales, GM_ADDR mask,
+                                                        GM_ADDR out,
+                                                        ascend_moe::Parameters parameters) {
+    AscendC::TPipe pipe;
+    ascend_moe::HierarchyCombineTensors tensors{Address(expand_x), Address(ep_send_counts),
+                                                Address(expand_scales), Address(mask),
+                                                Address(out)};
+    ascend_moe::HierarchyCombineKernel().Run(&pipe, context, tensors, parameters);
 }

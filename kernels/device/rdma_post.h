@@ -178,7 +178,8 @@ class RdmaPost {
             MOE_SYNC(MTE2_S);
             room = pair.head - tail.GetValue(0) < pair.depth - 1;
             MOE_SYNC(S_MTE2);
-            if (!room) window.Pause(MOE_FLAG("room in the queue"), pair.peer, pair.head);
+            if (!room)
+                window.Pause(MOE_FLAG("room in the queue"), pair.peer, pair.head, kFullQueue);
         }
     }
 

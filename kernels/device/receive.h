@@ -53,6 +53,31 @@ class SlotWalk {
     uint32_t ranks_;
 };
 
+// ep_recv_counts: inclusive prefix sums over the slots. expert_token_nums: int64 rows per expert,
+// or their running sum.
+__aicore__ inline void WriteCounts(TPipe* pipe, SlotWalk& walk, uint32_t ranks, uint32_t experts,
+                                   bool cumulative, uint64_t ep_recv_counts,
+                                   uint64_t expert_token_nums) {
+    Buffer prefix_buffer, nums_buffer;
+    pipe->InitBuffer(prefix_buffer, 4 * ranks * experts);
+    pipe->InitBuffer(nums_buffer, 8 * experts);
+    LocalTensor<int32_t> prefix = prefix_buffer.Get<int32_t>(), nums = nums_buffer.Get<int32_t>();
+    walk.Restart();
+    uint32_t before = 0;
+    for (uint32_t expert = 0; expert < experts; ++expert) {
+        for (uint32_t source = 0; source < ranks; ++source) {
+            prefix.SetValue(expert * ranks + source, walk.begin + walk.count);
+            walk.Next();
+        }
+        nums.SetValue(2 * expert, walk.begin - before);
+        nums.SetValue(2 * expert + 1, 0);
+        if (!cumulative) before = walk.begin;
+    }
+    MOE_SYNC(S_MTE3);
+    Store(At<int32_t>(ep_recv_counts), prefix, ranks * experts);
+    Store(At<int32_t>(expert_token_nums), nums, 2 * experts);
+}
+
 class Receiver {
  public:
     __aicore__ inline Receiver(TPipe* pipe, Window& window, const Parameters& p,
@@ -104,7 +129,9 @@ class Receiver {
         // Eight triples of 12 bytes and eight scales of 4 end on a block boundary.
         Share share = RowShare(rows, RowGroup(row_bytes_, 8), window_.core, window_.cores);
         if (share.begin < share.end) Pull(walk, share);
-        if (window_.core == window_.cores - 1) WriteCounts(walk);
+        if (window_.core == window_.cores - 1)
+            WriteCounts(pipe_, walk, window_.ranks, experts_, p_.cumulative_counts != 0,
+                        t_.ep_recv_counts, t_.expert_token_nums);
     }
 
  private:
@@ -199,30 +226,6 @@ class Receiver {
         if (HasScales(p_))
             Store(At<float>(t_.dynamic_scales + 4ull * first), row_scales_.Get<float>(), count);
         MOE_SYNC(MTE3_S);
-    }
-
-    // ep_recv_counts: inclusive prefix sums over the slots. expert_token_nums: int64 rows per
-    // expert, or their running sum.
-    __aicore__ inline void WriteCounts(SlotWalk& walk) {
-        Buffer prefix_buffer, nums_buffer;
-        pipe_->InitBuffer(prefix_buffer, 4 * window_.ranks * experts_);
-        pipe_->InitBuffer(nums_buffer, 8 * experts_);
-        LocalTensor<int32_t> prefix = prefix_buffer.Get<int32_t>(),
-                             nums = nums_buffer.Get<int32_t>();
-        walk.Restart();
-        uint32_t before = 0;
-        for (uint32_t expert = 0; expert < experts_; ++expert) {
-            for (uint32_t source = 0; source < window_.ranks; ++source) {
-                prefix.SetValue(expert * window_.ranks + source, walk.begin + walk.count);
-                walk.Next();
-            }
-            nums.SetValue(2 * expert, walk.begin - before);
-            nums.SetValue(2 * expert + 1, 0);
-            if (!p_.cumulative_counts) before = walk.begin;
-        }
-        MOE_SYNC(S_MTE3);
-        Store(At<int32_t>(t_.ep_recv_counts), prefix, window_.ranks * experts_);
-        Store(At<int32_t>(t_.expert_token_nums), nums, 2 * experts_);
     }
 
     TPipe* pipe_;

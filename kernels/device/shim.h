@@ -72,14 +72,17 @@ __aicore__ inline void PollPause(FlagName, uint32_t, uint32_t) {}
 
 namespace ascend_moe {
 
-// One result per 8 floats. CANN 9.1 renamed BlockReduceMax and changed the order of its arguments.
-__aicore__ inline void MaxOfEight(const AscendC::LocalTensor<float>& dst,
-                                  const AscendC::LocalTensor<float>& src,
-                                  int32_t repeat MOE_CALLER_PARAMETER) {
+// One result per block, 8 floats or 16 halves. CANN 9.1 renamed BlockReduceMax and changed the
+// order of its arguments.
+template <typename T>
+__aicore__ inline void MaxOfBlocks(const AscendC::LocalTensor<T>& dst,
+                                   const AscendC::LocalTensor<T>& src,
+                                   int32_t repeat MOE_CALLER_PARAMETER) {
+    constexpr int32_t mask = 256 / sizeof(T);
 #if MOE_DEVKIT_FROM(9, 1)
-    AscendC::ReduceDataBlock<AscendC::ReduceType::MAX>(dst, src, 64, repeat, 1, 1, 8);
+    AscendC::ReduceDataBlock<AscendC::ReduceType::MAX>(dst, src, mask, repeat, 1, 1, 8);
 #else
-    AscendC::BlockReduceMax<float>(dst, src, repeat, 64, 1, 1, 8 MOE_CALLER);
+    AscendC::BlockReduceMax<T>(dst, src, repeat, mask, 1, 1, 8 MOE_CALLER);
 #endif
 }
 

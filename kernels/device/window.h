@@ -49,6 +49,7 @@ class Window {
     uint32_t tp_rank, tp_nonce;
     uint32_t core, cores;
     uint64_t bytes;
+    uint32_t ranks_per_server = kMaxRanks;  // neighbouring ranks share a server
 
     __aicore__ inline void Init(GM_ADDR context, uint32_t timeout_ticks, LastOp op) {
         op_ = op;
@@ -187,9 +188,10 @@ class Window {
     }
 
     // What a poll does when it saw nothing new.
-    __aicore__ inline void Pause(FlagName what, uint32_t peer, uint32_t epoch) {
+    __aicore__ inline void Pause(FlagName what, uint32_t peer, uint32_t epoch,
+                                 ErrorReason reason = kAbsent) {
         PollPause(what, peer, epoch);
-        if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(kAbsent, peer);
+        if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(reason, peer);
     }
 
     // Gives up and says why. The count of failures outlives the launch: the launches behind it,
@@ -203,6 +205,9 @@ class Window {
         block.SetValue(kErrorOp, op_);
         block.SetValue(kErrorCores, peer_cores);
         block.SetValue(kErrorReason, reason);
+        block.SetValue(kErrorLink, peer / ranks_per_server == rank / ranks_per_server
+                                       ? kLinkServer
+                                       : kLinkNetwork);
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(Control(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
         MOE_SYNC(MTE3_S);

@@ -25,16 +25,18 @@ NOT_CODE = re.compile(r'//[^\n]*|/\*.*?\*/|"(?:\\.|[^"\\\n])*"', re.DOTALL)
 
 
 def search(device: Path) -> Iterator[Finding]:
-    """Every finding in the sources of a folder."""
-    sources = sorted(path for path in device.iterdir() if path.suffix in (".h", ".cpp"))
-    known = {"kernel_operator.h", *(path.name for path in sources)}
+    """Every finding in the sources of a folder and those below it."""
+    sources = sorted(path for path in device.rglob("*") if path.suffix in (".h", ".cpp"))
+    known = {path.resolve() for path in sources}
     for path in sources:
         text = path.read_text()
         for number, line in enumerate(text.splitlines(), 1):
             include = INCLUDE.match(line)
             if include is not None:
                 quoted = QUOTED.match(include[1])
-                if quoted is None or quoted[1] not in known:
+                if quoted is None or not (
+                    quoted[1] == "kernel_operator.h" or (path.parent / quoted[1]).resolve() in known
+                ):
                     yield Finding(
                         path, number, "include", f"{include[1]} is not a file of device code"
                     )

@@ -31,6 +31,22 @@ CHECK_SCALAR(Adds, half, float, int16_t, int32_t)
 CHECK_SCALAR(Muls, half, float, int16_t, int32_t)
 CHECK_SCALAR(ShiftRight, uint16_t, uint32_t, int16_t, int32_t)
 
+// intf/kernel_operator_vec_ternary_scalar_intf.h
+template <typename T, typename U>
+__aicore__ void Axpy(const LocalTensor<T>&, const LocalTensor<U>&, const U&, const int32_t&) {
+    CHECK_TYPE(U, Axpy, half, float);
+    static_assert(__is_same(T, U) || sizeof(T) == 4, "Axpy: half or float to float, half to half");
+}
+
+// intf/kernel_operator_vec_binary_intf.h
+template <typename T, typename U>
+__aicore__ void MulAddDst(const LocalTensor<T>&, const LocalTensor<U>&, const LocalTensor<U>&,
+                          const int32_t&) {
+    CHECK_TYPE(U, MulAddDst, half, float);
+    static_assert(__is_same(T, U) || sizeof(T) == 4,
+                  "MulAddDst: half or float to float, half to half");
+}
+
 // intf/kernel_operator_vec_unary_intf.h
 CHECK_UNARY(Abs, half, float)
 CHECK_UNARY(Exp, half, float)

@@ -10,7 +10,7 @@ from .cards import Wire
 from .ping_pong import PingPongCase
 from .records import RecordsCase
 from .simulator import Schedule
-from .tally import Tally
+from .tally import Tally, chunks
 
 DEPTHS = (4, 16, 128)
 
@@ -59,10 +59,6 @@ def first_loss(schedules: int) -> int:
         if RecordsCase(in_order=False).run(card_schedule(seed)).mismatches:
             return seed
     return -1
-
-
-def chunks(number: int, size: int) -> list[range]:
-    return [range(first, min(first + size, number)) for first in range(0, number, size)]
 
 
 CARD_SOURCES = ("rdma_post.h", "ping_pong.h")

@@ -109,8 +109,8 @@ class CardGroup:
         """``QueueTables`` with all it leads to; entries of the own server are empty."""
         doorbell = self.simulator.alloc(rank, 8, "doorbell")
         queues, peers = [], []
-        for peer, server in enumerate(self.servers):
-            far = server != self.servers[rank]
+        for peer in range(len(self.servers)):
+            far = self._linked(rank, peer)
             queues += [
                 self._queue(rank, peer, doorbell) if far else bytes(64)
                 for _ in range(self._wire.queues)
@@ -125,6 +125,10 @@ class CardGroup:
             self.simulator.put(rank, b"".join(peers), "regions of peers"),
         )
         return self.simulator.put(rank, root, "queue tables")
+
+    def _linked(self, rank: int, peer: int) -> bool:
+        """Whether the two have queue pairs."""
+        return self.servers[rank] != self.servers[peer]
 
     def _queue(self, rank: int, peer: int, doorbell: int) -> bytes:
         wire, put, number = self._wire, self.simulator.put, next(self._numbers)

@@ -8,20 +8,26 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from golden import PATHS, GoldenCase
+from golden import PATHS, SERVER_PATHS, GoldenCase
 
 from ascend_moe.contract.limits import RANKS_PER_SERVER
 
 from .execution import execute
 from .group import Dispatched, KernelGroup
 from .programs import Program, Step
-from .simulator import Schedule
+from .servers import ServerProgram, execute_on_servers
+from .simulator import Schedule, Simulator
 
 
 def golden_cases(product: str = "A3") -> list[GoldenCase]:
     """Every stored case of a product that our kernels serve: on A2 those of one server."""
     cases = [case for case in map(GoldenCase.load, PATHS) if case.product == product]
     return [case for case in cases if product == "A3" or case.ranks <= RANKS_PER_SERVER]
+
+
+def server_golden_cases() -> list[GoldenCase]:
+    """Every stored case of several servers, A2 and A3."""
+    return [GoldenCase.load(path) for path in SERVER_PATHS]
 
 
 class GoldenProgram:
@@ -32,7 +38,8 @@ class GoldenProgram:
 
     def __init__(self, case: GoldenCase, rounds: int = 2) -> None:
         self.case = case
-        self.program = Program(case.name, case.contract, case.product)
+        kind = ServerProgram if case.servers else Program
+        self.program = kind(case.name, case.contract, case.product)
         for _ in range(rounds):
             dispatch = [case.dispatch_call(rank) for rank in range(case.ranks)]
             number = self.program.dispatch(dispatch)
@@ -44,17 +51,29 @@ class GoldenProgram:
         """Runs the case and compares every stored tensor; findings and deadlocks count as well."""
 
         def judge(group: KernelGroup, step: Step, rank: int, result: Any) -> str:
-            try:
-                if isinstance(result, Dispatched):
-                    outputs = group.read(result)
-                    content = [outputs[name][0] for name in result.shapes]
-                    self.case.check_dispatch(rank, content, handle=self.case.product == "A3")
-                else:
-                    self.case.check_combine(
-                        rank, group.simulator.get(result.address, result.shape)[0]
-                    )
-            except AssertionError as error:
-                return str(error).splitlines()[0]
-            return ""
+            return self._difference(group.simulator, rank, result)
 
         return execute(self.program, schedule, cores=cores, judge=judge).problems
+
+    def problems_on_servers(self, schedule: Schedule, *, cores: int) -> list[str]:
+        """The same for a case of several servers."""
+
+        def judge(simulator: Simulator, step: Step, rank: int, result: Any) -> str:
+            return self._difference(simulator, rank, result)
+
+        return execute_on_servers(self.program, schedule, cores=cores, judge=judge).problems
+
+    def _difference(self, simulator: Simulator, rank: int, result: Any) -> str:
+        try:
+            if isinstance(result, Dispatched):
+                content = [
+                    simulator.get(result.addresses[name], like)[0]
+                    for name, like in result.shapes.items()
+                ]
+                handle = self.case.product == "A3" and not self.case.servers
+                self.case.check_dispatch(rank, content, handle=handle)
+            else:
+                self.case.check_combine(rank, simulator.get(result.address, result.shape)[0])
+        except AssertionError as error:
+            return str(error).splitlines()[0]
+        return ""

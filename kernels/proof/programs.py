@@ -92,7 +92,8 @@ class Program:
 def received_rows(dispatched: Any, call: Mapping[str, Any]) -> tuple[int, int]:
     """(own rows, rows with the TP peer's) of a dispatch result."""
     if call.get("tp_world_size") != 2:
-        return (int(dispatched.ep_recv_counts[-1]),) * 2
+        last = call["moe_expert_num"] - 1 if call.get("comm_alg") else -1  # tables lie behind it
+        return (int(dispatched.ep_recv_counts[last]),) * 2
     return int(dispatched.tp_recv_counts[call["tp_rank_id"]]), int(dispatched.tp_recv_counts.sum())
 
 

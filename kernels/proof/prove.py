@@ -20,15 +20,16 @@ import torch
 from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
 from .arguments import Parameters
-from .card_runs import CardRuns, chunks
+from .card_runs import CardRuns
 from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .mutation import reached, what_notices
 from .programs import Program, layer_program
+from .server_prove import ServerProof
 from .shapes import Shape, random_shape, random_shape_a2
 from .simulator import Schedule, library
-from .tally import Tally
+from .tally import Tally, chunks
 from .traffic import SHIPPED_MB, traffic_mb
 
 LAYERS = Shape(ranks=4, max_batch=4, hidden=1024, topk=4, local_experts=2)
@@ -227,6 +228,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         proofs = [
             Proof(product, amounts[0 if quick else 1], pool) for product, amounts in AMOUNTS.items()
         ]
+        servers = ServerProof(pool, quick=quick)
         card = CardRuns(pool, *((2000, 200) if quick else (100_000, 10_000)))
         for proof in proofs:
             figures[proof.product], held = proof.figures(
@@ -236,6 +238,8 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         carried = Tally()
         figures["A2"]["card"] = card.record(carried, proofs[0].sites, proofs[0].survivors)
         done(f"network card: {figures['A2']['card']}", carried)
+        hierarchy, held = servers.figures(done)
+        all_held = all_held and held
     for product, of_product in figures.items():
         moved, floor = traffic_mb(product)
         for name, value in moved.items():
@@ -247,6 +251,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
         "estimate_us": estimates_us(),
         "a2": figures["A2"],
+        "hierarchy": hierarchy,
     }
     return record, all_held and not carried.examples
 

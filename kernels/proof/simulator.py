@@ -65,6 +65,13 @@ def load(path: Path) -> ctypes.CDLL:
         ("moe_tp_window_bytes", u64, [u32, u32]),
         ("moe_dispatch_workspace", u64, [pointer]),
         ("moe_combine_workspace", u64, [pointer]),
+        ("moe_hierarchy_context_bytes", u32, []),
+        ("moe_hierarchy_dispatch_bytes", u64, [pointer, u32, u32]),
+        ("moe_hierarchy_combine_bytes", u64, [pointer, u32, u32]),
+        ("moe_hierarchy_output_bytes", u64, [pointer, u32, u32]),
+        ("moe_hierarchy_window_bytes", u64, [u64, u64]),
+        ("moe_hierarchy_workspace", u64, [pointer]),
+        ("moe_hierarchy_handle_words", u32, [pointer, u32, u32]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments

@@ -34,3 +34,8 @@ class Tally:
             self.mismatches + other.mismatches,
             (self.examples + other.examples)[:10],
         )
+
+
+def chunks(number: int, size: int) -> list[range]:
+    """Seeds for the processes of a pool."""
+    return [range(first, min(first + size, number)) for first in range(0, number, size)]

@@ -43,6 +43,12 @@ class VectorInstruction {
         core_->launch->counters.vector_elements += count;
         return true;
     }
+    // What is added to: read and written.
+    template <typename T>
+    bool Accumulates(const LocalTensor<T>& t, uint64_t count) {
+        core_->Read(t.At(), static_cast<uint32_t>(count * sizeof(T)));
+        return Writes(t, count, InPlace::kRefused);
+    }
 
  private:
     struct Range {
@@ -83,7 +89,40 @@ void Binary(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTenso
 }
 
 template <typename T>
-constexpr bool kArithmetic = std::is_same_v<T, float> || std::is_same_v<T, int32_t>;
+constexpr bool kIsHalf = std::is_same_v<T, half>;
+template <typename T>
+constexpr bool kArithmetic = std::is_same_v<T, float> || std::is_same_v<T, int32_t> || kIsHalf<T>;
+
+// Half computes in double, where a product is exact and a quotient or a sum is close enough, and is
+// rounded once: on the way through float the last bit remembers whether anything was cut off.
+inline half Nearest(double value) {
+    float narrow = static_cast<float>(value);
+    if (std::isfinite(narrow) && narrow != value) {
+        float toward =
+            std::fabs(narrow) > std::fabs(value) ? std::nextafterf(narrow, 0.0f) : narrow;
+        uint32_t bits;
+        std::memcpy(&bits, &toward, sizeof(bits));
+        bits |= 1;
+        std::memcpy(&narrow, &bits, sizeof(bits));
+    }
+    return half(narrow);
+}
+template <typename T>
+auto Wide(T value) {
+    if constexpr (kIsHalf<T>) {
+        return static_cast<double>(static_cast<float>(value));
+    } else {
+        return value;
+    }
+}
+template <typename T, typename W>
+T Narrow(W value) {
+    if constexpr (kIsHalf<T>) {
+        return Nearest(value);
+    } else {
+        return static_cast<T>(value);
+    }
+}
 
 }  // namespace detail
 
@@ -95,12 +134,15 @@ void Duplicate(const LocalTensor<T>& dst, T value, int32_t count,
     if (in.Writes(dst, count)) std::fill_n(dst.Host(), count, value);
 }
 
-#define HOSTSIM_SCALAR_OP(Name, expression)                                                   \
-    template <typename T>                                                                     \
-    void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, T s, int32_t count,       \
-              hostsim::Loc loc = hostsim::Loc::Here()) {                                      \
-        static_assert(detail::kArithmetic<T>, "float and int32_t here");                      \
-        detail::Unary(dst, src, count, loc, [s](T v) { return static_cast<T>(expression); }); \
+#define HOSTSIM_SCALAR_OP(Name, expression)                                                  \
+    template <typename T>                                                                    \
+    void Name(const LocalTensor<T>& dst, const LocalTensor<T>& src, T scalar, int32_t count, \
+              hostsim::Loc loc = hostsim::Loc::Here()) {                                     \
+        static_assert(detail::kArithmetic<T>, "half, float and int32_t here");               \
+        detail::Unary(dst, src, count, loc, [scalar](T element) {                            \
+            const auto v = detail::Wide(element), s = detail::Wide(scalar);                  \
+            return detail::Narrow<T>(expression);                                            \
+        });                                                                                  \
     }
 HOSTSIM_SCALAR_OP(Adds, v + s)
 HOSTSIM_SCALAR_OP(Muls, v* s)
@@ -111,19 +153,52 @@ HOSTSIM_SCALAR_OP(Muls, v* s)
     void Name(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b, \
               int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {                    \
         static_assert(Types, "element type not supported by " #Name);                      \
-        detail::Binary(dst, a, b, count, loc,                                              \
-                       [](T x, T y) { return static_cast<T>(expression); });               \
+        detail::Binary(dst, a, b, count, loc, [](T left, T right) {                        \
+            const auto x = detail::Wide(left), y = detail::Wide(right);                    \
+            return detail::Narrow<T>(expression);                                          \
+        });                                                                                \
     }
 HOSTSIM_BINARY_OP(Add, detail::kArithmetic<T>, x + y)
 HOSTSIM_BINARY_OP(Mul, detail::kArithmetic<T>, x* y)
-HOSTSIM_BINARY_OP(Div, (std::is_same_v<T, float>), x / y)
+HOSTSIM_BINARY_OP(Div, (std::is_same_v<T, float> || detail::kIsHalf<T>), x / y)
 HOSTSIM_BINARY_OP(And, (std::is_same_v<T, uint16_t>), x& y)
 #undef HOSTSIM_BINARY_OP
 
+// dst += src * scalar, one rounding: nothing public says so for certain, docs/kernels-hierarchy.md,
+// section 7.
+inline void Axpy(const LocalTensor<float>& dst, const LocalTensor<float>& src, float scalar,
+                 int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::VectorInstruction in(loc);
+    if (!in.Reads(src, count) || !in.Accumulates(dst, count)) return;
+    for (int32_t i = 0; i < count; ++i)
+        dst.Host()[i] = std::fma(src.Host()[i], scalar, dst.Host()[i]);
+}
+
+// dst += a * b, likewise.
+template <typename T>
+void MulAddDst(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b,
+               int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(std::is_same_v<T, float> || detail::kIsHalf<T>, "half and float");
+    detail::VectorInstruction in(loc);
+    if (!in.Reads(a, count) || !in.Reads(b, count) || !in.Accumulates(dst, count)) return;
+    for (int32_t i = 0; i < count; ++i) {
+        dst.Host()[i] = detail::Narrow<T>(std::fma(
+            detail::Wide(a.Host()[i]), detail::Wide(b.Host()[i]), detail::Wide(dst.Host()[i])));
+    }
+}
+
 // Clears the sign bit, also of NaN.
-inline void Abs(const LocalTensor<float>& dst, const LocalTensor<float>& src, int32_t count,
-                hostsim::Loc loc = hostsim::Loc::Here()) {
-    detail::Unary(dst, src, count, loc, [](float v) { return std::fabs(v); });
+template <typename T>
+void Abs(const LocalTensor<T>& dst, const LocalTensor<T>& src, int32_t count,
+         hostsim::Loc loc = hostsim::Loc::Here()) {
+    detail::Unary(dst, src, count, loc, [](T v) {
+        if constexpr (detail::kIsHalf<T>) {
+            v.bits &= 0x7fff;
+            return v;
+        } else {
+            return std::fabs(v);
+        }
+    });
 }
 
 // Correctly rounded here; the instruction has an error of its own.
@@ -263,29 +338,39 @@ inline void ReduceMax(const LocalTensor<float>& dst, const LocalTensor<float>& s
 }
 
 // One result per 32-byte block. Argument order repeat, mask (v8.5); all strides dense here.
-template <typename T = float>
-inline void BlockReduceMax(const LocalTensor<float>& dst, const LocalTensor<float>& src,
-                           int32_t repeat, int32_t mask, int32_t dst_repeat, int32_t src_block,
-                           int32_t src_repeat, hostsim::Loc loc = hostsim::Loc::Here()) {
+template <typename T>
+void BlockReduceMax(const LocalTensor<T>& dst, const LocalTensor<T>& src, int32_t repeat,
+                    int32_t mask, int32_t dst_repeat, int32_t src_block, int32_t src_repeat,
+                    hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(std::is_same_v<T, float> || detail::kIsHalf<T>, "half and float");
+    constexpr int32_t kBlock = 32 / sizeof(T);
     detail::VectorInstruction in(loc);
-    hostsim::g_core->Align(repeat >= 0 && repeat <= 255 && mask == 64 && dst_repeat == 1 &&
+    hostsim::g_core->Align(repeat >= 0 && repeat <= 255 && mask == 8 * kBlock && dst_repeat == 1 &&
                                src_block == 1 && src_repeat == 8,
                            "only dense full repeats are in the subset");
-    if (!in.Reads(src, repeat * 64) || !in.Writes(dst, repeat * 8, detail::InPlace::kRefused))
+    if (!in.Reads(src, repeat * mask) || !in.Writes(dst, repeat * 8, detail::InPlace::kRefused))
         return;
-    for (int32_t b = 0; b < repeat * 8; ++b)
-        dst.Host()[b] = *std::max_element(src.Host() + b * 8, src.Host() + b * 8 + 8);
+    const auto less = [](T a, T b) { return detail::Wide(a) < detail::Wide(b); };
+    for (int32_t b = 0; b < repeat * 8; ++b) {
+        const T* block = src.Host() + b * kBlock;
+        dst.Host()[b] = *std::max_element(block, block + kBlock, less);
+    }
 }
 
 // Element i of src fills block i of dst, eight per repeat.
-inline void Brcb(const LocalTensor<float>& dst, const LocalTensor<float>& src, uint8_t repeat,
-                 const BrcbRepeatParams& p, hostsim::Loc loc = hostsim::Loc::Here()) {
+template <typename T>
+void Brcb(const LocalTensor<T>& dst, const LocalTensor<T>& src, uint8_t repeat,
+          const BrcbRepeatParams& p, hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(std::is_same_v<T, float> || detail::kIsHalf<T>, "half and float here");
+    constexpr int32_t kBlock = 32 / sizeof(T);
     detail::VectorInstruction in(loc);
     hostsim::g_core->Align(p.dstBlkStride == 1 && p.dstRepStride == 8,
                            "only dense Brcb is in the subset");
-    if (!in.Reads(src, repeat * 8) || !in.Writes(dst, repeat * 64, detail::InPlace::kRefused))
+    if (!in.Reads(src, repeat * 8) ||
+        !in.Writes(dst, repeat * 8 * kBlock, detail::InPlace::kRefused))
         return;
-    for (int32_t i = 0; i < repeat * 8; ++i) std::fill_n(dst.Host() + i * 8, 8, src.Host()[i]);
+    for (int32_t i = 0; i < repeat * 8; ++i)
+        std::fill_n(dst.Host() + i * kBlock, kBlock, src.Host()[i]);
 }
 
 }  // namespace AscendC

@@ -1,0 +1,368 @@
+"""A group in several servers that runs our hierarchy kernels: mates by window, the rail by network card.
+
+As ``group.py`` and ``programs.py`` for one server; the protocol is ``docs/kernels-hierarchy.md``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ascend_moe.contract.signature import with_defaults
+from ascend_moe.reference import combine_world, dispatch_world
+
+from .arguments import Parameters, meeting, parameters, words
+from .cards import CardGroup, Wire
+from .execution import Outcome, old_window, same_bits
+from .group import NONCE, Combined, Dispatched, output_shapes
+from .programs import Calls, Layers, Program, Shape, Step
+from .simulator import Schedule, Simulator, library
+
+PER_SERVER = {"A2": 8, "A3": 16}
+
+
+@dataclass(frozen=True)
+class ServerShape(Shape):
+    """What all layers of a program over several servers share."""
+
+    product: str = "A2"
+
+    @property
+    def contract(self) -> str:
+        return "cann-9.1"
+
+    @property
+    def servers(self) -> int:
+        return self.ranks // PER_SERVER[self.product]
+
+
+class ServerLayers(Layers):
+    """Draws the calls of one layer after another; dispatch takes the weights here."""
+
+    def dispatch(self) -> list[dict[str, Any]]:
+        calls = super().dispatch()
+        for call in calls:
+            call["expert_scales"] = self._weights(len(call["x"]))
+            call["comm_alg"] = "hierarchy"
+        return calls
+
+    def combine(self, dispatched: Calls, handles: Sequence[Any]) -> list[dict[str, Any]]:
+        calls = super().combine(dispatched, handles)
+        for call, of in zip(calls, dispatched, strict=True):
+            call["expert_scales"] = of["expert_scales"]
+            call["comm_alg"] = "hierarchy"
+        return calls
+
+    def _weights(self, batch: int) -> Tensor:
+        """Of every size and either sign, so that the order of a sum shows."""
+        magnitude = 10.0 ** torch.randint(-2, 2, (batch, 1), generator=self._generator)
+        return self._apart(self._normal(batch, self.shape.topk) * magnitude)
+
+
+class ServerProgram(Program):
+    """A program whose handle is that of several servers, on both products."""
+
+    def dispatch(self, calls: Calls) -> int:
+        expected = dispatch_world(calls, product=self.product, contract=self.contract)
+        self.steps.append(Step("dispatch", calls, expected))
+        return len(self.steps) - 1
+
+    def combine(self, calls: Calls, of: int) -> None:
+        complete = [
+            {
+                **call,
+                "assist_info_for_combine": handle.assist_info_for_combine,
+                "ep_send_counts": handle.ep_recv_counts,
+                "expand_scales": handle.expand_scales,
+            }
+            for call, handle in zip(calls, self.steps[of].expected, strict=True)
+        ]
+        expected = combine_world(complete, product=self.product, contract=self.contract)
+        self.steps.append(Step("combine", complete, expected, of))
+
+
+def server_program(name: str, shape: ServerShape, seed: int, order: str = "dc") -> Program:
+    """As ``layer_program``: ``d`` dispatches, ``c`` combines the latest dispatch, ``o`` the one before it."""
+    program = ServerProgram(name, shape.contract, shape.product)
+    layers, dispatches = ServerLayers(shape, seed), []
+    for letter in order:
+        if letter == "d":
+            dispatches.append(program.dispatch(layers.dispatch()))
+        else:
+            of = dispatches[-1 if letter == "c" else -2]
+            step = program.steps[of]
+            program.combine(layers.combine(step.calls, step.expected), of)
+    return program
+
+
+HIDDEN = {
+    "A2": (32, 64, 96, 128, 160, 224, 256, 1024, 2048),
+    "A3": (1024, 1056, 1184, 2048),
+}
+
+
+def random_server_shape(random: Random, *, most_tokens: int = 6) -> ServerShape:
+    """A legal shape; all features occur, in any combination the contract allows."""
+    product = random.choice(("A2", "A2", "A2", "A3"))
+    servers = random.choice((2, 2, 2, 4, 4, 8)) if product == "A2" else random.choice((1, 2, 2, 3))
+    ranks = servers * PER_SERVER[product]
+    local_experts = random.choice((1, 1, 2, 3, 4))
+    uneven = product == "A2" and random.random() < 0.3
+    return ServerShape(
+        ranks=ranks,
+        max_batch=random.randint(1, most_tokens),
+        hidden=random.choice(HIDDEN[product]),
+        topk=random.randint(1, min(16, local_experts * ranks)),
+        local_experts=local_experts,
+        dtype=random.choice((torch.bfloat16, torch.float16)),
+        quant=random.random() < 0.5,
+        mask=random.choice((0, 1)) if product == "A3" else 0,
+        uneven=uneven,
+        cumulative=random.random() < 0.5,
+        comm_quant=random.random() < 0.5,
+        skewed=random.random() < 0.3,
+        strided=random.random() < 0.1,
+        product=product,
+    )
+
+
+class ServerGroup(CardGroup):
+    """The ranks of one EP group in several servers, each with its windows, queue pairs and context."""
+
+    def __init__(
+        self,
+        simulator: Simulator,
+        ranks: int,
+        window_bytes: int,
+        wire: Wire,
+        *,
+        product: str = "A2",
+        cores: int | Sequence[int] = 4,
+        old_data: bytes = b"",
+        offset: int = 0,
+        timeout_ticks: int = 0,
+        absent: Sequence[int] = (),
+    ) -> None:
+        """``absent`` ranks never launch anything behind the opening. The rest as ``KernelGroup``."""
+        self.per_server, self.product = PER_SERVER[product], product
+        self.cores = [cores] * ranks if isinstance(cores, int) else list(cores)
+        self.offset, self.timeout_ticks, self.absent = offset, timeout_ticks, frozenset(absent)
+        super().__init__(
+            simulator,
+            [rank // self.per_server for rank in range(ranks)],
+            window_bytes,
+            wire,
+            old_data=old_data,
+        )
+        self.contexts = [self._with_servers(rank) for rank in range(ranks)]
+        for rank in range(ranks):
+            given = meeting(rank, NONCE)
+            given.timeout_ticks = timeout_ticks
+            self._launch(rank, "ascend_moe_hierarchy_open", [self.contexts[rank], *words(given)])
+
+    def _linked(self, rank: int, peer: int) -> bool:
+        """The kernels use queue pairs along the rail only."""
+        return super()._linked(rank, peer) and rank % self.per_server == peer % self.per_server
+
+    def _with_servers(self, rank: int) -> int:
+        """The context with what lies between servers behind it."""
+        size = library().moe_context_bytes()
+        plain = self.simulator.get(self.contexts[rank], torch.empty(size, dtype=torch.uint8))[0]
+        raw = plain.numpy().tobytes() + struct.pack(
+            "<IIQQ", self.per_server, self.product == "A2", self.outputs[rank], self.tables[rank]
+        )
+        return self.simulator.put(rank, raw, "context of several servers")
+
+    def _launch(self, rank: int, kernel: str, arguments: list[int]) -> int:
+        return self.simulator.launch(rank, kernel, arguments, self.cores[rank])
+
+    def _by_value(self, given: Parameters) -> list[int]:
+        given.timeout_ticks = self.timeout_ticks
+        return words(given)
+
+    def _tensor(self, rank: int, tensor: Tensor | None, name: str) -> int:
+        if tensor is None:
+            return 0
+        offset = self.offset * tensor.element_size()
+        return self.simulator.put(rank, tensor.contiguous(), name, offset)
+
+    def dispatch(self, calls: Calls) -> list[Dispatched]:
+        """Enqueues a dispatch on every rank but absent ones."""
+        return [
+            self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **call}))
+            for rank, call in enumerate(calls)
+        ]
+
+    def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
+        shapes = output_shapes(call)
+        given = parameters("dispatch", call)
+        given.capacity = shapes["expand_x"].shape[0]
+        if self.product == "A2":
+            given.mask = 0  # the contract ignores it there
+        addresses = {
+            name: self.simulator.alloc(rank, max(like.numel() * like.element_size(), 1), name)
+            for name, like in shapes.items()
+        }
+        if rank in self.absent:
+            return Dispatched(addresses, shapes)
+        outputs = (
+            "expand_x",
+            "dynamic_scales",
+            "expert_token_nums",
+            "ep_recv_counts",
+            "expand_scales",
+        )
+        arguments = [
+            self.contexts[rank],
+            *(
+                self._tensor(rank, call[name], name)
+                for name in ("x", "expert_ids", "expert_scales", "x_active_mask")
+            ),
+            *(addresses[name] for name in outputs),
+            self.simulator.alloc(
+                rank, library().moe_hierarchy_workspace(ctypes.byref(given)), "workspace"
+            ),
+            *self._by_value(given),
+        ]
+        launch = self._launch(rank, "ascend_moe_hierarchy_dispatch", arguments)
+        return Dispatched(addresses, shapes, launch)
+
+    def combine(self, calls: Calls, handles: Sequence[Dispatched]) -> list[Combined]:
+        """Enqueues a combine on every rank but absent ones, on handles that a dispatch will have filled."""
+        return [
+            self._combine(rank, with_defaults("combine", {"group_ep": "ep", **call}), handle)
+            for rank, (call, handle) in enumerate(zip(calls, handles, strict=True))
+        ]
+
+    def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
+        given = parameters("combine", call)
+        if self.product == "A2":
+            given.mask = 0
+        out = torch.empty(given.batch, given.hidden, dtype=call["expand_x"].dtype)
+        address = self.simulator.alloc(rank, out.numel() * out.element_size(), "combine out")
+        if rank in self.absent:
+            return Combined(address, out)
+        arguments = [
+            self.contexts[rank],
+            self._tensor(rank, call["expand_x"], "expand_x"),
+            handle.addresses["ep_recv_counts"],
+            handle.addresses["expand_scales"],
+            self._tensor(rank, call["x_active_mask"], "x_active_mask"),
+            address,
+            *self._by_value(given),
+        ]
+        return Combined(address, out, self._launch(rank, "ascend_moe_hierarchy_combine", arguments))
+
+    def play(self, program: Program) -> list[Sequence[Any]]:
+        """Enqueues all steps."""
+        results: list[Sequence[Any]] = []
+        for step in program.steps:
+            if step.op == "dispatch":
+                results.append(self.dispatch(step.calls))
+            else:
+                results.append(self.combine(step.calls, results[step.of]))
+        return results
+
+
+def server_window_bytes(program: Program) -> int:
+    """The smallest window that serves all steps."""
+    lib, per_server = library(), PER_SERVER[program.product]
+    needed = {"dispatch": 0, "combine": 0}
+    for step in program.steps:
+        for call in step.calls:
+            given = parameters(step.op, with_defaults(step.op, {"group_ep": "ep", **call}))
+            sizes = (ctypes.byref(given), program.ranks // per_server, per_server)
+            size = getattr(lib, f"moe_hierarchy_{step.op}_bytes")(*sizes)
+            needed[step.op] = max(needed[step.op], size)
+    return lib.moe_hierarchy_window_bytes(needed["dispatch"], needed["combine"])
+
+
+def execute_on_servers(
+    program: Program,
+    schedule: Schedule,
+    *,
+    wire: Wire | None = None,
+    cores: int | Sequence[int] = 3,
+    offset: int = 0,
+    mutate: str = "",
+    judge: Any = None,
+) -> Outcome:
+    """One run in windows full of old data, judged by the oracle unless told otherwise."""
+    with Simulator(schedule, mutate) as simulator:
+        group = ServerGroup(
+            simulator,
+            program.ranks,
+            server_window_bytes(program),
+            wire or Wire(),
+            product=program.product,
+            cores=cores,
+            offset=offset,
+            old_data=old_window(schedule.seed),
+        )
+        results = group.play(program)
+        finished = simulator.run()
+        outcome = Outcome(simulator.findings, simulator.deadlock, [], sites=simulator.sites)
+        if not finished:
+            return outcome
+        outcome.counters = [
+            [simulator.counters(result.launch) for result in ranks] for ranks in results
+        ]
+        for number, (step, ranks) in enumerate(zip(program.steps, results, strict=True)):
+            for rank, result in enumerate(ranks):
+                wrong = (judge or compare)(simulator, step, rank, result)
+                if wrong:
+                    outcome.mismatches.append(
+                        f"{program.name} step {number} ({step.op}) rank {rank}: {wrong}"
+                    )
+        return outcome
+
+
+def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:
+    """What differs from the oracle, or an empty string."""
+    expected = step.expected[rank]
+    if step.op == "combine":
+        content, written = simulator.get(result.address, result.shape)
+        if not written.all():
+            return f"{int((~written).sum())} elements of the output were not written"
+        return "" if same_bits(content, expected) else "the output differs"
+    call = step.calls[rank]
+    slots = call["moe_expert_num"]
+    rows = int(expected.ep_recv_counts[slots - 1])
+    lengths = {
+        "expand_x": rows,
+        "expand_scales": rows,
+        "dynamic_scales": rows if call["quant_mode"] else 0,
+        "expert_token_nums": len(expected.expert_token_nums),
+        "ep_recv_counts": slots + 2 * rows,  # behind them are tables of our own
+        "assist_info_for_combine": 0,
+    }
+    for name, length in lengths.items():
+        content, written = simulator.get(result.addresses[name], result.shapes[name])
+        if not written[:length].all():
+            return f"{name} was not written completely"
+        if name != "ep_recv_counts" and written[length:].any():
+            return f"{name} was written beyond its {length} entries"
+        if not same_bits(content[:length], getattr(expected, name)[:length]):
+            return f"{name} differs"
+    return ""
+
+
+SMALL = ServerShape(ranks=16, max_batch=3, hidden=64, topk=4, local_experts=2)
+
+
+def shapes_of_every_mode() -> list[ServerShape]:
+    """Small ones that together have every mode."""
+    return [
+        SMALL,
+        replace(SMALL, quant=True, comm_quant=True),
+        replace(SMALL, dtype=torch.float16, quant=True, comm_quant=True, hidden=96),
+        replace(SMALL, ranks=32, uneven=True, topk=12, local_experts=1),
+        replace(SMALL, product="A3", ranks=32, hidden=1024, mask=1, max_batch=2),
+    ]
