@@ -14,7 +14,8 @@ from ascend_moe.contract.errors import ConstraintError, plain
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS, PATHS, PRODUCTS
 from ascend_moe.contract.window import Configured, read_hccl_buffsize, read_size
 from ascend_moe.sizing.answer import Answer, Verdict, of_deployment, of_fused
-from ascend_moe.sizing.deployment import OPS, Deployment
+from ascend_moe.sizing.deployment import Deployment
+from ascend_moe.sizing.described import OPS
 from ascend_moe.sizing.fused import FUSED_OPS, fused_deployment
 from ascend_moe.sizing.model import read_model
 from ascend_moe.sizing.serving import derive_max_bs
