@@ -46,6 +46,8 @@ class BuildLibrary(build_ext):
             subprocess.run(engine["command"](compiler, target), check=True)
         except (OSError, subprocess.CalledProcessError) as error:
             raise CompileError(str(error)) from None
+        if not target.is_file():
+            raise CompileError(f"{' '.join(compiler)} ended well and made no library")
 
 
 class WheelOfAPlatform(bdist_wheel):

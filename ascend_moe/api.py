@@ -16,7 +16,7 @@ from torch import Tensor
 from ascend_moe.bootstrap import import_torch_npu
 from ascend_moe.contract.signature import CANN_8_2, PARAMETERS, by_name
 from ascend_moe.cpu.operators import kernels
-from ascend_moe.cpu.operators.refusals import schema_violations
+from ascend_moe.cpu.operators.refusals import refuse_types, schema_violations
 from ascend_moe.cpu.operators.registration import register
 from ascend_moe.cpu.windows.repeated.door import again
 from ascend_moe.cpu.windows.repeated.eager import are_plain, nobody_listens
@@ -321,13 +321,17 @@ def _run(op: str, tensors: tuple[Any, ...], attributes: tuple[Any, ...]) -> Any:
         return kernels.run(op, arguments)
     if direct and _is_cpu_call_of_other_types(op, tensors, arguments):
         return kernels.run(op, arguments)  # refuses it, and tells the peers
-    device = arguments["expert_ids"].device.type
-    if device == "npu":
-        require_legal_on_all_ranks(op, arguments)
-        open_once(op, arguments)
-    elif device != "cpu":
-        require_legal(op, arguments)
-    return _operator(op, arguments)
+    try:
+        device = arguments["expert_ids"].device.type
+        if device == "npu":
+            require_legal_on_all_ranks(op, arguments)
+            open_once(op, arguments)
+        elif device != "cpu":
+            require_legal(op, arguments)
+        return _operator(op, arguments)
+    except (AttributeError, TypeError, RuntimeError) as error:
+        refuse_types(op, arguments, error)
+        raise
 
 
 def _is_cpu_call_of_other_types(

@@ -11,6 +11,7 @@ Later calls cost one dictionary look-up.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -29,6 +30,8 @@ from ascend_moe.gate import require_legal
 from ascend_moe.patience import TIMEOUT_VARIABLE, timeout_seconds
 
 _met: set[str] = set()
+_met_before_fork: set[str] = set()
+"""Of the parent. Its device is not open here: calls would wait for ever for threads that the fork left behind."""
 _window_mb: dict[str, int | None] = {}
 _attempts: dict[str, int] = {}
 
@@ -52,11 +55,18 @@ def meet_once(op: str, call: Mapping[str, Any], refusal: ConstraintError | None)
     refusal: what this rank's own checks found. It is told to the peers, and raised by the caller.
 
     Raises ConstraintError on every rank when the ranks disagree or one refuses, PeerError naming the ranks that did
-    not come within ``ASCEND_MOE_TIMEOUT_S`` seconds.
+    not come within ``ASCEND_MOE_TIMEOUT_S`` seconds; PeerError too in a process that was forked from a rank of it.
     """
     name = call["group_ep"]
     if name in _met or capturing():
         return
+    if name in _met_before_fork:
+        text = "this process was forked from a rank of it, whose device it cannot use; start ranks before, or by spawn"
+        raise PeerError(
+            f"npu_moe_distribute_{op}_v2: the group {name!a} cannot be used: {text}", ()
+        )
+    if not _met:
+        os.register_at_fork(after_in_child=_after_fork)
     group = process_group(name)
     if group is None:  # a communicator that torch.distributed does not know: nowhere to meet
         _met.add(name)
@@ -73,6 +83,11 @@ def meet_once(op: str, call: Mapping[str, Any], refusal: ConstraintError | None)
     if found:
         raise constraint_error(op, call, found, product, contract)
     _met.add(name)
+
+
+def _after_fork() -> None:
+    _met_before_fork.update(_met)
+    _met.clear()
 
 
 class Meeting:

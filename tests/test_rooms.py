@@ -17,7 +17,7 @@ PACKAGE = Path(ascend_moe.__file__).parent
 # Which rooms a room may import, itself aside. Modules at the root of the package stand for themselves.
 ARROWS = {
     "contract": {"hardware"},
-    "sizing": {"contract"},
+    "sizing": {"contract", "inputs"},
     "diagnosis": {"contract"},
 }
 

@@ -93,7 +93,10 @@ class World:
                 raise TimeoutError(f"rank {rank} did not answer within {timeout} s")
             try:
                 outcomes.append(self._pipes[rank].recv())
-            except EOFError:
+            except (
+                EOFError,
+                ConnectionResetError,
+            ):  # the second: what it was told was still unread
                 outcomes.append(RankDied(f"rank {rank}"))
         return outcomes
 

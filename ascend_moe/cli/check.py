@@ -16,6 +16,7 @@ from ascend_moe.contract.description import DescribedCall, read_call
 from ascend_moe.contract.errors import Violation, plain
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS, PRODUCTS
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
+from ascend_moe.inputs import open_input
 
 FILE_MAX_BYTES = 2**24
 
@@ -67,7 +68,7 @@ def _document(file: str) -> object:
         if file == "-":
             data = standard_input().read(FILE_MAX_BYTES + 1)
         else:
-            with Path(file).open("rb") as stream:
+            with open_input(Path(file)) as stream:
                 data = stream.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(error.strerror) from None

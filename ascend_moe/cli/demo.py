@@ -11,6 +11,7 @@ import argparse
 import sys
 import time
 
+from ascend_moe.available import require_available
 from ascend_moe.cli.demo_layer import Layer, RankReport
 from ascend_moe.contract.errors import ConstraintError
 
@@ -62,12 +63,13 @@ def _number(text: str, least: int = 0) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: every rank equals the reference; 1: a mismatch or a rank that failed; 2: an illegal layer."""
+    """Exit code 0: all ranks equal the reference; 1: a mismatch or a failed rank; 2: an illegal or too large layer."""
     started = time.monotonic()
     layer = _layer_of(arguments)
     try:
         layer.refuse_illegal()
-    except ConstraintError as error:
+        require_available(layer.bytes_at_least)
+    except (ConstraintError, OSError) as error:
         print(f"ascend-moe demo: {error}", file=sys.stderr)
         return 2
     _progress("importing torch")

@@ -112,6 +112,17 @@ class Layer:
             "group_ep": "demo",
         }
 
+    @property
+    def bytes_at_least(self) -> int:
+        """What all ranks hold at the same time: the rows that their experts compute, and their scales."""
+        world, row = self.world, self.hidden * (4 + 2)  # fp32, and bf16 for the way home
+        rows = sum(
+            world.rows_received_at_most(rank, max_bs=self.bs, topk=self.topk)
+            for rank in range(self.ranks)
+        )
+        scales = self.experts * self.hidden * 4 if self.quant_mode else 0
+        return rows * row + self.ranks * scales
+
     def reference(self) -> Expected:
         """All ranks in this process."""
         from ascend_moe import reference

@@ -6,6 +6,7 @@ What concerns kernels is in doctor_kernels.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -35,6 +36,7 @@ from ascend_moe.hardware.cann import (
 from ascend_moe.hardware.driver import driver_version
 from ascend_moe.hardware.kernel_library import KERNELS_VARIABLE, OPP_VARIABLE
 from ascend_moe.hardware.process import look_at
+from ascend_moe.inputs import open_input
 
 VARIABLES = (
     "ASCEND_MOE_PRODUCT",
@@ -215,13 +217,20 @@ def markdown(rows: list[tuple[str, object]], problems: list[Problem]) -> str:
     lines = ["### ascend-moe doctor", "", "| what | value |", "|---|---|"]
     versions = [("ascend-moe", _installed("ascend-moe")), ("Python", platform.python_version())]
     for name, value in (*versions, *rows):
-        text = str(value).replace(str(Path.home()), "~").replace("|", "\\|")
+        text = _without_home(str(value)).replace("|", "\\|")
         lines.append(f"| {name} | {' '.join(text.split())} |")
     lines += ["", "**Problems**", ""]
     for problem in problems:
         rule = f"{problem.rule}: " if problem.rule else ""
-        lines.append(f"- {rule}{problem.text.replace(str(Path.home()), '~')}")
+        lines.append(f"- {rule}{_without_home(problem.text)}")
     return "\n".join(lines if problems else [*lines, "none known"])
+
+
+def _without_home(text: str) -> str:
+    with contextlib.suppress(RuntimeError):  # no HOME, and no such user
+        home = Path.home()
+        return text.replace(str(home), "~") if home.is_absolute() and home.name else text
+    return text
 
 
 def _single_server(facts: Mapping[str, Any], ep: int | None) -> list[Problem]:
@@ -245,7 +254,7 @@ def compare(files: list[Path]) -> list[Problem]:
     nodes: dict[str, dict[str, Any]] = {}
     for path in files:
         try:
-            with path.open("rb") as stream:
+            with open_input(path) as stream:
                 node = json.loads(stream.read(FILE_MAX_BYTES))
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror}") from None

@@ -19,6 +19,7 @@ class Kernels(NamedTuple):
     """What was found."""
 
     installed: str | None  # our vendor directory
+    refused: str  # why what is installed must not be used
     candidates: list[lookup.Candidate]
     choices: list[lookup.Choice]
 
@@ -35,9 +36,13 @@ class Kernels(NamedTuple):
 
 
 def look(env: Mapping[str, str]) -> Kernels:
-    vendor = kernel_library.installed_vendor()
-    installed = None if vendor is None else str(vendor)
-    return Kernels(installed, lookup.candidates(env), lookup.choices(env))
+    installed, refused = None, ""
+    try:
+        vendor = kernel_library.installed_vendor()
+        installed = None if vendor is None else str(vendor)
+    except BuildError as error:
+        refused = str(error)
+    return Kernels(installed, refused, lookup.candidates(env), lookup.choices(env))
 
 
 def row(facts: Mapping[str, Any]) -> str:
@@ -141,7 +146,7 @@ def _of_loading(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
 
 def _of_build(kernels: Kernels, cann: str | None) -> list[str]:
     if kernels.installed is None:
-        return []
+        return [f"our installed kernels: {kernels.refused}."] if kernels.refused else []
     record = kernel_library.built_from()
     found = []
     try:

@@ -9,6 +9,7 @@ import sys
 
 from ascend_moe.hardware.cann import STAND_IN
 from ascend_moe.hardware.kernel_library import HOW_TO_BUILD, exports, installed_vendor
+from ascend_moe.native import BuildError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,13 +21,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    problem = ""
-    vendor = installed_vendor()
+    vendor, problem = None, f"our kernel library is not built here; {HOW_TO_BUILD}"
+    try:
+        vendor = installed_vendor()
+    except BuildError as error:
+        problem = str(error)
     if STAND_IN in os.environ:
-        problem = "this is the virtual NPU, which has set its variables itself"
-    elif vendor is None:
-        problem = f"our kernel library is not built here; {HOW_TO_BUILD}"
-    if problem or vendor is None:
+        vendor, problem = None, "this is the virtual NPU, which has set its variables itself"
+    if vendor is None:
         print(f"ascend-moe env: {problem}", file=sys.stderr)
         return 1
     for name, value in exports(vendor, os.environ).items():

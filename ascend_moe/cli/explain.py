@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ascend_moe.cli.streams import standard_input
 from ascend_moe.cli.table import pairs, paragraph
 from ascend_moe.contract.rules import RULES_BY_ID, Rule
+from ascend_moe.inputs import open_input
 
 if TYPE_CHECKING:
     from ascend_moe.diagnosis.finding import Finding
@@ -96,7 +97,7 @@ def _read(what: str) -> list[Finding]:
 
     if what == "-":
         return diagnose(standard_input())
-    with Path(what).open("rb") as stream:
+    with open_input(Path(what)) as stream:
         if stream.seekable():
             size = stream.seek(0, io.SEEK_END)
             stream.seek(max(0, size - LOG_MAX_BYTES))

@@ -15,7 +15,6 @@ import os
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,7 +29,15 @@ from ascend_moe.hardware.kernel_library import (
     source_key,
 )
 from ascend_moe.hardware.lookup import CUSTOM, OPERATORS, Candidate
-from ascend_moe.native import BuildError, find_tool, locked, replace_directory, run_build
+from ascend_moe.native import (
+    BuildError,
+    find_tool,
+    locked,
+    make_own,
+    output_of,
+    replace_directory,
+    run_build,
+)
 from ascend_moe.native import source_directory as sources
 
 OLDEST_CANN = (8, 5)
@@ -101,18 +108,20 @@ def _missing_of_cann(env: Mapping[str, str]) -> list[str]:
 
 
 def _cmake_version(cmake: str) -> tuple[int, ...]:
-    text = subprocess.run([cmake, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"(\d+)\.(\d+)", text)
+    try:
+        found = re.search(rb"(\d+)\.(\d+)", output_of([cmake, "--version"]))
+    except BuildError:
+        return (0, 0)
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def build() -> Path:
     """Build and install; returns the vendor directory.
 
-    Raises BuildError when a command fails or the library is not what it should be.
+    Raises BuildError when a command fails, the library is not what it should be, or the cache is not this user's own.
     """
     target = installation()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_own(target.parent)
     with locked(target.with_suffix(".lock")):
         replace_directory(target, _build)
     return target / VENDOR

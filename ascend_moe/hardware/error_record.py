@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import time
 from pathlib import Path
 from typing import NamedTuple
 
-from ascend_moe.native import cache_directory
+from ascend_moe.native import BuildError, cache_directory
 
 RECENT_S = 24 * 3600
 
@@ -46,22 +47,30 @@ def folder() -> Path:
 def recent_records(now: float | None = None) -> list[ErrorRecord]:
     """The records of the last day, oldest first; files that are none are passed over."""
     oldest = (time.time() if now is None else now) - RECENT_S
-    found = [record for path in folder().glob("*.json") if (record := _read(path))]
+    found = [record for path in _files() if (record := _read(path))]
     return sorted(record for record in found if record.time >= oldest)
 
 
 def forget() -> int:
     """Delete all records of this user; returns how many there were."""
-    paths = [path for path in folder().glob("*.json") if path.stat().st_uid == os.getuid()]
+    paths = [path for path in _files() if path.lstat().st_uid == os.getuid()]
     for path in paths:
         path.unlink(missing_ok=True)
     return len(paths)
 
 
+def _files() -> list[Path]:
+    try:
+        return list(folder().glob("*.json"))
+    except BuildError:  # no place for a cache
+        return []
+
+
 def _read(path: Path) -> ErrorRecord | None:
     """None also for a record of another user: a cache directory may be shared."""
     try:
-        if path.stat().st_uid != os.getuid():
+        found = path.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
             return None
         data = json.loads(path.read_text())
         return ErrorRecord(**{name: data[name] for name in ErrorRecord._fields})

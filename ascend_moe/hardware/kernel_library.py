@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ascend_moe.native import cache_directory, source_directory
+from ascend_moe.native import BuildError, cache_directory, require_own, source_directory
 
 OPP_VARIABLE = "ASCEND_CUSTOM_OPP_PATH"
 KERNELS_VARIABLE = "ASCEND_MOE_KERNELS"  # off, auto, require: kernels/op_api/group.h
@@ -36,16 +36,23 @@ def installation() -> Path:
 
 
 def installed_vendor() -> Path | None:
-    """The vendor directory for ASCEND_CUSTOM_OPP_PATH, or None when no library is installed."""
+    """The vendor directory for ASCEND_CUSTOM_OPP_PATH, or None when no library is installed.
+
+    Raises BuildError when somebody else than this user may have put it there, or there is no cache.
+    """
     vendor = installation() / VENDOR
-    return vendor if (vendor / LIBRARY).is_file() else None
+    if not (vendor / LIBRARY).is_file():
+        return None
+    require_own(installation().parent)
+    require_own(installation())
+    return vendor
 
 
 def built_from() -> dict[str, Any]:
     """What the installed library was built from; empty when that is unknown."""
     try:
         found = json.loads((installation() / BUILT).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, BuildError):
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+from ascend_moe.inputs import open_input
+
 # The names that models give to the same size, the first that is there counts. Experts in a latent space get narrower
 # rows than the layers around them, and dispatch carries those rows: their keys stand before hidden_size.
 # n_shared_experts is not among them: it counts experts of the model, which the operators only know when shared-expert
@@ -53,7 +55,7 @@ def read_model(path: Path) -> ModelSizes:
     if path.is_dir():
         path = path / "config.json"
     try:
-        with path.open("rb") as stream:  # of a device, too, no more than that
+        with open_input(path) as stream:  # of a device, too, no more than that
             data = stream.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from None

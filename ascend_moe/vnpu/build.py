@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,10 @@ from ascend_moe.native import (
     cache_directory,
     find_tool,
     locked,
+    make_own,
+    output_of,
     replace_directory,
+    require_own,
     run_build,
     source_directory,
 )
@@ -60,16 +62,10 @@ class Toolchain:
                 if path.suffix in SOURCE_SUFFIXES and path.is_file():
                     digest.update(str(path.relative_to(self.sources)).encode())
                     digest.update(path.read_bytes())
-        version = subprocess.run(
-            [self.compiler, "--version"], capture_output=True, text=True, check=True
-        ).stdout
-        for text in (
-            self.wheels.versions,
-            str(self.wheels.torch_npu),
-            version,
-            CANN_VERSION,
-            *more,
-        ):
+        for text in (self.wheels.versions, str(self.wheels.torch_npu)):
+            digest.update(text.encode())
+        digest.update(output_of([self.compiler, "--version"]))
+        for text in (CANN_VERSION, *more):
             digest.update(text.encode())
         return digest.hexdigest()[:16]
 
@@ -77,10 +73,18 @@ class Toolchain:
 def virtual_npu() -> VirtualNpu:
     """Both parts, built first where necessary.
 
-    Raises VirtualNpuError when torch_npu, g++ or cmake is missing, the build fails, or torch_npu needs more.
+    Raises VirtualNpuError when torch_npu, g++ or cmake is missing, the build fails, the cache is not this user's own,
+    or torch_npu needs more.
     """
+    try:
+        return _virtual_npu()
+    except BuildError as error:
+        raise VirtualNpuError(f"the virtual NPU cannot be built: {error}") from None
+
+
+def _virtual_npu() -> VirtualNpu:
     wheels = installed_wheels()
-    chain = Toolchain(_sources(), wheels, _tool("g++", "apt-get install g++"))
+    chain = Toolchain(source_directory(), wheels, _tool("g++", "apt-get install g++"))
     cache = cache_directory()
     home_key = chain.key(("standin", "op_api/entry", "op_api/report.h", "device/moe_limits.h"))
     home = _part(chain, "standin", cache / f"vnpu-{home_key}", home=None)
@@ -91,13 +95,6 @@ def virtual_npu() -> VirtualNpu:
     return VirtualNpu(home, operators / "vendors" / "ascend_moe")
 
 
-def _sources() -> Path:
-    try:
-        return source_directory()
-    except BuildError as error:
-        raise VirtualNpuError(str(error)) from None
-
-
 def _tool(name: str, command: str) -> str:
     path = find_tool(name)
     if path is None:
@@ -106,15 +103,15 @@ def _tool(name: str, command: str) -> str:
 
 
 def _part(chain: Toolchain, room: str, target: Path, home: Path | None) -> Path:
-    if target.is_dir():
-        return target
-    cmake = _tool("cmake", "pip install cmake")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with locked(target.with_suffix(".lock")):
-        if not target.is_dir():
-            say = f"ascend-moe: building the virtual NPU ({room}) into {target}, once"
-            print(say, file=sys.stderr, flush=True)
-            replace_directory(target, lambda scratch: _build(chain, room, scratch, home, cmake))
+    make_own(target.parent)
+    if not target.exists():
+        cmake = _tool("cmake", "pip install cmake")
+        with locked(target.with_suffix(".lock")):
+            if not target.exists():
+                say = f"ascend-moe: building the virtual NPU ({room}) into {target}, once"
+                print(say, file=sys.stderr, flush=True)
+                replace_directory(target, lambda scratch: _build(chain, room, scratch, home, cmake))
+    require_own(target)
     return target
 
 
@@ -133,14 +130,7 @@ def _build(chain: Toolchain, room: str, scratch: Path, home: Path | None, cmake:
     jobs = str(min(os.cpu_count() or 1, 8))
     # The operators are the preset "host" of all of kernels/; the stand-in is a project of its own.
     what = [str(chain.sources / room)] if home is None else [str(chain.sources), "--preset", "host"]
-    _run([cmake, "-S", *what, "-B", str(build), *options])
-    _run([cmake, "--build", str(build), "--parallel", jobs])
-    _run([cmake, "--install", str(build)])
+    run_build([cmake, "-S", *what, "-B", str(build), *options])
+    run_build([cmake, "--build", str(build), "--parallel", jobs])
+    run_build([cmake, "--install", str(build)])
     return installed
-
-
-def _run(command: list[str]) -> None:
-    try:
-        run_build(command)
-    except BuildError as error:
-        raise VirtualNpuError(f"building the virtual NPU failed: {error}") from None

@@ -1,6 +1,7 @@
 // See error_record.h.
 #include "error_record.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -28,6 +29,13 @@ const char* OperatorOf(const uint32_t* record) {
 
 uint32_t RankOf(const uint32_t* record) { return record[kErrorPeer] - 1; }
 
+// Whether nobody but this user writes there; as require_own of ascend_moe/native.py, which reads it.
+bool IsOwn(const std::string& folder) {
+    struct stat found;
+    return lstat(folder.c_str(), &found) == 0 && S_ISDIR(found.st_mode) &&
+           found.st_uid == geteuid() && (found.st_mode & (S_IWGRP | S_IWOTH)) == 0;
+}
+
 // $XDG_CACHE_HOME/ascend-moe/errors, made if it is not there; empty if that fails.
 std::string Folder() {
     const char* cache = getenv("XDG_CACHE_HOME");
@@ -40,9 +48,12 @@ std::string Folder() {
     } else {
         return "";
     }
-    for (const char* part : {"", "/ascend-moe", "/errors"}) {
+    if (path[0] != '/') return "";
+    mkdir(path.c_str(), 0700);
+    for (const char* part : {"/ascend-moe", "/errors"}) {
         path += part;
-        mkdir(path.c_str(), 0755);
+        mkdir(path.c_str(), 0700);
+        if (!IsOwn(path)) return "";
     }
     return path;
 }
@@ -96,7 +107,9 @@ void Remember(const GaveUp& event) {
     const int64_t microseconds = std::chrono::duration_cast<std::chrono::microseconds>(now).count();
     const std::string path =
         folder + "/" + std::to_string(microseconds) + "-" + std::to_string(getpid()) + ".json";
-    FILE* file = fopen((path + ".new").c_str(), "w");
+    const int flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC;
+    const int descriptor = open((path + ".new").c_str(), flags, 0600);
+    FILE* file = descriptor < 0 ? nullptr : fdopen(descriptor, "w");
     if (file == nullptr) return;
     fprintf(file,
             "{\"time\": %.3f, \"pid\": %d, \"group\": \"%s\", \"ep_rank\": %u, \"op\": \"%s\", "

@@ -99,6 +99,23 @@ def test_what_is_no_file_is_read_in_bounds(
 
 
 @pytest.mark.parametrize("words", READERS, ids=lambda words: words[0])
+def test_a_pipe_into_which_nobody_writes(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    monkeypatch.setattr("ascend_moe.inputs.PIPE_S", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    words = [word for word in words if word != "/dev/null"]
+    assert main([*words, str(tmp_path / "pipe")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nothing came out of this pipe for 0.2 s" in line
+
+
+def test_a_pipe_that_somebody_fills_in_the_end():
+    (line,) = shell(["check"], "<(sleep 0.3; echo []; sleep 0.3)")[2].splitlines()
+    assert "nothing came" not in line
+
+
+@pytest.mark.parametrize("words", READERS, ids=lambda words: words[0])
 def test_a_hundred_megabytes(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Of zeros on no disk; tests/diagnosis has logs of that size."""
     file = tmp_path / "input"

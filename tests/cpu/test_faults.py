@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -24,7 +25,6 @@ import ascend_moe
 from ascend_moe.contract.errors import ConstraintError, ConstraintWarning, PeerError
 from ascend_moe.cpu.distributed.exchange import Exchange
 from ascend_moe.cpu.distributed.peers import state_of
-from ascend_moe.cpu.windows import available
 from ascend_moe.reference import combine_world, dispatch_world
 
 RANKS, VICTIM = 3, 1
@@ -167,6 +167,36 @@ def test_a_forked_child_does_not_speak_for_its_parent(environment: dict[str, str
         assert world.run(_with_a_child) == [["right"] * 4] * RANKS
 
 
+CHILD = """
+import os, sys
+import torch.distributed as dist
+import ascend_moe, small_calls
+rank = int(os.fork() == 0)
+dist.init_process_group("gloo", init_method=f"file://{sys.argv[1]}", rank=rank, world_size=2)
+call = small_calls.make_calls(2)[rank] | {"group_ep": ascend_moe.hccl_comm_name(None, rank)}
+ascend_moe.npu_moe_distribute_dispatch_v2(**call)
+child = os.fork()
+if not child:
+    sys.exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+ascend_moe.npu_moe_distribute_dispatch_v2(**call)
+dist.barrier()
+"""
+
+
+def test_a_forked_child_ends_as_programs_end(environment: dict[str, str], tmp_path: Path):
+    """Torch alone hangs there."""
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, tmp_path / "store"],
+        env=os.environ | environment | {"PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout == b"7\n7\n"
+
+
 def _in_and_out_of_inference_mode(rank: int, quantised: int) -> None:
     back = [call | {"comm_quant_mode": quantised} for call in BACK]
     for inside in (True, True, False, False, True):
@@ -220,44 +250,6 @@ def test_what_a_peer_says_of_its_memory_is_checked(lie: Any):
         outcomes = world.outcomes(_lies_about_its_memory, lie)
     assert [type(one) for one in outcomes] == [PeerError] * RANKS
     assert {one.ranks for one in outcomes} == {(VICTIM,)}
-
-
-@pytest.fixture
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 1000 MiB, and a cgroup in one of 600 MiB that uses 100 and could drop 50 of them."""
-    monkeypatch.setattr(available, "ROOT", tmp_path)
-    outer = tmp_path / "sys/fs/cgroup/outer"
-    files = {
-        tmp_path / "proc/meminfo": f"MemTotal: 1 kB\nMemAvailable: {1000 << 10} kB\n",
-        tmp_path / "proc/self/cgroup": "0::/outer/inner\n",
-        outer / "memory.max": str(600 << 20),
-        outer / "memory.current": str(100 << 20),
-        outer / "memory.stat": f"anon 1\ninactive_file {50 << 20}\n",
-        outer / "inner/memory.max": "max\n",
-        outer / "inner/memory.current": "5\n",
-    }
-    for path, text in files.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-    return tmp_path
-
-
-def test_memory_is_compared_with_what_the_cgroup_leaves(machine: Path):
-    left = (550 << 20) - available.MARGIN
-    available.require_available(left)
-    with pytest.raises(
-        OSError, match=r"486 MiB of shared memory .* 550 MiB are available"
-    ) as found:
-        available.require_available(left + 1)
-    assert found.value.errno == errno.ENOMEM
-    (machine / "proc/self/cgroup").unlink()
-    available.require_available(left + 1)
-    with pytest.raises(OSError, match="1000 MiB are available"):
-        available.require_available(1000 << 20)
-    (machine / "proc/meminfo").unlink()
-    available.require_available(1 << 60)  # nobody says how much there is
-    with pytest.raises(ValueError, match=">= 0"):
-        available.require_available(-1)
 
 
 def _absurd_sizes(rank: int) -> list[Any]:

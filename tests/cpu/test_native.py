@@ -75,7 +75,23 @@ def test_a_library_of_other_sources_is_refused(tmp_path: Path, monkeypatch: pyte
         engine.load(build.LIBRARY)
 
 
-@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false"])
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("source", ["", "int another;"])
+def test_what_is_no_library_of_ours_is_not_used(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(build, "LIBRARY", tmp_path / build.LIBRARY.name)
+    command = ["g++", "-shared", "-x", "c++", "-", "-o", str(build.LIBRARY)]
+    if source:
+        subprocess.run(command, input=source, text=True, check=True)
+    else:
+        build.LIBRARY.write_bytes(b"compiled: 0 errors\n")
+    with caplog.at_level(logging.WARNING, logger="ascend_moe"):
+        assert engine.native() is None
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("compiler", ["/nowhere/g++", "false", "true"])
 def test_without_a_compiler_the_package_is_installed_without_the_library(
     compiler: str, tmp_path: Path
 ):

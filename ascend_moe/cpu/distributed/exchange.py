@@ -48,7 +48,7 @@ REFUSAL_S: Final = 2.0
 _LOOK_S: Final = 0.0002
 """Between two looks at who has arrived, when somebody wants to know how long that took."""
 _GRACE_S: Final = 0.2
-"""A collective ends by itself at the time limit; if it does not, it is given up this much later."""
+"""A collective ends by itself so long after the time limit: who gives up says why before its connections close."""
 _SLICE_S: Final = 0.25
 """How long a rank sleeps at most before it looks whether a peer gave up, and a signal is served."""
 _TAG: Final = 0x0E9
@@ -174,9 +174,9 @@ class Exchange:
         *,
         announced: bool,
     ) -> Posted:
-        """Starts a collective that ends by itself at the time limit."""
+        """Starts a collective that ends by itself soon after the time limit."""
         options = _c10d.AllToAllOptions()
-        options.timeout = timedelta(seconds=max(self._deadline - time.monotonic(), 0.001))
+        options.timeout = timedelta(seconds=max(self._deadline - time.monotonic(), 0) + _GRACE_S)
         group: Any = self._group
         tensors = torch.from_numpy(incoming), torch.from_numpy(outgoing)
         try:
@@ -193,24 +193,30 @@ class Exchange:
 
     def _complete(self, posted: Posted) -> None:
         """Waits for a collective. When it fails, raises PeerError."""
-        over = posted.work is None
-        while not over and posted.work is not None:
-            left = max(self._deadline - time.monotonic(), 0.0) + _GRACE_S
-            # What ends while a wait gives up is asked once more: only then an error is its own.
-            over = left <= _SLICE_S or posted.work.is_completed()
+        work, answers, timed_out = posted.work, True, False
+        while work is not None and not timed_out:
+            left = self._deadline - time.monotonic()
+            ended = work.is_completed()
             try:
-                posted.work.wait(timedelta(seconds=min(left, _SLICE_S)))
+                work.wait(timedelta(seconds=min(max(left, 0.001), _SLICE_S)))
                 return
             except RuntimeError as error:
                 text = str(error).lower()
-            if over and ("timed out" in text or "timeout" in text):
-                missing = posted.missing() or self._peers()
-                late = [rank for rank in missing if rank != self._rank]
-                self._state.fail_by_word(self._what, late=late, gone=[])
-            gave_up = [] if over else words_left(self._group)
-            if gave_up and not posted.work.is_completed():
-                self._state.fail_by_word(self._what, late=[], gone=gave_up)
-        self._state.fail_by_word(self._what, late=[], gone=self._gone() or posted.missing())
+            if ended or work.is_completed():  # what ends while a wait gives up is asked once more
+                if ended and "timed out" not in text and "timeout" not in text:
+                    break
+                timed_out = ended
+            elif left <= 0:
+                timed_out = True
+            elif answers:
+                said = words_left(self._group)
+                answers = said is not None
+                if said and not work.is_completed():
+                    self._state.fail_by_word(self._what, gone=said, misses=posted.missing())
+        missing = [rank for rank in posted.missing() if rank != self._rank]
+        if timed_out:
+            self._state.fail_by_word(self._what, late=missing or self._peers(), misses=missing)
+        self._state.fail_by_word(self._what, gone=self._gone() or missing, misses=missing)
 
     def _gone(self) -> list[int]:
         """Ranks with whom nothing can be begun any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import weakref
 from collections.abc import Sequence
@@ -58,7 +59,7 @@ class GroupState:
             self.windows.leave(late, gone)
         group = self.group()
         if group is not None:
-            leave_word(group, late, gone)
+            leave_word(group, (late, gone))
 
     def fail(self, what: str, *, late: Sequence[int] = (), gone: Sequence[int] = ()) -> NoReturn:
         """Gives the group up, and tells which ranks are the reason; what: names the call.
@@ -71,11 +72,18 @@ class GroupState:
             self.broken += elsewhere(group, late, seconds)
         raise PeerError(f"{what}: {self.broken}", self.culprits)
 
-    def fail_by_word(self, what: str, *, late: Sequence[int], gone: Sequence[int]) -> NoReturn:
-        """The same after asking who of these ranks gave up because of others."""
+    def fail_by_word(
+        self,
+        what: str,
+        *,
+        late: Sequence[int] = (),
+        gone: Sequence[int] = (),
+        misses: Sequence[int],
+    ) -> NoReturn:
+        """The same after asking who of these ranks gave up because of others; misses: those this one waits for."""
         group = self.group()
         if group is not None:
-            late, gone = who_is_the_reason(group, late, gone)
+            late, gone = who_is_the_reason(group, (late, gone), misses)
         self.fail(what, late=late, gone=gone)
 
     def reject(self, what: str, rank: int) -> NoReturn:
@@ -141,7 +149,13 @@ def _watch_forks() -> None:
 
 
 def _disown() -> None:
-    """In a forked child: it never speaks for its parent."""
+    """In a forked child: it never speaks for its parent.
+
+    Its groups stay to the end: without their threads, which a fork leaves behind, torch waits for ever to end one.
+    """
+    groups: Any = c10d
+    for group in groups._world.pg_map:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
     for state in list(_states.values()):
         state.broken, state.turn = _FORKED, Turn(state._interrupted)
         state.calls.clear()

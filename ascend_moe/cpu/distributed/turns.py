@@ -26,6 +26,7 @@ class Turn:
     def __init__(self, interrupted: Callable[[str], None]) -> None:
         """interrupted: gives the group up; takes the name of the exception."""
         self._lock = threading.RLock()
+        self.free, self.done = self._lock.acquire, self._lock.release
         self._interrupted = interrupted
         self.begun = False
         """Whether messages of a call may be on their way."""
@@ -33,18 +34,30 @@ class Turn:
         """The one that calls; 0: several do, and that has been told."""
 
     def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            seconds = patience()
-            if not self._lock.acquire(timeout=seconds):
-                text = f"a call of another thread did not end within {seconds:g} s ({TIMEOUT_VARIABLE})"
-                raise PeerError(text, ())
-        if self.begun:  # also a call within a call, by a signal handler
-            self._interrupted("another call began")
-            self.begun = False
+        if not self.free(False):
+            self.wait()
+        if self.begun:
+            self.was_left()
 
     def __exit__(self, kind: type[BaseException] | None, error: object, trace: object) -> None:
         if self.begun:
-            if kind is not None and not issubclass(kind, ConstraintError):
-                self._interrupted(kind.__name__)
-            self.begun = False
-        self._lock.release()
+            self.ends(kind)
+        self.done()
+
+    def wait(self) -> None:
+        """Until the call of another thread ends; PeerError when that takes too long."""
+        seconds = patience()
+        if not self._lock.acquire(timeout=seconds):
+            text = f"a call of another thread did not end within {seconds:g} s ({TIMEOUT_VARIABLE})"
+            raise PeerError(text, ())
+
+    def was_left(self) -> None:
+        """Another call begins although one never ended; also a call within a call, by a signal handler."""
+        self._interrupted("another call began")
+        self.begun = False
+
+    def ends(self, kind: type[BaseException] | None) -> None:
+        """The call ends, with an exception of this kind."""
+        if kind is not None and not issubclass(kind, ConstraintError):
+            self._interrupted(kind.__name__)
+        self.begun = False

@@ -1,7 +1,9 @@
 """Words that ranks leave in the rendezvous store when they give up: because of whom, and where they waited.
 
-A rank that gives up because of another is not the reason, although its connections end as if it were. So each leaves
-the ranks that it blames under its own name, and who misses it asks there first.
+A rank that gives up because of another is not the reason, although its connections end as if it were. So each says
+whom it misses before it lets go, and whoever misses it follows these words to the ranks at their end: those that left
+none, for they are dead, stopped or late, and those that blame themselves. A rank that waits gives up no later than one
+that waits for it: its call began before the other one's. So a word that does not come within a moment does not come.
 
 ``group_ep`` must name the same group on all ranks (X-40). Ranks that call on different groups never meet, so no
 statement can tell. But they all give up at about the same time: a rank that does leaves a word in the rendezvous store
@@ -15,7 +17,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import torch.distributed as dist
@@ -24,61 +26,89 @@ import torch.distributed.distributed_c10d as c10d
 LOOK_S: Final = 5.0
 """How long a rank that gave up looks, at most."""
 _RECENT_S: Final = 60.0
-WORD_S: Final = 0.4
-"""How long a rank that is missed has to say why; one that waits for another gives up at about the same time."""
+WORD_S: Final = 0.5
+"""How long a rank that is missed has to say why."""
 _STORE_S: Final = 0.3
 """How long the store may take to answer."""
 _ANY_WORD: Final = "ascend_moe/blames"
 _Found = TypeVar("_Found")
+Word = tuple[Sequence[int], Sequence[int]]
+"""Whom a rank misses: those that are late, those that are gone."""
 
 
-def leave_word(group: dist.ProcessGroup, late: Sequence[int], gone: Sequence[int]) -> None:
+def leave_word(group: dist.ProcessGroup, word: Word) -> None:
     """Says to the ranks of ``group`` whom this one blames."""
-
-    def leave() -> None:
-        store = _store_of(group)
-        store.set(_word(group.rank()), json.dumps([[*late], [*gone]]))
-        store.set(_ANY_WORD, "")
-
-    _within(_STORE_S, leave)
+    _within(_STORE_S, lambda: _leave(_store_of(group), group.rank(), word))
 
 
-def words_left(group: dist.ProcessGroup) -> list[int]:
-    """Ranks that gave up on the group."""
+def words_left(group: dist.ProcessGroup) -> list[int] | None:
+    """Ranks that gave up on the group; None when the store does not answer."""
 
     def look() -> list[int]:
         store = _store_of(group)
         if not store.check([_ANY_WORD]):
             return []
-        ranks = [rank for rank in range(group.size()) if rank != group.rank()]
-        return [rank for rank in ranks if store.check([_word(rank)])]
+        return [rank for rank in _peers(group) if store.check([_word(rank)])]
 
-    return _within(_STORE_S, look) or []
+    return _within(_STORE_S, look)
 
 
-def who_is_the_reason(
-    group: dist.ProcessGroup, late: Sequence[int], gone: Sequence[int]
-) -> tuple[list[int], list[int]]:
-    """Late and gone ranks, those replaced by whom they blame who say so themselves."""
-    words: dict[int, list[list[int]]] = {}
+def who_is_the_reason(group: dist.ProcessGroup, start: Word, misses: Sequence[int]) -> Word:
+    """Leaves word, and follows the words of all from ``start`` on; misses: the ranks that this one waits for."""
+    own = group.rank()
+    words: dict[int, Word] = {own: (misses, ())}
+    said: list[Word] = []
 
     def look() -> None:
         store, deadline = _store_of(group), time.monotonic() + WORD_S
         while True:
-            for rank in {*late, *gone} - words.keys():
-                if store.check([_word(rank)]):
+            for rank in _peers(group):
+                if rank not in words and store.check([_word(rank)]):
                     words[rank] = json.loads(store.get(_word(rank)))
+            said.append(follow(own, start, words))
+            if len(said) == 1:
+                _leave(store, own, said[0])
+            late, gone = said[-1]
             if words.keys() >= {*late, *gone} or time.monotonic() > deadline:
                 return
             time.sleep(0.02)
 
     _within(WORD_S + _STORE_S, look)
-    known = dict(words)
-    by_kind = []
-    for kind, ranks in enumerate((late, gone)):
-        blamed = {rank for word in known.values() for rank in word[kind]}
-        by_kind.append(sorted({*ranks} - known.keys() | blamed))
-    return by_kind[0], by_kind[1]
+    return said[-1] if said else start
+
+
+def follow(own: int, start: Word, words: Mapping[int, Word]) -> Word:
+    """Who is at the end of what ranks say of each other: ranks without a word, or who blame themselves.
+
+    Where nobody is, the last to speak is: this rank, if the words lead to it.
+    """
+    late, gone = found = set[int](), set[int]()
+    seen: set[int] = set()
+    ahead = _by_kind(start)
+    while ahead:
+        rank, kind = ahead.pop()
+        if rank not in seen:
+            seen.add(rank)
+            blamed = _by_kind(words.get(rank, ((), ())))
+            if rank not in words or rank in dict(blamed):
+                found[dict(blamed).get(rank, kind)].add(rank)
+            ahead += blamed
+    if late or gone:
+        return sorted(late - gone), sorted(gone)
+    return ([own], []) if own in seen else start
+
+
+def _by_kind(word: Word) -> list[tuple[int, int]]:
+    return [(rank, kind) for kind, ranks in enumerate(word) for rank in ranks]
+
+
+def _leave(store: Any, rank: int, word: Word) -> None:
+    store.set(_word(rank), json.dumps([[*ranks] for ranks in word]))
+    store.set(_ANY_WORD, "")
+
+
+def _peers(group: dist.ProcessGroup) -> list[int]:
+    return [rank for rank in range(group.size()) if rank != group.rank()]
 
 
 def _store_of(group: dist.ProcessGroup) -> Any:

@@ -49,8 +49,19 @@ def refuse(op: str, call: Mapping[str, Any], error: Exception) -> NoReturn:
         with suppress(PeerError):  # what is wrong here counts more than who is gone
             numbers = dict.fromkeys(FIELDS, UNKNOWN) | {"ep_rank_id": group.rank()}
             line.refuse([*numbers.values()], str(found[0]))
+    raise _refusal(op, found) from error
+
+
+def refuse_types(op: str, call: Mapping[str, Any], error: Exception) -> None:
+    """Raises what is wrong with the types of a call, if anything is: ``error`` only came of it. Peers are not told."""
+    found = schema_violations(op, call)
+    if found and not isinstance(error, ConstraintError):
+        raise _refusal(op, found) from error
+
+
+def _refusal(op: str, found: list[Violation]) -> ConstraintError:
     header = f"npu_moe_distribute_{op}_v2: {len(found)} error{'s' * (len(found) > 1)}"
-    raise ConstraintError(found, header) from error
+    return ConstraintError(found, header)
 
 
 def _violation(error: Exception) -> Violation:

@@ -35,7 +35,7 @@ compared, so that all ranks know.
 
 ``group``     one rank's view of its group: statements and barriers; ``control``: their memory
 ``areas``     memory for rows: who may write where and when, and how it grows; ``layout``: what lies where
-``memory``    anonymous memory, made and opened; ``available``: how much there is to be had
+``memory``    anonymous memory, made and opened
 ``rows_in_place``, ``expert_outputs``: the caller's memory, read in place
 ``build``     how ``native/`` (C++) becomes a library; ``engine`` loads it; ``fields``: what Python and C++ pass
 ``exchange``  blocks of rows, for all other modes

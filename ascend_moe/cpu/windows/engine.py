@@ -51,7 +51,7 @@ def native() -> Native | None:
     """The library; None where it cannot be had (said once in the log)."""
     try:
         return load(build.LIBRARY)
-    except OSError as error:
+    except (OSError, AttributeError) as error:  # AttributeError: a library without the functions
         _log.warning("the CPU operators cannot share memory: %s", error)
         return None
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ascend_moe.available import require_available
 from ascend_moe.cpu.distributed.group import resolve
 from ascend_moe.cpu.distributed.peers import state_of
-from ascend_moe.cpu.windows.available import require_available
 
 
 def empty_expert_outputs(

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from ascend_moe.cpu.distributed.exchange import REFUSAL_S
 from ascend_moe.cpu.distributed.peers import GroupState
-from ascend_moe.cpu.distributed.whereabouts import WORD_S
+from ascend_moe.cpu.distributed.whereabouts import WORD_S, Word, follow
 from ascend_moe.cpu.operators.statements import Statement, read, write
 from ascend_moe.cpu.windows import memory
 from ascend_moe.cpu.windows.areas import Area, bytes_for_rows
@@ -191,18 +191,14 @@ class Windows:
 
     def _blame(self, left: Sequence[int], dead: Sequence[int]) -> None:
         """Who left because of another is not the reason."""
-        late, gone = set(), set(dead)
-        for rank in left:
-            blamed = int(self.control.blamed[rank])
-            other = abs(blamed) - 1
-            if not 0 <= other < self.ranks:
-                gone.add(rank)
-            elif blamed < 0:
-                late.add(other)
-            else:
-                gone.add(other)
-        if late or gone:
-            self.state.fail(self.what, late=sorted(late - gone), gone=sorted(gone))
+        if left or dead:
+            blamed = enumerate(self.control.blamed.tolist())
+            words = {
+                rank: _word(one) for rank, one in blamed if abs(one) in range(1, self.ranks + 1)
+            }
+            words[self.rank] = (self._missing(self.barrier), ())
+            late, gone = follow(self.rank, ((), [*left, *dead]), words)
+            self.state.fail(self.what, late=late, gone=gone)
 
     def _wait_slice(self, barrier: int) -> bool:
         return bool(self.native.wait(self.address, _int32(barrier), SLICE_US))
@@ -218,6 +214,11 @@ class Windows:
         """Of the group, for messages."""
         group = self._group()
         return repr(group.group_name) if group is not None else "?"
+
+
+def _word(blamed: int) -> Word:
+    """What `Windows.leave` says."""
+    return ([-1 - blamed], ()) if blamed < 0 else ((), [blamed - 1])
 
 
 def _int32(number: int) -> int:

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-from ascend_moe.cpu.windows.available import require_available
+from ascend_moe.available import require_available
 
 PAGE: Final = mmap.PAGESIZE
 _ADD_SEALS: Final = 1033

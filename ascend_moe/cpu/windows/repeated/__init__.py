@@ -7,7 +7,7 @@ look-up, one look at its tensors, and one call into C++.
 **What is remembered**, with the group, of a call that passed the rule table and took its own steps: all that the rules
 read but the contents of tensors, which are its attributes, the variables they read, the shape of ``expert_ids`` (the
 key), and kind and presence of every tensor. It goes with the group, when the group leaves shared memory, and when
-there are `gate.REMEMBERED_MAX`.
+`call.FastCall.kept_at_most` others came after it.
 
 **What is looked at again** in every call: that the group is still there; that every tensor is of the same kind, plain
 memory on the CPU, and wants no gradient; expert ids, masks and handles, element by element, while they are read

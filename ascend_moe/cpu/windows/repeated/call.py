@@ -19,15 +19,14 @@ from ascend_moe.cpu.windows.repeated.prepared import Checked
 from ascend_moe.cpu.windows.repeated.repeat import Repeat, exchange_table
 from ascend_moe.cpu.windows.repeated.surprises import Surprises
 from ascend_moe.cpu.windows.repeated.tensors import Tensors
-from ascend_moe.gate import REMEMBERED_MAX
 from ascend_moe.patience import timeout_seconds
 
 
 class FastCall(Surprises):
     """One kind of call of one operator on one group, with its own steps in shared memory."""
 
-    kept_at_most: ClassVar[int] = REMEMBERED_MAX
-    """Kinds that a group remembers."""
+    kept_at_most: ClassVar[int] = 1024
+    """Kinds that a group remembers, of some 10 KB each."""
     in_one_function: ClassVar[bool] = True
     """Whether the native half has a function from tensors to tensors for it (`repeat`)."""
 

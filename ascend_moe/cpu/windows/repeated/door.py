@@ -24,23 +24,37 @@ def again(op: str, tensors: Tensors, attributes: tuple[Any, ...]) -> Any:
     """
     try:
         state = state_named(attributes[0])
-        if state is None or not state.calls or state.turn.thread not in (0, get_ident()):
+        if state is None or not state.calls:
+            return None
+        turn = state.turn
+        if turn.thread != get_ident() and turn.thread:
             return None
         key = _key(op, tensors, attributes)
     except (TypeError, AttributeError):  # something is not what it should be
         return None
-    with state.turn:
+    # `with turn`, written out: its two functions would take as long as the whole look-up.
+    if not turn.free(False):
+        turn.wait()
+    try:
+        if turn.begun:
+            turn.was_left()
         try:
             known: Sequence[FastCall] = state.calls.get(key, ())
-        except TypeError:
+        except TypeError:  # something has no hash
             return None
         for call in known:
-            try:
-                outputs = call.again(tensors)
-            except NoWindow:
-                return None
+            outputs = call.again(tensors)
             if outputs is not None:
                 return outputs
+    except NoWindow:
+        pass
+    except BaseException as error:
+        if turn.begun:
+            turn.ends(type(error))
+        raise
+    finally:
+        turn.begun = False
+        turn.done()
     return None
 
 
@@ -54,8 +68,8 @@ def remember(op: str, tensors: Tensors, attributes: tuple[Any, ...], prepared: F
     if any(tensor is not None and tensor.requires_grad for tensor in tensors):
         return
     calls = state.calls
-    if sum(map(len, calls.values())) >= prepared.kept_at_most:
-        calls.clear()
+    while sum(map(len, calls.values())) >= prepared.kept_at_most:
+        del calls[next(iter(calls))]  # the oldest
     calls.setdefault(_key(op, tensors, attributes), []).append(prepared)
 
 

@@ -20,7 +20,7 @@ def require_available(size: int) -> None:
     available = min(_figures(), default=None)
     if available is not None and size > available - MARGIN:
         text = (
-            f"{size >> 20} MiB of shared memory were asked for, {max(available, 0) >> 20} MiB are available, of which "
+            f"{size >> 20} MiB of memory were asked for, {max(available, 0) >> 20} MiB are available, of which "
             f"{MARGIN >> 20} MiB are kept free"
         )
         raise OSError(errno.ENOMEM, text)
