@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -26,6 +27,7 @@ ROOTS = {"zh": "", "en": "en/"}
 UNTRANSLATED = '!!! note "本页尚无中文版，以下为英文原文。"\n\n'
 
 
+@event_priority(100)  # before the plugins, which look at what is set here
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.theme["language"] = LANGUAGE
     config.site_dir = str(Path(config.site_dir) / ROOTS[LANGUAGE])

@@ -14,8 +14,8 @@ HEAD = """# ascend-moe
 > HCCL_BUFFSIZE computed to the byte, the same results on CPU tensors, and the real torch_npu on a virtual NPU. Nothing
 > of it has run on Ascend hardware.
 
-Pages are in English (en/) and Chinese (the root). [The calculator of HCCL_BUFFSIZE](calculator.html) is one page without a
-server.
+Pages are in English (en/) and Chinese (the root). [The calculator of HCCL_BUFFSIZE](calculator.html) is one page and
+needs no server.
 """
 
 
