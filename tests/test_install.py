@@ -115,8 +115,8 @@ def of_the_container(folder: Path) -> Path:
 def test_an_empty_environment(tmp_path):
     """A new venv and home, the system's tools, and the files of the container.
 
-    Only torch and torch_npu, which are gigabytes, are those of this environment, and the build is taken from this user's
-    cache where it is there.
+    Only torch and torch_npu, which are gigabytes, are those of this environment, and the build is taken from this
+    user's cache where it is there.
     """
     clone = of_the_container(tmp_path / "clone")
     environment = tmp_path / "venv"

@@ -35,10 +35,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.nav = [_in_language(entry, Path(config.docs_dir)) for entry in config.nav]
     config.extra["alternate"] = []
     config.markdown_extensions.append("admonition")
-    if LANGUAGE == "zh":
-        import jieba  # the search plugin cuts Chinese into words with it
-
-        jieba.setLogLevel("WARNING")
     return config
 
 

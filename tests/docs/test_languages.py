@@ -21,7 +21,7 @@ from generators.texts import chinese  # noqa: E402
 TWIN = ".zh.md"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if not path.name.endswith(TWIN))
 # Pages for those who work on the kernels; the site shows them in English, with a line that says so.
-UNTRANSLATED = {"build-npu.md", "hostsim.md", "virtual-npu.md"}
+UNTRANSLATED = {"build-npu.md", "hostsim.md"}
 PAIRS = [
     *(
         (DOCS / name, DOCS / name.replace(".md", TWIN))
