@@ -27,25 +27,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         OPTION,
         nargs="?",
         const="",
-        metavar="PRODUCT[:DEVICES]",
+        metavar="PRODUCT[:DEVICES[:SERVERS]]",
         help="run under the virtual NPU, as 'ascend-moe run' does. The value only by =, for example "
-        f"{OPTION}=A3:16; without one as there.",
+        f"{OPTION}=A3:16 or {OPTION}=A2:16:2; without one as there.",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
-        "virtual_npu(product=None, devices=None): needs the virtual NPU, playing this product and showing at least so "
-        "many devices. Worlds of npu_world are started so; a test without one is skipped where the run is another.",
+        "virtual_npu(product=None, devices=None, servers=None): needs the virtual NPU, playing this product and "
+        "showing at least so many devices; with servers exactly so many, on so many servers. Worlds of npu_world are "
+        "started so; a test without one is skipped where the run is another.",
     )
 
 
 def pytest_report_header() -> str | None:
     if not _is_active():
         return None
-    plays = _played()
-    return f"virtual NPU: {plays.product}, {plays.devices} devices; nothing here runs on an Ascend device"
+    from ascend_moe.vnpu.environment import machine
+
+    return f"virtual NPU: {machine(*_played())}; nothing here runs on an Ascend device"
 
 
 # ---- getting there ----
@@ -79,13 +81,26 @@ class _Run(NamedTuple):
 
     product: str | None = None
     devices: int | None = None
+    servers: int | None = None
 
     @classmethod
     def of(cls, value: str) -> _Run:
-        product, colon, devices = value.partition(":")
-        if not (devices.isascii() and devices.isdecimal() if colon else True):
-            raise pytest.UsageError(f"{OPTION}={value}: not PRODUCT or PRODUCT:DEVICES, as A3:16")
-        return cls(product or None, int(devices) if colon else None)
+        product, *numbers = value.split(":")
+        if len(numbers) > 2 or not all(one.isascii() and one.isdecimal() for one in numbers):
+            raise pytest.UsageError(
+                f"{OPTION}={value}: not PRODUCT, PRODUCT:DEVICES or PRODUCT:DEVICES:SERVERS, as A3:16 or A2:16:2"
+            )
+        return cls(product or None, *map(int, numbers))
+
+    def lacks(self, wanted: _Run) -> bool:
+        """Whether a test that wants this cannot run here: a split is of exactly so many devices."""
+        if wanted.servers is not None:
+            devices = self.devices if wanted.devices is None else wanted.devices
+            if (devices, wanted.servers) != (self.devices, self.servers):
+                return True
+        return wanted.product not in (None, self.product) or (wanted.devices or 0) > (
+            self.devices or 0
+        )
 
 
 def _is_active() -> bool:
@@ -97,8 +112,14 @@ def _is_active() -> bool:
 def _played() -> _Run:
     """What the environment of this process says."""
     from ascend_moe.vnpu.environment import DEVICES
+    from ascend_moe.vnpu.servers import SERVERS
 
-    return _Run(os.environ.get("ASCEND_MOE_PRODUCT") or "A3", int(os.environ.get(DEVICES) or 16))
+    servers = os.environ.get(SERVERS)
+    return _Run(
+        os.environ.get("ASCEND_MOE_PRODUCT") or "A3",
+        int(os.environ.get(DEVICES) or 16),
+        int(servers) if servers else None,
+    )
 
 
 def _restart(config: pytest.Config, wanted: _Run) -> None:
@@ -139,9 +160,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     here = _played()
     if "npu_world" in getattr(item, "fixturenames", ()):
         return
-    if needs.product not in (None, here.product) or (needs.devices or 0) > (here.devices or 0):
+    if here.lacks(needs):
         asked = f"{needs.product or here.product}:{needs.devices or here.devices}"
-        pytest.skip(f"needs pytest {OPTION}={asked}, this is {here.product}:{here.devices}")
+        if needs.servers is not None:
+            asked += f":{needs.servers}"
+        this = ":".join(str(one) for one in here if one is not None)
+        pytest.skip(f"needs pytest {OPTION}={asked}, this is {this}")
 
 
 def _needs(item: pytest.Item) -> _Run | None:
@@ -206,15 +230,25 @@ class _Worlds:
     def of(self, size: int, needs: _Run) -> Callable[..., list[Outcome]]:
         """A world whose ranks have had no error so far."""
         from ascend_moe.vnpu.environment import DEVICES
+        from ascend_moe.vnpu.servers import SERVERS, server_count
         from ascend_moe.vnpu.world import World
 
         here = _played()
         run = _Run(needs.product or here.product, max(needs.devices or 0, here.devices or 0))
+        if needs.servers is not None:
+            run = _Run(run.product, needs.devices or here.devices, needs.servers)
+        elif run[:2] == here[:2]:
+            run = here
         if not 1 <= size <= (run.devices or 0):
             raise ValueError(f"npu_world({size}): there are {run.devices} devices")
         key = (size, run)
         if key not in self._open:
-            variables = {"ASCEND_MOE_PRODUCT": str(run.product), DEVICES: str(run.devices)}
+            server_count(run.servers, None, product=str(run.product), devices=run.devices or 0)
+            variables = {
+                "ASCEND_MOE_PRODUCT": str(run.product),
+                DEVICES: str(run.devices),
+                SERVERS: "" if run.servers is None else str(run.servers),
+            }
             self._open[key] = World(size, variables)
 
         def call(function: Callable[..., Any], *args: Any, **options: Any) -> list[Outcome]:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     )
     from ascend_moe.contract.buffsize import BuffSize
     from ascend_moe.contract.check import check_combine, check_dispatch
-    from ascend_moe.contract.errors import ConstraintError, Violation
+    from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
     from ascend_moe.cpu.distributed.group import hccl_comm_name
+    from ascend_moe.cpu.survivors.shrinking import shrink
     from ascend_moe.cpu.windows.expert_outputs import empty_expert_outputs
     from ascend_moe.sizing.deployment import required_hccl_buffsize
 
@@ -35,6 +36,7 @@ _NEEDS_TORCH = {
     "uninstall": "ascend_moe.api",
     "register": "ascend_moe.api",
     "empty_expert_outputs": "ascend_moe.cpu.windows.expert_outputs",
+    "shrink": "ascend_moe.cpu.survivors.shrinking",
     "hccl_comm_name": "ascend_moe.cpu.distributed.group",
     "reference": "ascend_moe.reference",
 }
@@ -42,6 +44,7 @@ _TORCH_FREE = {
     "check_dispatch": "ascend_moe.contract.check",
     "check_combine": "ascend_moe.contract.check",
     "ConstraintError": "ascend_moe.contract.errors",
+    "PeerError": "ascend_moe.contract.errors",
     "Violation": "ascend_moe.contract.errors",
     "required_hccl_buffsize": "ascend_moe.sizing.deployment",
     "BuffSize": "ascend_moe.contract.buffsize",
@@ -49,6 +52,7 @@ _TORCH_FREE = {
 __all__ = [
     "BuffSize",
     "ConstraintError",
+    "PeerError",
     "Violation",
     "check_combine",
     "check_dispatch",
@@ -60,6 +64,7 @@ __all__ = [
     "reference",
     "register",
     "required_hccl_buffsize",
+    "shrink",
     "uninstall",
 ]
 

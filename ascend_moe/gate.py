@@ -15,13 +15,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ascend_moe.contract.buffsize import OWN, STOCK
+from ascend_moe.contract.buffsize import CPU, OWN, STOCK
 from ascend_moe.contract.check import constraint_error, on_cpu, violations
 from ascend_moe.contract.description import describe_call
 from ascend_moe.contract.errors import ConstraintWarning, Violation
 from ascend_moe.contract.executable import CHECK_LEVELS, CHECK_VARIABLE
 from ascend_moe.contract.layers import SEEN
-from ascend_moe.contract.limits import HIERARCHY
+from ascend_moe.contract.limits import HIERARCHY, RANKS_PER_SERVER
 from ascend_moe.contract.path import PCIE, ROCE
 from ascend_moe.contract.resolve import (
     CONTRACT_VARIABLE,
@@ -134,10 +134,19 @@ class _Judgement(NamedTuple):
         return cls(level, env, resolve_product(env=env), resolve_contract(op, args, env=env))
 
     def implementation(self, args: Mapping[str, object]) -> str:
-        """Whose kernels will run: on an NPU ours when torch_npu finds them and they serve the call."""
+        """Who will run it: on an NPU our kernels when torch_npu finds them and they serve the call.
+
+        Whether the ranks on A2 are in one server only HCCL knows: more than a server has are not.
+        """
         assert self.product is not None
-        served = self.product.name == "A3" and args["comm_alg"] != HIERARCHY
-        if on_cpu(args) or not served or self.env.get(KERNELS_VARIABLE) == "off":
+        if on_cpu(args):
+            return CPU
+        if self.product.name == "A3":
+            served = args["comm_alg"] != HIERARCHY
+        else:
+            ranks = args["ep_world_size"]
+            served = isinstance(ranks, int) and ranks <= RANKS_PER_SERVER
+        if not served or self.env.get(KERNELS_VARIABLE) == "off":
             return STOCK
         return OWN if takes_ours() else STOCK
 

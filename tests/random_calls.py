@@ -131,7 +131,7 @@ def hierarchy_plans(draw: st.DrawFn, ranks: int) -> Plan:
         dtype=draw(st.sampled_from(["bfloat16", "float16"])),
         quant_mode=draw(st.sampled_from([0, 2])),
         smooth=False,
-        mask=draw(st.sampled_from(["none", "1d", "nobody"])) if product == "A3" else "none",
+        mask=draw(st.sampled_from(["none", "1d", "nobody"] + ["2d"] * (product == "A2"))),
         token_nums_type=draw(st.sampled_from([0, 1])),
         expert_scales=True,
         shared_expert_x="none",
@@ -182,7 +182,8 @@ def common(plan: Plan, rank: int, generator: torch.Generator) -> dict[str, Any]:
         "2d": _ordered(torch.rand(bs, plan.topk, generator=generator) < 0.6),
         "nobody": torch.zeros(bs, dtype=torch.bool),
     }[plan.mask]
-    if mask is not None:  # rows that the mask switches off may hold anything
+    ignored = plan.hierarchy and plan.product == "A2"
+    if mask is not None and not ignored:  # rows that the mask switches off may hold anything
         inactive = ~mask if mask.dim() == 1 else ~mask.any(dim=1)
         ids[inactive] = -7
     uneven = len(set(plan.batch_sizes)) > 1

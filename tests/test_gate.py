@@ -88,6 +88,23 @@ def test_variables_are_read_again(monkeypatch):
     gate.require_legal("dispatch", big)
 
 
+@pytest.mark.parametrize(("ours", "ranks", "warned"), [(True, 8, 0), (False, 8, 1), (True, 16, 1)])
+def test_whose_window_on_a2(monkeypatch, recwarn, ours, ranks, warned):
+    """Up to a server's ranks that of our kernels, where torch_npu finds them; only HCCL knows more."""
+    monkeypatch.setattr(gate, "takes_ours", lambda: ours)
+    monkeypatch.setenv("ASCEND_MOE_PRODUCT", "A2")
+    monkeypatch.setenv("ASCEND_MOE_CONTRACT", "cann-9.1")
+    monkeypatch.setenv("HCCL_BUFFSIZE", "200")
+    call = dispatch(
+        x=torch.zeros(128, 7168, dtype=torch.bfloat16, device="meta"),
+        expert_ids=torch.zeros(128, 8, dtype=torch.int32, device="meta"),
+        ep_world_size=ranks,
+        moe_expert_num=256,
+    )
+    gate.require_legal("dispatch", call)
+    assert sum("X-39" in str(warning.message) for warning in recwarn) == warned
+
+
 def test_the_groups_own_window(monkeypatch):
     monkeypatch.setenv("HCCL_BUFFSIZE", "20000")
     gate.require_legal("dispatch", dispatch(), window_mb=200)

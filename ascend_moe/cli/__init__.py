@@ -20,6 +20,7 @@ COMMANDS = {
     "run": "an unmodified torch_npu script on the virtual NPU, without hardware",
     "env": "the export lines that put our kernel library before CANN's",
     "explain": "a rule, or the log of a failed run: what it means and what to do",
+    "stragglers": "recorded performance_info tensors: who waits for whom, which rank is slow",
     "doctor": "what is here, and which known problems wait",
 }
 PROLOGUE = """MoE dispatch and combine for Ascend NPUs: checks, sizes and a CPU executor."""

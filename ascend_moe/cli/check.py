@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ascend_moe.cli.streams import standard_input
 from ascend_moe.cli.table import paragraph
+from ascend_moe.contract.buffsize import CPU, IMPLEMENTATIONS, STOCK
 from ascend_moe.contract.call import STOCK_NAME
 from ascend_moe.contract.check import constraint_error, violations
 from ascend_moe.contract.description import DescribedCall, read_call
@@ -30,6 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=(*CONTRACTS, BETWEEN, "auto"),
         help="instead of the one in the file",
     )
+    parser.add_argument(
+        "--implementation",
+        choices=(*IMPLEMENTATIONS, CPU),
+        default=STOCK,
+        help="who will run it (default stock: CANN's kernels)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -42,9 +49,23 @@ def run(arguments: argparse.Namespace) -> int:
         product = resolve_product(arguments.product or call.product, choice)
         contract = resolve_contract(call.op, call.args, arguments.contract or call.contract, choice)
         found = violations(
-            call.op, call.args, product=product.name, contract=contract.name, env=env, defects=True
+            call.op,
+            call.args,
+            product=product.name,
+            contract=contract.name,
+            env=env,
+            implementation=arguments.implementation,
+            defects=True,
         )
-        report = constraint_error(call.op, call.args, found, product, contract, env=env)
+        report = constraint_error(
+            call.op,
+            call.args,
+            found,
+            product,
+            contract,
+            env=env,
+            implementation=arguments.implementation,
+        )
     except (ValueError, TypeError) as error:
         print(f"ascend-moe check: {arguments.file}: {plain(error)}", file=sys.stderr)
         return 2

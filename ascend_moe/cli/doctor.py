@@ -234,7 +234,7 @@ def _without_home(text: str) -> str:
 
 
 def _single_server(facts: Mapping[str, Any], ep: int | None) -> list[Problem]:
-    """E-12: one A2 server, which only CANN 9.1 serves."""
+    """E-12: one A2 server, which CANN's own kernels serve from 9.1 on."""
     if facts["product"] != "A2" or ep is None or ep > RANKS_PER_SERVER:
         return []
     home = facts["cann_home"]
@@ -242,7 +242,10 @@ def _single_server(facts: Mapping[str, Any], ep: int | None) -> list[Problem]:
     contract = facts["contract"] if version is None else contract_of_cann(version)
     if contract not in (CANN_8_2, BETWEEN):
         return []
-    text = f"ep_world_size {ep} on A2 (one server) hangs or is refused before CANN 9.1."
+    text = (
+        f"ep_world_size {ep} on A2 (one server) hangs or is refused before CANN 9.1; our kernels serve it from 8.5 on "
+        "(scripts/build_kernels npu-a2)."
+    )
     return [Problem("E-12", text)]
 
 

@@ -89,6 +89,10 @@ def of_records() -> list[str]:
     return [str(record) for record in error_record.recent_records()]
 
 
+def _build_script() -> str:
+    return f"scripts/build_kernels {kernel_library.preset()}"
+
+
 def _of_path(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
     found = []
     entries = [entry for entry in env.get(OPP_VARIABLE, "").split(":") if entry]
@@ -138,7 +142,7 @@ def _of_loading(kernels: Kernels, env: Mapping[str, str]) -> list[str]:
     failures = {path: load_failure(path, env) for path in sorted(paths)}
     return [
         f"{path} cannot be loaded, and torch_npu then takes CANN's own in silence: {text}. "
-        "Source CANN's set_env.sh; after an update of CANN build it again: scripts/build_kernels npu-a3."
+        f"Source CANN's set_env.sh; after an update of CANN build it again: {_build_script()}."
         for path, text in failures.items()
         if text
     ]
@@ -154,9 +158,7 @@ def _of_build(kernels: Kernels, cann: str | None) -> list[str]:
     except BuildError:
         current = record.get("sources", "")
     if record.get("sources") != current:
-        found.append(
-            "our installed kernels were built from other sources: scripts/build_kernels npu-a3."
-        )
+        found.append(f"our installed kernels were built from other sources: {_build_script()}.")
     if cann is not None and record.get("cann") not in (None, cann):
         found.append(
             f"our installed kernels were built with CANN {record['cann']}, here is {cann}."

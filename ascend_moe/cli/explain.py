@@ -132,6 +132,7 @@ def rule_text(rule: Rule) -> str:
             product=setting.product,
             contract=setting.contract,
             env=example.env,
+            implementation=example.implementation,
         )
         rows += [("reported as", violation) for violation in reported[:1]]
     return pairs(rows)

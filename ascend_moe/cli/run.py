@@ -22,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--product", choices=("A2", "A3"), help="default: ASCEND_MOE_PRODUCT, else A3"
     )
     parser.add_argument("--devices", type=int, metavar="N", help="devices to show (default 16)")
+    parser.add_argument(
+        "--servers",
+        type=int,
+        metavar="N",
+        help="servers over which the devices are split evenly, in order: at most 8 each on A2, 16 on A3, which "
+        "reach each other by RDMA alone (default: full ones on A2, one super-pod on A3)",
+    )
     parser.add_argument("--force", action="store_true", help="even where a real CANN is installed")
     parser.add_argument(
         "command",
@@ -53,7 +60,9 @@ def _prepare(arguments: argparse.Namespace) -> tuple[list[str], dict[str, str], 
         print(f"ascend-moe run: {command[0]} does not exist", file=sys.stderr)
         return [], {}, 2
     try:
-        changes = environment_of_run(arguments.product, arguments.devices, force=arguments.force)
+        changes = environment_of_run(
+            arguments.product, arguments.devices, arguments.servers, force=arguments.force
+        )
     except VirtualNpuError as error:
         print(f"ascend-moe run: {error}", file=sys.stderr)
         return [], {}, 1

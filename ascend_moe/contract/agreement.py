@@ -103,14 +103,19 @@ def _index(names: Sequence[str], name: str) -> int:
 
 
 def disagreements(
-    statements: Sequence[Mapping[str, int]], *, rank_param: str | None = "ep_rank_id"
+    statements: Sequence[Mapping[str, int]],
+    *,
+    rank_param: str | None = "ep_rank_id",
+    names: Sequence[int] | None = None,
 ) -> list[Violation]:
     """All rules that the statements of a group break together; the position in the list is the rank in the group.
 
+    names: what the ranks are called in messages, where that is not their position
     rank_param: the parameter that must equal that position: ``ep_rank_id`` in an EP group (X-08), ``tp_rank_id`` in
         a TP pair (E-10), None where the list is no group.
     """
-    found = _wrong_ranks(statements, rank_param) if rank_param else []
+    names = range(len(statements)) if names is None else names
+    found = _wrong_ranks(statements, rank_param, names) if rank_param else []
     for name in (*_MUST_AGREE, "hccl_buffsize"):
         values = [one[name] for one in statements]
         if len(set(values) - {UNKNOWN}) < 2:
@@ -125,7 +130,7 @@ def disagreements(
                 rule="E-01" if window else "X-40",
                 level="error",
                 param=_PARAM.get(name, name),
-                message=f"ranks disagree: {_who_has_what(name, values)}{_HINT.get(name, '')}; "
+                message=f"ranks disagree: {_who_has_what(name, values, names)}{_HINT.get(name, '')}; "
                 "it must be the same on all ranks",
                 value=tuple(values),
                 limit="the same on all ranks",
@@ -141,20 +146,20 @@ def disagreements(
                 rule="X-45",
                 level="error",
                 param="global_bs",
-                message=f"BS differs ({_who_has_what('bs', sizes)}) while global_bs is 0; "
+                message=f"BS differs ({_who_has_what('bs', sizes, names)}) while global_bs is 0; "
                 f"pass global_bs = max_bs * ep_world_size = {needed} on every rank",
                 value=0,
                 limit=needed,
             )
         )
     if uneven and any(masking := [one["masks_a_token"] for one in statements]):
-        ranks = [rank for rank, masks in enumerate(masking) if masks]
+        ranks = [names[rank] for rank, masks in enumerate(masking) if masks]
         found.append(
             Violation(
                 rule="X-45",
                 level="error",
                 param="x_active_mask",
-                message=f"BS differs ({_who_has_what('bs', sizes)}) while {_ranks(ranks)} masks tokens; "
+                message=f"BS differs ({_who_has_what('bs', sizes, names)}) while {_ranks(ranks)} masks tokens; "
                 "with unequal BS every token must be active",
                 value=tuple(ranks),
                 limit="no masked token",
@@ -173,23 +178,25 @@ def refusal_of(who: str, rank: int, reason: str) -> Violation:
     return Violation(rule, "error", "group_ep", message, rank, "no refusal")
 
 
-def _wrong_ranks(statements: Sequence[Mapping[str, int]], param: str) -> list[Violation]:
+def _wrong_ranks(
+    statements: Sequence[Mapping[str, int]], param: str, names: Sequence[int]
+) -> list[Violation]:
     given = [one[param] for one in statements]
     if given == list(range(len(given))):
         return []
-    wrong = [rank for rank, value in enumerate(given) if value != rank]
+    wrong = [names[rank] for rank, value in enumerate(given) if value != rank]
     message = (
-        f"is {_who_has_what(param, given)}; every rank must pass its own index in the group, "
+        f"is {_who_has_what(param, given, names)}; every rank must pass its own index in the group, "
         f"wrong on {_ranks(wrong)}"
     )
     rule = "X-08" if param == "ep_rank_id" else "E-10"
     return [Violation(rule, "error", param, message, tuple(given), tuple(range(len(given))))]
 
 
-def _who_has_what(name: str, values: Sequence[int]) -> str:
+def _who_has_what(name: str, values: Sequence[int], names: Sequence[int]) -> str:
     """``14 on ranks 0, 2-15, 16 on rank 1``, most frequent value first."""
     ranks_of: dict[int, list[int]] = {}
-    for rank, value in enumerate(values):
+    for rank, value in zip(names, values, strict=True):
         ranks_of.setdefault(value, []).append(rank)
     return ", ".join(
         f"{_shown(name, value)} on {_ranks(ranks)}"

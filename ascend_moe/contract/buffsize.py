@@ -160,7 +160,7 @@ def tp_window(rows: int, hidden: int) -> Sum:
 
 
 def own_mesh(t: Traffic, op: str) -> Sum:
-    """Our own kernels on A3 full mesh, see kernels/device/abi.h and docs/kernels.md.
+    """Our own kernels on full mesh (A3, and one A2 server), see kernels/device/abi.h and docs/kernels.md.
 
     Dispatch is pulled from the source's window, so nothing grows with the experts. The window serves
     every quant_mode: staging is largest for smooth scales, where each pair has a row of its own.
@@ -176,6 +176,8 @@ def own_mesh(t: Traffic, op: str) -> Sum:
 
 
 STOCK, OWN = IMPLEMENTATIONS = ("stock", "ascend_moe")
+CPU = "cpu"
+"""The CPU executor and the reference; they have no window, and are judged by that of "stock"."""
 
 
 class Window(NamedTuple):

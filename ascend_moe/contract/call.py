@@ -74,7 +74,7 @@ class Call:
     contract: str
     env: Mapping[str, str]
     window_mb: int | None  # the communicator's own buffer, when the caller knows it
-    implementation: str  # whose windows the buffer must hold: "stock" or "ascend_moe"
+    implementation: str  # who will run it, and has the windows: "stock", "ascend_moe" or "cpu"
 
     group_ep: str | None  # None: the call is only described
     ep_world_size: int
@@ -124,6 +124,7 @@ class Call:
     hidden: int | None  # words for int32 x
     topk: int | None
     packed: bool  # int32 x: eight int4 in a word
+    mask: TensorLike | None  # x_active_mask where the path has one: who is switched off
     shared_ranks: int
     shared_experts: int
     is_shared_rank: bool
@@ -133,6 +134,7 @@ class Call:
     tp_ranks: int  # max(tp_world_size, 1): the factor of buffers that also hold the peer's rows
     max_batch: int | None  # of any rank: global_bs / ep, or the own if global_bs is 0 or wrong
     rows: int | None  # A, without the TP peer's rows
+    elastic: bool  # elastic_info is given: outputs have room for what any rank may become
 
     def __init__(
         self,
@@ -173,6 +175,8 @@ class Call:
         self.batch = rows[0] if len(rows) == 2 else None
         self.hidden = tokens[1] if len(tokens) == 2 else None
         self.topk = ids[1] if len(ids) == 2 else None
+        self.mask = None if self.path_limits.mask_ignored else self.x_active_mask
+        self.elastic = self.elastic_info is not None
         self.packed = dispatch and dtype_name(self.tokens) == "int32"
         self.shared_ranks = 0 if self.product == "A2" else self.shared_expert_rank_num
         self.shared_experts = self.shared_expert_num if self.shared_ranks else 0
@@ -185,8 +189,10 @@ class Call:
         self.max_batch = max_batch = self._max_batch()
         self.rows = None
         if world is not None and max_batch is not None and self.topk is not None:
-            self.rows = world.rows_received_at_most(
-                self.ep_rank_id, max_bs=max_batch, topk=self.topk
+            ranks = world.kinds_of_ranks if self.elastic else (self.ep_rank_id,)
+            self.rows = max(
+                world.rows_received_at_most(rank, max_bs=max_batch, topk=self.topk)
+                for rank in ranks
             )
 
     def _world(self) -> World | None:

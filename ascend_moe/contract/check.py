@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Mapping
 from dataclasses import replace
 
-from ascend_moe.contract.buffsize import STOCK
+from ascend_moe.contract.buffsize import CPU, IMPLEMENTATIONS, STOCK
 from ascend_moe.contract.call import STOCK_NAME, Call
 from ascend_moe.contract.defects import stock_defects
 from ascend_moe.contract.errors import ConstraintError, Violation, plain
@@ -40,7 +40,8 @@ def violations(
     values: also rules that read tensor contents (a device synchronisation on NPU tensors).
     safety: only rules without which an executor would read out of bounds, hang or compute nonsense.
     env: environment variables, default os.environ. window_mb: the group's own HCCL buffer size.
-    implementation: whose windows that buffer must hold, "stock" (CANN's kernels) or "ascend_moe".
+    implementation: who will run it, and whose windows that buffer must hold: "stock" (CANN's
+    kernels), "ascend_moe" (ours) or "cpu".
     defects: also known defects of the stock kernels (S-xx), where these will run.
     rules: ids; no other rule is looked at.
 
@@ -128,32 +129,50 @@ def _between(seed: list[Violation], current: list[Violation]) -> list[Violation]
 
 
 def check_dispatch(
-    *, product: str | None = None, contract: str | None = None, **call: object
+    *,
+    product: str | None = None,
+    contract: str | None = None,
+    implementation: str | None = None,
+    **call: object,
 ) -> list[Violation]:
     """All rules of npu_moe_distribute_dispatch_v2 over one call: an empty list means it is legal.
 
     call: the operator's own keywords. Tensors may live anywhere; meta tensors are fine. Rules that
     read contents run when the contents can be read without a device synchronisation.
+    implementation: who will run it, "stock", "ascend_moe" or "cpu"; default: "cpu" for CPU tensors,
+    else "stock". Raises ValueError for another name.
     """
-    return _check("dispatch", call, product, contract)
+    return _check("dispatch", call, product, contract, implementation)
 
 
 def check_combine(
-    *, product: str | None = None, contract: str | None = None, **call: object
+    *,
+    product: str | None = None,
+    contract: str | None = None,
+    implementation: str | None = None,
+    **call: object,
 ) -> list[Violation]:
     """All rules of npu_moe_distribute_combine_v2 over one call; see check_dispatch."""
-    return _check("combine", call, product, contract)
+    return _check("combine", call, product, contract, implementation)
 
 
 def _check(
-    op: str, call: Mapping[str, object], product: str | None, contract: str | None
+    op: str,
+    call: Mapping[str, object],
+    product: str | None,
+    contract: str | None,
+    implementation: str | None,
 ) -> list[Violation]:
+    choices = (*IMPLEMENTATIONS, CPU)
+    if implementation not in (None, *choices):
+        raise ValueError(f"implementation is {implementation!a}, allowed: {', '.join(choices)}")
     return violations(
         op,
         call,
         product=resolve_product(product).name,
         contract=resolve_contract(op, call, contract).name,
         values=on_cpu(call),
+        implementation=implementation or (CPU if on_cpu(call) else STOCK),
     )
 
 

@@ -7,6 +7,8 @@ K, env, or a tensor as (size, ..., dtype, content) with sizes by name and an opt
     "strided"    not contiguous          "gap"        mask: an inactive token before an active one
     "grad"       requires grad           "too large"  ids: one is the number of experts
     "distinct"   ids: 0..K-1             "twice"      ids: one row names an expert twice
+
+and for elastic_info the names of `ELASTIC`. "implementation" says who runs the call, if not CANN's kernels.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from ascend_moe.contract.buffsize import STOCK
 from ascend_moe.contract.call import Call as NormalCall
 from ascend_moe.contract.call import DescribedTensor
 from ascend_moe.contract.limits import CONTRACTS, FULLMESH_V2, HIERARCHY, LIMITS, PRODUCTS
@@ -52,6 +55,7 @@ class ExampleCall:
 
     args: dict[str, object]
     env: dict[str, str]
+    implementation: str = STOCK
 
 
 def settings() -> Iterator[Setting]:
@@ -93,11 +97,14 @@ def example_call(setting: Setting, changes: Mapping[str, object]) -> ExampleCall
         else:
             args["comm_alg"] = HIERARCHY
     sizes: dict[str, int] = dict(SIZES)
+    implementation = STOCK
     tensors: dict[str, object] = {}
     for key, value in changes.items():
         if key == "env":
             assert isinstance(value, Mapping)
             env |= value
+        elif key == "implementation":
+            implementation = str(value)
         elif key in sizes:
             assert isinstance(value, int)
             sizes[key] = value
@@ -110,7 +117,7 @@ def example_call(setting: Setting, changes: Mapping[str, object]) -> ExampleCall
         if name not in changes or name in tensors:
             assert isinstance(description, tuple)
             args[name] = _tensor(description, sizes)
-    return ExampleCall(args, env)
+    return ExampleCall(args, env, implementation)
 
 
 def _add_sizes(
@@ -183,6 +190,18 @@ def _base_tensors(setting: Setting, args: Mapping[str, object]) -> dict[str, obj
     return tensors
 
 
+def _left(experts: int, new_rank_of_first: int) -> tuple[int, ...]:
+    """The last of 16 ranks with two experts each is gone."""
+    by_old = (new_rank_of_first, *range(1, 15), -1)
+    return (1, 15, 0, experts, *by_old, *range(15), -1)
+
+
+ELASTIC = {
+    "all but the last rank": _left(30, 0),
+    "one expert too many": _left(31, 0),
+    "tables that differ": _left(30, 1),
+}
+
 DTYPES = ("bfloat16", "float16", "float32", "int32", "int64", "bool", "int8")
 
 
@@ -200,6 +219,8 @@ def _tensor(description: tuple[object, ...], sizes: Mapping[str, int]) -> Descri
         if content == "twice":
             rows[0][1] = rows[0][0]
         values = tuple(map(tuple, rows))
+    if content in ELASTIC:
+        values = ELASTIC[str(content)]
     if content == "gap":
         values = (True, False, *(True for _ in range(shape[0] - 2)))
     return DescribedTensor(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from ascend_moe.contract.buffsize import CPU
 from ascend_moe.contract.call import Call, dtype_name
 from ascend_moe.contract.check import violations
 from ascend_moe.contract.errors import Violation
@@ -37,7 +38,15 @@ def executor_violations(
     There is no HCCL window on a CPU to overflow. So the window rules X-39 and E-01 stop a call only where
     HCCL_BUFFSIZE says which window the deployment has; without it, the default that an NPU would use is a warning.
     """
-    found = violations(op, call, product=product, contract=contract, values=True, safety=safety)
+    found = violations(
+        op,
+        call,
+        product=product,
+        contract=contract,
+        values=True,
+        safety=safety,
+        implementation=CPU,
+    )
     found = [_window_as_warning(violation) for violation in found]
     experts = call["moe_expert_num"]
     if safety and isinstance(experts, int) and experts < 1:

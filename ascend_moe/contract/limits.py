@@ -83,8 +83,12 @@ class PathLimits:
     local_experts_warn: int | None = None
     local_times_ep_max: int | None = None
     mask_ranks: tuple[int, ...] = (1, 2)  # dimensions x_active_mask may have; (): keep it None
+    mask_ignored: bool = (
+        False  # the kernels have no mask: the tokens that it switches off travel too
+    )
     special_experts: tuple[str, ...] = ()
     performance_info: bool = False
+    elastic_info: bool = False  # for who serves it, see rules/elastic.py
     packed_x: bool = False  # int32 x, eight int4 in a word
     comm_quant_modes: tuple[int, ...] = COMM_QUANT_MODES
     shared_ranks: bool = False
@@ -136,7 +140,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     hidden_max=7168,
                     hidden_multiple=32,
                     moe_experts_warn=512,
-                    mask_ranks=(),
+                    mask_ignored=True,
                     ranks_per_server=RANKS_PER_SERVER,
                 ),
             },
@@ -178,7 +182,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     hidden_max=10240,
                     hidden_multiple=32,
                     moe_experts_warn=512,
-                    mask_ranks=(),
+                    mask_ignored=True,
                     performance_info=True,
                     ranks_per_server=RANKS_PER_SERVER,
                     sums_by_expert=True,
@@ -198,6 +202,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_times_ep_max=2048,
                     special_experts=("zero", "copy", "const"),
                     performance_info=True,
+                    elastic_info=True,
                     shared_ranks=True,
                 ),
                 FULLMESH_V2: PathLimits(
@@ -210,6 +215,7 @@ LIMITS: Mapping[tuple[str, str], Limits] = MappingProxyType(
                     local_times_ep_max=2048,
                     special_experts=("zero", "copy", "const"),
                     performance_info=True,
+                    elastic_info=True,
                     shared_ranks=True,
                 ),
                 HIERARCHY: PathLimits(

@@ -1,7 +1,7 @@
-"""How the hierarchy path cuts an EP group into servers, and in which order a server adds the rows of a token.
+"""How the hierarchy path cuts an EP group into servers, and what it makes of a call.
 
 Neighbouring ranks share a server. What differs between products and kernels is data in ``limits.py``: the ranks of a
-server, and the order of the sum inside it. The path itself is explained in ``reference/hierarchy.py``.
+server, the order of the sum inside it, and whether it has a mask. ``reference/hierarchy.py`` explains the path itself.
 """
 
 from __future__ import annotations
@@ -21,6 +21,12 @@ class Servers:
     ranks_per_server: int
     sums_by_expert: bool
     """A server adds the rows of a token by ascending expert id; otherwise by ascending k."""
+    ignores_mask: bool
+    """Tokens that x_active_mask switches off travel and are summed like all others (A2)."""
+
+    def heeded(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        """The call without what the path ignores."""
+        return {**call, "x_active_mask": None} if self.ignores_mask else dict(call)
 
     def in_order_of_sum(self, call: Mapping[str, Any]) -> dict[str, Any]:
         """Dispatch with each token's experts and weights in the order in which their rows will be added.
@@ -39,4 +45,4 @@ def servers_of(path: str, *, product: str, contract: str) -> Servers | None:
     if path != HIERARCHY:
         return None
     limits = path_limits(CANN_9_1 if contract == BETWEEN else contract, product, HIERARCHY)
-    return Servers(limits.ranks_per_server, limits.sums_by_expert)
+    return Servers(limits.ranks_per_server, limits.sums_by_expert, limits.mask_ignored)

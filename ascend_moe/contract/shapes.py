@@ -92,6 +92,11 @@ class World:
         """Entries of ``expert_token_nums``: the MoE experts of the rank, 1 on a shared rank."""
         return 1 if self.is_shared_rank(rank) else self.local_expert_num
 
+    @property
+    def kinds_of_ranks(self) -> tuple[int, int]:
+        """A rank with shared experts, if there is one, and one with MoE experts."""
+        return 0, self.ep_world_size - 1
+
     def rows_received_at_most(self, rank: int, *, max_bs: int, topk: int) -> int:
         """A: the rows that ``rank`` must be ready to receive.
 
@@ -133,17 +138,21 @@ def dispatch_specs(
     global_bs: int,
     tp_world_size: int,
     has_expert_scales: bool,
+    elastic: bool,
 ) -> DispatchSpecs:
     """Shapes and dtypes of everything dispatch returns on ``rank``.
 
     ``tp_world_size`` 0 and 1 mean "no TP". Where the eager wrapper and the meta registration of torch_npu differ the
     meta registration decides: ``expand_scales`` is empty unless ``expert_scales`` is given. With ``expert_scales``
     and TP on fewer than 8 ranks both forget the peer's half of ``ep_recv_counts``; it is kept here.
+
+    elastic: ``elastic_info`` is given, with which a rank may become one of the other kind: the larger sizes of both
     """
     ep = world.ep_world_size
     max_bs = max_bs_of(bs, ep_world_size=ep, global_bs=global_bs)
-    rows = world.rows_received_at_most(rank, max_bs=max_bs, topk=topk)
-    experts = world.experts_on(rank)
+    kinds = world.kinds_of_ranks if elastic else (rank,)
+    rows = max(world.rows_received_at_most(one, max_bs=max_bs, topk=topk) for one in kinds)
+    experts = max(map(world.experts_on, kinds))
     tp_copies = 2 if tp_world_size == 2 else 1
     counts = ep * experts * tp_copies
     if has_expert_scales:
@@ -175,6 +184,18 @@ def dispatch_specs_of_call(call: Mapping[str, Any]) -> DispatchSpecs:
         global_bs=call["global_bs"],
         tp_world_size=call["tp_world_size"],
         has_expert_scales=call["expert_scales"] is not None,
+        elastic=call["elastic_info"] is not None,
+    )
+
+
+def specs_of_call(op: str, call: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    """Shapes and dtypes of what either operator returns, from all its arguments."""
+    if op == "dispatch":
+        return dispatch_specs_of_call(call)
+    rows = call["expand_x"]
+    dtype = str(rows.dtype).removeprefix("torch.")
+    return (
+        combine_spec(bs=call["expert_ids"].shape[0], hidden=rows.shape[1], expand_x_dtype=dtype),
     )
 
 

@@ -105,23 +105,21 @@ def _share(group: dist.ProcessGroup, exchange: Exchange, pids: list[int]) -> str
             reason = str(error)
     try:
         offered = exchange.statements([descriptor], nobody)[0].numbers[0]
+        windows = None
         engine = native()
         if offered >= 0 and engine is not None:
             try:
                 control = memory.map_of_process(pids[0], offered, size)
-                # Now: of who gives up from here on, those that already wait in there learn it there.
-                state.windows = Windows(group, state, control, pids, engine)
+                windows = Windows(group, state, control, pids, engine)
             except OSError as error:
                 reason = str(error)
-        have = [
-            one.numbers[0] for one in exchange.statements([int(state.windows is not None)], nobody)
-        ]
+        have = [one.numbers[0] for one in exchange.statements([int(windows is not None)], nobody)]
     finally:
         if descriptor >= 0:
             os.close(descriptor)
     if all(have):
+        state.windows = windows
         return ""
-    state.windows = None
     return f"shared memory cannot be had on rank {have.index(0)}{': ' if reason else ''}{reason}"
 
 

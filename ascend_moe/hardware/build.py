@@ -1,10 +1,10 @@
 """Build our kernel library for the NPU and install it where ascend_moe finds it.
 
-    python -m ascend_moe.hardware.build [--check]       (in a clone: scripts/build_kernels npu-a3)
+    python -m ascend_moe.hardware.build [--product A3] [--check]       (in a clone: scripts/build_kernels npu-a3)
 
-Runs the CMake preset ``npu-a3`` of ``kernels/``, which needs CANN's toolkit but no NPU. What is missing is said at
-once, one line each. The library is looked at before it replaces an older one: it must export every generation of
-both operators.
+Runs the CMake preset ``npu-a2`` or ``npu-a3`` of ``kernels/``, which needs CANN's toolkit but no NPU. What is missing
+is said at once, one line each. The library is looked at before it replaces an older one: it must export every
+generation of both operators.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from ascend_moe.hardware.cann import STAND_IN, cann_home, cann_version, cann_version_text
 from ascend_moe.hardware.kernel_library import (
     BUILT,
     LIBRARY,
-    PRESET,
+    PRESETS,
     VENDOR,
     installation,
+    preset,
     source_key,
 )
 from ascend_moe.hardware.lookup import CUSTOM, OPERATORS, Candidate
@@ -51,23 +53,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0 built or nothing missing, 1 not."""
     parser = argparse.ArgumentParser(
         prog="python -m ascend_moe.hardware.build",
-        description="Build our kernel library for the NPU (Atlas A3) and install it.",
+        description="Build our kernel library for the NPU (Atlas A2 or A3) and install it.",
         epilog="exit code: 0 built, 1 something is missing or the build failed",
     )
+    parser.add_argument(
+        "--product",
+        choices=sorted(PRESETS),
+        help="default: ASCEND_MOE_PRODUCT, else the NPU here, else A3",
+    )
     parser.add_argument("--check", action="store_true", help="only say what is missing")
-    check = parser.parse_args(arguments).check
+    options = parser.parse_args(arguments)
+    try:
+        name = preset(options.product)
+    except ValueError as error:
+        print(f"build_kernels: {error}", file=sys.stderr)
+        return 1
     lacks = missing(os.environ)
     for line in lacks:
-        print(f"build_kernels {PRESET}: missing: {line}", file=sys.stderr)
+        print(f"build_kernels {name}: missing: {line}", file=sys.stderr)
     if lacks:
         return 1
-    if check:
-        print(f"build_kernels {PRESET}: nothing is missing")
+    if options.check:
+        print(f"build_kernels {name}: nothing is missing")
         return 0
     try:
-        vendor = build()
+        vendor = build(options.product)
     except BuildError as error:
-        print(f"build_kernels {PRESET}: {error}", file=sys.stderr)
+        print(f"build_kernels {name}: {error}", file=sys.stderr)
         return 1
     print(f'installed {vendor}\nput it before CANN\'s kernels: eval "$(ascend-moe env)"')
     return 0
@@ -115,27 +127,27 @@ def _cmake_version(cmake: str) -> tuple[int, ...]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def build() -> Path:
-    """Build and install; returns the vendor directory.
+def build(product: str | None = None) -> Path:
+    """Build for a product (default: the one here) and install; returns the vendor directory.
 
     Raises BuildError when a command fails, the library is not what it should be, or the cache is not this user's own.
     """
-    target = installation()
+    target = installation(product)
     make_own(target.parent)
     with locked(target.with_suffix(".lock")):
-        replace_directory(target, _build)
+        replace_directory(target, partial(_build, preset(product)))
     return target / VENDOR
 
 
-def _build(scratch: Path) -> Path:
+def _build(name: str, scratch: Path) -> Path:
     cmake = find_tool("cmake") or "cmake"
     tree, installed = scratch / "build", scratch / "installed"
     prefix = f"-DCMAKE_INSTALL_PREFIX={installed}"
-    run_build([cmake, "--preset", PRESET, "-B", str(tree), prefix], directory=sources())
+    run_build([cmake, "--preset", name, "-B", str(tree), prefix], directory=sources())
     run_build([cmake, "--build", str(tree), "--parallel", str(min(os.cpu_count() or 1, 8))])
     run_build([cmake, "--install", str(tree)])
     require_operators(installed / VENDOR / LIBRARY)
-    (installed / BUILT).write_text(json.dumps(_record()))
+    (installed / BUILT).write_text(json.dumps(_record(name)))
     return installed
 
 
@@ -151,12 +163,12 @@ def require_operators(library: Path) -> None:
             raise BuildError(f"the built {library.name} lacks aclnn {operator} {names}")
 
 
-def _record() -> dict[str, str | None]:
+def _record(name: str) -> dict[str, str | None]:
     home = cann_home()
     return {
         "sources": source_key(),
         "cann": None if home is None else cann_version_text(home),
-        "preset": PRESET,
+        "preset": name,
     }
 
 

@@ -1,8 +1,9 @@
 """Our kernel library for the NPU: where it is installed and what it was built from.
 
-``scripts/build_kernels npu-a3`` installs a custom operator package, in the layout that op-plugin and CANN know:
+``scripts/build_kernels npu-a2`` and ``npu-a3`` install a custom operator package, in the layout that op-plugin and CANN
+know:
 
-    ~/.cache/ascend-moe/npu-a3/
+    ~/.cache/ascend-moe/npu-a3/                           or npu-a2
       built.json                                          what it was built from
       vendors/ascend_moe/op_api/lib/libcust_opapi.so      the library
 
@@ -17,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ascend_moe.contract.resolve import resolve_product
 from ascend_moe.native import BuildError, cache_directory, require_own, source_directory
 
 OPP_VARIABLE = "ASCEND_CUSTOM_OPP_PATH"
@@ -24,27 +26,39 @@ KERNELS_VARIABLE = "ASCEND_MOE_KERNELS"  # off, auto, require: kernels/op_api/gr
 VENDOR = Path("vendors/ascend_moe")
 LIBRARY = Path("op_api/lib/libcust_opapi.so")
 BUILT = "built.json"
-PRESET = "npu-a3"
+PRESETS = {"A2": "npu-a2", "A3": "npu-a3"}  # of kernels/CMakePresets.json
 MARK = "ascend_moe_library_version"  # a symbol that only our library exports
 HOW_TO_BUILD = "where CANN is installed: python -m ascend_moe.hardware.build"
 ROOMS = ("CMakeLists.txt", "CMakePresets.json", "device", "npu", "op_api")
 
 
-def installation() -> Path:
+def preset(product: str | None = None) -> str:
+    """Which build it is: by the product given, else ASCEND_MOE_PRODUCT, else the NPU here, else that of A3.
+
+    Raises ValueError where another chip is here.
+    """
+    return PRESETS[resolve_product(product).name]
+
+
+def installation(product: str | None = None) -> Path:
     """Where the library is installed when it is."""
-    return cache_directory() / PRESET
+    return cache_directory() / preset(product)
 
 
 def installed_vendor() -> Path | None:
-    """The vendor directory for ASCEND_CUSTOM_OPP_PATH, or None when no library is installed.
+    """The vendor directory for ASCEND_CUSTOM_OPP_PATH, or None when no library is installed for the product here.
 
     Raises BuildError when somebody else than this user may have put it there, or there is no cache.
     """
-    vendor = installation() / VENDOR
+    try:
+        directory = installation()
+    except ValueError:  # no such product
+        return None
+    vendor = directory / VENDOR
     if not (vendor / LIBRARY).is_file():
         return None
-    require_own(installation().parent)
-    require_own(installation())
+    require_own(directory.parent)
+    require_own(directory)
     return vendor
 
 

@@ -13,8 +13,10 @@ from typing import Any
 from torch import Tensor
 
 from ascend_moe.contract.agreement import disagreements, statement
+from ascend_moe.contract.buffsize import CPU
 from ascend_moe.contract.check import constraint_error
-from ascend_moe.contract.errors import ConstraintError
+from ascend_moe.contract.elastic import Elastic
+from ascend_moe.contract.errors import ConstraintError, Violation
 from ascend_moe.contract.executable import executor_violations
 from ascend_moe.contract.handle import handle_violations
 from ascend_moe.contract.path import path_of
@@ -35,6 +37,10 @@ class WorldCalls:
     product: str
     servers: Servers | None
     """How hierarchy cuts the group; None on full mesh."""
+    given: list[dict[str, Any]]
+    """The arguments before they were put in new numbers by ``elastic_info``, in the order of `arguments`."""
+    positions: Sequence[int]
+    """For each call that was given, where it is in `arguments`."""
 
     @property
     def handle_is_triples(self) -> bool:
@@ -69,9 +75,26 @@ def normalise(
             errors = [violation for violation in found if violation.level == "error"]
             if errors:
                 raise constraint_error(
-                    op, call, errors, chosen_product, chosen_contract, values=True
+                    op,
+                    call,
+                    errors,
+                    chosen_product,
+                    chosen_contract,
+                    values=True,
+                    implementation=CPU,
                 )
     path = path_of(first, product=chosen_product.name, contract=chosen_contract.name)
+    servers = servers_of(path, product=chosen_product.name, contract=chosen_contract.name)
+    if servers is not None:
+        arguments = [servers.heeded(call) for call in arguments]
+    given: list[dict[str, Any]] = arguments
+    positions: Sequence[int] = range(len(arguments))
+    elastic = _elastic_of(op, arguments)
+    if elastic is not None:
+        positions = _new_ranks(op, arguments, elastic)
+        given = [arguments[positions.index(new)] for new in range(elastic.ranks)]
+        arguments = [elastic.reduced(call) for call in given]
+        first = arguments[0]
     tp = 2 if first["tp_world_size"] == 2 else 1
     if len(calls) != first["ep_world_size"] * tp:
         raise ValueError(
@@ -101,8 +124,31 @@ def normalise(
                 raise ConstraintError(
                     found, f"npu_moe_distribute_combine_v2 on rank {call['ep_rank_id']}"
                 )
-    servers = servers_of(path, product=chosen_product.name, contract=chosen_contract.name)
-    return WorldCalls(world, arguments, tp, chosen_product.name, servers)
+    return WorldCalls(world, arguments, tp, chosen_product.name, servers, given, positions)
+
+
+def _elastic_of(op: str, arguments: Sequence[Mapping[str, Any]]) -> Elastic | None:
+    """Who is left of the group; None: all."""
+    said = [
+        None if call["elastic_info"] is None else call["elastic_info"].tolist()
+        for call in arguments
+    ]
+    if any(words != said[0] for words in said):
+        text = "ranks disagree about elastic_info; it must be the same on all ranks that are left"
+        found = Violation("E-15", "error", "elastic_info", text, "differing words", "the same")
+        raise ConstraintError([found], f"npu_moe_distribute_{op}_v2: the ranks do not fit together")
+    return None if said[0] is None else Elastic.read(said[0], arguments[0]["ep_world_size"])
+
+
+def _new_ranks(op: str, arguments: Sequence[Mapping[str, Any]], elastic: Elastic) -> list[int]:
+    """The new rank of each call. Raises ValueError when they are not those of the ranks that are left, ascending."""
+    ranks = [call["ep_rank_id"] for call in arguments]
+    if ranks != sorted(elastic.old_ranks):
+        raise ValueError(
+            f"{op}_world() needs the calls of the ranks that elastic_info leaves, {sorted(elastic.old_ranks)}, "
+            f"in this order, got those of {ranks}"
+        )
+    return [elastic.old_ranks.index(rank) for rank in ranks]
 
 
 def _completed(op: str, calls: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -74,7 +74,7 @@ def combine_world(
         outputs[plane::tp] = _combine_group(
             world, world_calls.product, calls[plane::tp], rows[plane::tp]
         )
-    return outputs
+    return [outputs[position] for position in world_calls.positions]
 
 
 def _with_copies_of_peers(

@@ -75,7 +75,8 @@ def dispatch_world(
     """What ``npu_moe_distribute_dispatch_v2`` returns on every rank of an EP world.
 
     calls: one dict of the operator's own keywords per rank, ordered by EP rank; with ``tp_world_size`` 2 ordered
-        ``ep_rank * 2 + tp_rank``. ``group_ep`` and ``group_tp`` are not used and may be absent.
+        ``ep_rank * 2 + tp_rank``; with ``elastic_info`` those of the ranks that are left. ``group_ep`` and
+        ``group_tp`` are not used and may be absent.
     product, contract: as in the ``ASCEND_MOE_PRODUCT`` and ``ASCEND_MOE_CONTRACT`` variables, which are the defaults.
     check: False leaves out all checks, for speed.
 
@@ -89,7 +90,7 @@ def dispatch_world(
         arguments = [world_calls.servers.in_order_of_sum(call) for call in arguments]
     received = [_receive(world, arguments[plane::tp]) for plane in range(tp)]
 
-    columns = _zero_outputs(world_calls, arguments, received)
+    columns = _zero_outputs(world_calls, received)
     tables = DispatchOutput(*(column.table for column in columns))
     outputs = [
         DispatchOutput(*tensors)
@@ -111,20 +112,19 @@ def dispatch_world(
             _write_handles(world_calls, arguments[plane::tp], group_tables, own)
     for call, output in zip(arguments, outputs, strict=True):
         if not call["expert_token_nums_type"]:
-            output.expert_token_nums.copy_(output.expert_token_nums.cumsum(0))
-    return outputs
+            token_nums = output.expert_token_nums[: world.experts_on(call["ep_rank_id"])]
+            token_nums.copy_(token_nums.cumsum(0))
+    return [outputs[position] for position in world_calls.positions]
 
 
-def _zero_outputs(
-    world_calls: WorldCalls, calls: Sequence[Mapping[str, Any]], received: Sequence[Received]
-) -> list[ZeroTable]:
+def _zero_outputs(world_calls: WorldCalls, received: Sequence[Received]) -> list[ZeroTable]:
     """The seven outputs of all ranks; what will be written without gaps may hold anything."""
     known: dict[object, DispatchSpecs] = {}
     specs = []
-    for call in calls:
+    for call in world_calls.given:
         kind = (
             call["x"].size(0),
-            world_calls.world.is_shared_rank(call["ep_rank_id"]),
+            call["ep_rank_id"] < call["shared_expert_rank_num"],
             call["expert_scales"] is None,
         )
         if kind not in known:

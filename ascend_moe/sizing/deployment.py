@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ascend_moe.contract.buffsize import MB, OWN, STOCK, BuffSize, Traffic, Window
 from ascend_moe.contract.errors import ConstraintError, Violation
-from ascend_moe.contract.limits import HIERARCHY
+from ascend_moe.contract.limits import HIERARCHY, RANKS_PER_SERVER
 from ascend_moe.contract.resolve import Resolved
 from ascend_moe.contract.rules.buffer import call_traffic
 from ascend_moe.sizing.described import Described, judged_by
@@ -82,10 +82,11 @@ class Deployment:
                 f"({described.contract.how}) on product {described.product.name} ({described.product.how})"
             )
             raise ConstraintError(fatal or broken, header)
-        if described.implementation == OWN and (call.product != "A3" or call.path == HIERARCHY):
+        several = call.product == "A2" and call.ep_world_size > RANKS_PER_SERVER
+        if described.implementation == OWN and (several or call.path == HIERARCHY):
             raise ValueError(
-                f"our kernels serve A3 full mesh, not {call.product} {call.path}; "
-                "use implementation='stock'"
+                "our kernels serve A3 full mesh and one A2 server, not "
+                f"{call.product} {call.path} on {call.ep_world_size} ranks; use implementation='stock'"
             )
         return cls(
             product=described.product,
@@ -160,7 +161,7 @@ def required_hccl_buffsize(
             HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
         contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
         implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours (A3
-            full mesh).
+            full mesh, and A2 in one server).
 
     Raises:
         ConstraintError: no size can be computed, for example experts that do not divide. Sizes

@@ -19,6 +19,7 @@ from ascend_moe.vnpu.environment import (
     variables,
 )
 from ascend_moe.vnpu.errors import VirtualNpuError
+from ascend_moe.vnpu.servers import SERVERS, server_count
 
 PRODUCTS = ("A2", "A3")
 # Each library before those that need it; torch_npu finds them loaded, by their names.
@@ -42,7 +43,11 @@ def is_active() -> bool:
 
 
 def activate(
-    product: str | None = None, devices: int | None = None, *, force: bool = False
+    product: str | None = None,
+    devices: int | None = None,
+    servers: int | None = None,
+    *,
+    force: bool = False,
 ) -> None:
     """Make ``import torch_npu`` find the virtual NPU, in this process and in those it starts.
 
@@ -51,35 +56,45 @@ def activate(
     Args:
         product: "A2" or "A3"; default ASCEND_MOE_PRODUCT, else A3.
         devices: how many devices torch.npu.device_count() shows; default 16.
+        servers: over how many servers they are split evenly, in order; default ASCEND_MOE_VNPU_SERVERS, else full
+            ones on A2, one super-pod on A3.
+
         force: also on a machine with a real CANN.
 
     Raises:
-        VirtualNpuError: torch_npu, g++ or cmake is missing, a real CANN is here, or torch_npu has
-            been imported before.
+        VirtualNpuError: torch_npu, g++ or cmake is missing, a real CANN is here, the devices cannot be
+            split so, or torch_npu has been imported before.
     """
     if is_active():
         prepare_process(Path(os.environ[MARKER]))
         return
     if "torch_npu" in sys.modules:
         raise VirtualNpuError("torch_npu has been imported; activate the virtual NPU before that")
-    changes = environment_of_run(product, devices, force=force)
+    changes = environment_of_run(product, devices, servers, force=force)
     os.environ.update(changes)
     prepare_process(Path(changes[MARKER]))
 
 
 def environment_of_run(
-    product: str | None, devices: int | None, *, force: bool = False
+    product: str | None,
+    devices: int | None,
+    servers: int | None = None,
+    *,
+    force: bool = False,
 ) -> dict[str, str]:
     """Check the request, build if necessary, announce, and return the variables to set."""
     product = product or os.environ.get("ASCEND_MOE_PRODUCT", "").upper() or "A3"
     if product not in PRODUCTS:
         raise VirtualNpuError(f"product {product!r} is not one of {', '.join(PRODUCTS)}")
     devices = _device_count(devices, os.environ.get(DEVICES))
+    servers = server_count(servers, os.environ.get(SERVERS), product=product, devices=devices)
     if not force:
         refuse_beside_real_cann(os.environ)
     played_cann(os.environ)  # before a build
-    changes = variables(virtual_npu(), os.environ, product=product, devices=devices)
-    print(announcement(product, devices), file=sys.stderr, flush=True)
+    changes = variables(
+        virtual_npu(), os.environ, product=product, devices=devices, servers=servers
+    )
+    print(announcement(product, devices, servers), file=sys.stderr, flush=True)
     return changes
 
 

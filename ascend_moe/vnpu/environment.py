@@ -1,7 +1,7 @@
 """The environment variables of a process that sees the virtual NPU.
 
 They are what CANN's ``set_env.sh`` would set, with the home of the stand-in in place of CANN's, plus the
-choices of the user (product, number of devices) and a marker.
+choices of the user (product, number of devices and of servers) and a marker.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from ascend_moe.hardware.cann import STAND_IN, cann_home
 from ascend_moe.hardware.kernel_library import prepended
 from ascend_moe.vnpu.build import CANN_VERSION, VirtualNpu
 from ascend_moe.vnpu.errors import VirtualNpuError
+from ascend_moe.vnpu.servers import SERVERS
 
 MARKER = STAND_IN  # set to the home of the stand-in in every process that uses it
 DEVICES = "ASCEND_MOE_VNPU_DEVICES"
@@ -33,6 +34,7 @@ def variables(
     *,
     product: str | None = None,
     devices: int | None = None,
+    servers: int | None = None,
 ) -> dict[str, str]:
     """What to set, given the environment as it is.
 
@@ -53,6 +55,8 @@ def variables(
         changes["ASCEND_MOE_PRODUCT"] = product
     if devices is not None:
         changes[DEVICES] = str(devices)
+    if servers is not None:
+        changes[SERVERS] = str(servers)
     return changes
 
 
@@ -82,10 +86,16 @@ def refuse_beside_real_cann(current: Mapping[str, str]) -> None:
     )
 
 
-def announcement(product: str, devices: int) -> str:
+def machine(product: str | None, devices: int | None, servers: int | None) -> str:
+    """What is played, as people read it."""
+    split = "" if servers is None else f" on {servers} server{'s' if servers > 1 else ''}"
+    return f"{product}, {devices} devices{split}"
+
+
+def announcement(product: str, devices: int, servers: int | None) -> str:
     """The line that says, once per run, that no hardware is involved."""
     unchecked = ", kernels unchecked" if os.environ.get(CHECKS) == "0" else ""
     return (
-        f"ascend-moe: virtual NPU ({product}, {devices} devices{unchecked}); "
+        f"ascend-moe: virtual NPU ({machine(product, devices, servers)}{unchecked}); "
         "nothing here ran on an Ascend device"
     )

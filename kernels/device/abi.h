@@ -33,7 +33,17 @@ struct Context {
     uint64_t control[kMaxRanks];
 };
 
-enum class Element : uint32_t { kBfloat16 = 0, kFloat16 = 1 };
+// Beside the context, of a group that spans servers. There `window` and `control` are 0 for a rank
+// in another server: cores do not reach it. What goes to it starts in the own output buffer and is
+// posted to a queue of the network card; its buffers and their keys are in the tables (rdma_abi.h).
+struct CardContext {
+    uint64_t queues;  // QueueTables
+    uint64_t output;  // as large as a window
+};
+
+// kInt4x8: int32 x, eight int4 in a word, on A2. It travels as it is, and with each token the scale
+// that the caller gave it.
+enum class Element : uint32_t { kBfloat16 = 0, kFloat16 = 1, kInt4x8 = 2 };
 enum class Mask : uint32_t { kNone = 0, kTokens = 1, kPairs = 2 };
 
 // Of one meeting and of the opening after it: docs/kernels.md, section 4, point 5. A statement is
@@ -56,7 +66,7 @@ struct Parameters {
     uint32_t shared_experts;  // effective: 0 unless there are shared ranks
     uint32_t shared_ranks;
     uint32_t zero_experts, copy_experts, const_experts;
-    Element element;  // of x
+    Element element;  // of x; of combine's rows
     Mask mask;
     uint32_t quant;              // dispatch: 1 for quant_mode 2
     uint32_t smooth;             // dispatch: smooth scales given
@@ -138,9 +148,16 @@ MOE_ABI constexpr uint32_t PackPair(uint32_t token, uint32_t slot) {
     return token << kSlotBits | slot;
 }
 
+// Rows of dispatch.
+MOE_ABI constexpr bool Packed(const Parameters& p) { return p.element == Element::kInt4x8; }
+MOE_ABI constexpr bool HasScales(const Parameters& p) { return p.quant || Packed(p); }
+MOE_ABI constexpr uint32_t RowBytes(const Parameters& p) {
+    return p.hidden * (p.quant ? 1 : Packed(p) ? 4 : 2);
+}
+
 // Sizes inside the window that follow from the parameters.
 MOE_ABI constexpr uint64_t StagePitch(const Parameters& p) {
-    return AlignUp(p.hidden * (p.quant ? 1 : 2), kPitchBytes);
+    return AlignUp(RowBytes(p), kPitchBytes);
 }
 MOE_ABI constexpr uint32_t StageRowsPerToken(const Parameters& p) {
     return p.quant && p.smooth ? p.topk + p.shared_experts : 1;
@@ -237,11 +254,12 @@ MOE_ABI constexpr uint64_t TpWindowBytes(uint32_t hidden, uint32_t cores) {
     return kTpRingsOffset + cores * TpSlotPitch(2 * hidden);
 }
 
+// Words of a token in the table of scales: of the workspace, or the caller's own.
+MOE_ABI constexpr uint32_t ScalePitchWords(const Parameters& p) {
+    return Packed(p) ? 1 : AlignUp(StageRowsPerToken(p), kBlockWords);
+}
 // Private scratch of a launch. Dispatch: the scales of staged rows. Combine: where this rank's own
 // rows are.
-MOE_ABI constexpr uint32_t ScalePitchWords(const Parameters& p) {
-    return AlignUp(StageRowsPerToken(p), kBlockWords);
-}
 MOE_ABI constexpr uint64_t DispatchWorkspace(const Parameters& p) {
     return p.quant ? 4ull * p.max_batch * ScalePitchWords(p) : 0;
 }

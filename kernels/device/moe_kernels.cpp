@@ -6,6 +6,7 @@
 #include "meet.h"
 #include "open.h"
 #include "pack.h"
+#include "ping_pong.h"
 
 namespace {
 
@@ -22,6 +23,12 @@ extern "C" MOE_KERNEL void ascend_moe_row(GM_ADDR context, GM_ADDR row, GM_ADDR 
                                           ascend_moe::RowProbe probe) {
     AscendC::TPipe pipe;
     ascend_moe::RowKernel().Run(&pipe, context, row, received, probe);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_ping_pong(GM_ADDR context, GM_ADDR tables, GM_ADDR start,
+                                                GM_ADDR received, ascend_moe::PingPong probe) {
+    AscendC::TPipe pipe;
+    ascend_moe::PingPongKernel().Run(&pipe, context, tables, start, received, probe);
 }
 
 extern "C" MOE_KERNEL void ascend_moe_meet(GM_ADDR context, ascend_moe::Meeting meeting) {

@@ -16,6 +16,7 @@ struct PathLimits {
     int64_t tp_max;
     int64_t ranks_per_server;  // 0: full mesh
     bool sums_by_expert;       // a server adds the rows of a token by expert id, not by k
+    bool mask_ignored;         // x_active_mask is looked at for its shape alone
     bool shared_ranks, zero_experts, copy_experts, const_experts;
 };
 
@@ -24,6 +25,7 @@ constexpr int64_t kSharedExpertsMax = 4;
 constexpr int64_t kExpertsTotalBelow = 2147483647;
 constexpr int64_t kAssistWordsPerRow = 128;
 constexpr int64_t kRanksPerServer = 8;
+constexpr int64_t kPackedHiddenMax = 5120;
 constexpr int64_t kWindowMbDefault = 200;
 constexpr int64_t kWindowMbMin = 2;
 
@@ -42,6 +44,7 @@ constexpr PathLimits kCann82A2FullMesh = {
     1,      // tp_max
     0,      // ranks_per_server
     false,  // sums_by_expert
+    false,  // mask_ignored
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -63,6 +66,7 @@ constexpr PathLimits kCann82A2Hierarchy = {
     1,      // tp_max
     8,      // ranks_per_server
     false,  // sums_by_expert
+    true,   // mask_ignored
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -84,6 +88,7 @@ constexpr PathLimits kCann82A3FullMesh = {
     2,      // tp_max
     0,      // ranks_per_server
     false,  // sums_by_expert
+    false,  // mask_ignored
     true,   // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -105,6 +110,7 @@ constexpr PathLimits kCann91A2FullMesh = {
     1,      // tp_max
     0,      // ranks_per_server
     false,  // sums_by_expert
+    false,  // mask_ignored
     false,  // shared_ranks
     true,   // zero_experts
     true,   // copy_experts
@@ -126,6 +132,7 @@ constexpr PathLimits kCann91A2Hierarchy = {
     1,      // tp_max
     8,      // ranks_per_server
     true,   // sums_by_expert
+    true,   // mask_ignored
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -147,6 +154,7 @@ constexpr PathLimits kCann91A3FullMesh = {
     1,      // tp_max
     0,      // ranks_per_server
     false,  // sums_by_expert
+    false,  // mask_ignored
     true,   // shared_ranks
     true,   // zero_experts
     true,   // copy_experts
@@ -168,6 +176,7 @@ constexpr PathLimits kCann91A3FullMeshV2 = {
     1,      // tp_max
     0,      // ranks_per_server
     false,  // sums_by_expert
+    false,  // mask_ignored
     true,   // shared_ranks
     true,   // zero_experts
     true,   // copy_experts
@@ -189,6 +198,7 @@ constexpr PathLimits kCann91A3Hierarchy = {
     1,      // tp_max
     16,     // ranks_per_server
     false,  // sums_by_expert
+    false,  // mask_ignored
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts

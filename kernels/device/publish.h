@@ -50,14 +50,16 @@ class Publisher {
         pipe->InitBuffer(at_least_, padded_ / 8);
         pipe->InitBuffer(below_, padded_ / 8);
         pipe->InitBuffer(counts_, layout_.blocks * kBlockBytes);
-        if (p.quant) pipe->InitBuffer(scales_, 4 * (active == 0 ? 1 : active) * ScalePitchWords(p));
+        if (HasScales(p))
+            pipe->InitBuffer(scales_, 4 * (active == 0 ? 1 : active) * ScalePitchWords(p));
     }
 
     __aicore__ inline void Run() {
         if (window_.core >= window_.ranks) return;
         NumberPairs();
-        if (p_.quant && active_ > 0) {
-            Load(scales_.Get<float>(), At<float>(t_.workspace), active_ * ScalePitchWords(p_));
+        if (HasScales(p_) && active_ > 0) {
+            Load(scales_.Get<float>(), At<float>(Packed(p_) ? t_.scales : t_.workspace),
+                 active_ * ScalePitchWords(p_));
             MOE_SYNC(MTE2_V);
         }
         // Destinations start with the next rank, so that not all sources write to the same one.
@@ -231,7 +233,7 @@ class Publisher {
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
         uint64_t list = window_.Data(peer, lists_offset_ + window_.rank * ListPitch(p_));
         Store(At<int32_t>(list), sorted, rows);
-        if (!p_.quant) return;
+        if (!HasScales(p_)) return;
         // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a
         // token is staged once.
         LocalTensor<int32_t> tokens = chosen_pairs_.Get<int32_t>(),

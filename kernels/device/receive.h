@@ -68,7 +68,7 @@ class Receiver {
           lists_offset_(lists_offset),
           epoch_(epoch),
           experts_(routing_.ExpertsOn(window.rank)),
-          row_bytes_(p.hidden * (p.quant ? 1 : 2)) {}
+          row_bytes_(RowBytes(p)) {}
 
     // The cores share the waiting; afterwards every core may read all counts.
     __aicore__ inline void WaitForCounts() {
@@ -120,7 +120,7 @@ class Receiver {
         pipe_->InitBuffer(pairs_, 4 * kBatch * kBlockWords);
         pipe_->InitBuffer(segments_, 16 * kBatch);
         pipe_->InitBuffer(triples_, 12 * kBatch);
-        if (p_.quant) {
+        if (HasScales(p_)) {
             pipe_->InitBuffer(list_scales_, 4 * kBatch * kBlockWords);
             pipe_->InitBuffer(row_scales_, 4 * kBatch);
         }
@@ -147,7 +147,7 @@ class Receiver {
                     window_.Data(window_.rank, lists_offset_ + walk.source * ListPitch(p_)) +
                     4ull * (walk.in_list + from - walk.begin);
                 Load(pairs[at], At<uint32_t>(list), to - from);
-                if (p_.quant)
+                if (HasScales(p_))
                     Load(list_scales_.Get<float>()[at], At<float>(list + 4ull * ListRows(p_)),
                          to - from);
                 segments.SetValue(4 * number, from);
@@ -175,7 +175,7 @@ class Receiver {
             triples.SetValue(3 * in_batch, source);
             triples.SetValue(3 * in_batch + 1, token);
             triples.SetValue(3 * in_batch + 2, slot);
-            if (p_.quant)
+            if (HasScales(p_))
                 row_scales_.Get<float>().SetValue(in_batch,
                                                   list_scales_.Get<float>().GetValue(at + i));
             uint32_t staged =
@@ -196,7 +196,7 @@ class Receiver {
     __aicore__ inline void WriteBatch(uint32_t first, uint32_t count) {
         MOE_SYNC(S_MTE3);
         Store(At<int32_t>(t_.assist_info + 12ull * first), triples_.Get<int32_t>(), 3 * count);
-        if (p_.quant)
+        if (HasScales(p_))
             Store(At<float>(t_.dynamic_scales + 4ull * first), row_scales_.Get<float>(), count);
         MOE_SYNC(MTE3_S);
     }

@@ -36,7 +36,7 @@ class Stager {
 
  private:
     __aicore__ inline void CopyRows() {
-        uint32_t row_bytes = 2 * p_.hidden;
+        uint32_t row_bytes = RowBytes(p_);
         AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows;
         pipe_->InitBuffer(rows, 4, row_bytes);
         for (uint32_t token = share_.begin; token < share_.end; ++token) {

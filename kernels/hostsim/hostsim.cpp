@@ -29,6 +29,12 @@ const char* Keep(hostsim_world* world, std::string text) {
     return world->text.c_str();
 }
 
+hostsim::Cards& Cards(hostsim_world* world) {
+    auto& cards = world->world.cards;
+    if (!cards) cards = std::make_unique<hostsim::Cards>(&world->world);
+    return *cards;
+}
+
 }  // namespace
 
 hostsim_world* hostsim_new(const hostsim_schedule* s) {
@@ -72,6 +78,18 @@ int32_t hostsim_read(hostsim_world* world, uint64_t address, void* to, uint64_t 
 
 void hostsim_register(const char* name, uint32_t argument_count, hostsim_kernel kernel) {
     Kernels()[name] = {argument_count, kernel};
+}
+
+void hostsim_server(hostsim_world* world, int32_t rank, int32_t server) {
+    Cards(world).SetServer(rank, server);
+}
+
+void hostsim_add_region(hostsim_world* world, const hostsim_region* region) {
+    Cards(world).AddRegion(*region);
+}
+
+void hostsim_add_queue(hostsim_world* world, const hostsim_queue* queue) {
+    Cards(world).AddQueue(*queue);
 }
 
 uint32_t hostsim_launch(hostsim_world* world, int32_t rank, int32_t stream, uint32_t blocks,

@@ -43,6 +43,38 @@ void hostsim_write(hostsim_world* world, uint64_t address, const void* from, uin
 int32_t hostsim_read(hostsim_world* world, uint64_t address, void* to, uint64_t bytes,
                      uint8_t* written);
 
+/* Network cards: docs/hostsim.md, "The network card". Every rank has one. Ranks are in server 0
+ * until told otherwise; a kernel may touch memory of its own server only, all else goes over a
+ * card. */
+void hostsim_server(hostsim_world* world, int32_t rank, int32_t server);
+
+/* A buffer that the cards of `rank` and of its peers may read and write. `host` may be NULL: the
+ * bytes are memory of this world. Else they are there, and kernels of this world need not see them
+ * (peers in another process). The fields are those of ascend_moe::Region
+ * (kernels/device/rdma_abi.h) with the key that the rank itself uses and the key that its peers
+ * use. */
+typedef struct {
+    int32_t rank;
+    uint32_t local_key, remote_key;
+    uint64_t address, bytes;
+    void* host;
+} hostsim_region;
+void hostsim_add_region(hostsim_world* world, const hostsim_region* region);
+
+/* A queue pair from `rank` to `peer`. Addresses are of memory of this world; the other fields are
+ * those of ascend_moe::SendQueue. It goes on where its head stands: what was posted before is done.
+ */
+typedef struct {
+    int32_t rank, peer;
+    uint32_t number;
+    uint32_t element_bytes, depth;
+    uint64_t buffer;
+    uint64_t head, tail; /* of four bytes each */
+    uint64_t doorbell;   /* of eight bytes; queues of a rank may share them */
+    int64_t delivers;    /* so many messages, then the queue is dead; -1: it lives */
+} hostsim_queue;
+void hostsim_add_queue(hostsim_world* world, const hostsim_queue* queue);
+
 /* Kernels are registered by name by the library that contains them. Returns the id of the launch, 0
  * if the name is unknown. */
 typedef void (*hostsim_kernel)(const uint64_t* arguments);

@@ -1,29 +1,64 @@
 // Ours or stock, when a group is opened: what this rank says, and what follows from what all say.
 // agreement.h has the idea.
+#include <unistd.h>
+
 #include <cstdio>
 #include <cstring>
 
+#include "cann/version.h"
 #include "group.h"
+#include "moe_limits.h"
 #include "report.h"
 #include "runtime.h"
+#include "servers.h"
 #include "settings.h"
 #include "stock.h"
 
 namespace ascend_moe {
 namespace {
 
-// Empty on the chip that our kernels are written for. All ranks of a group have the same one, so
-// nobody need be asked.
-std::string WrongChip(const World& world) {
-    if (world.a2) return "they are written for A3, this is A2";
-    if (strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) != 0)
-        return std::string("they are written for A3, this is ") + aclrtGetSocName();
-    return "";
+// Where the ranks of a group stand, as all of them know without asking each other.
+struct Place {
+    std::string foreign;  // not empty: not where our kernels run; CANN's have to
+    std::string astray;   // not empty: nobody's kernels reach all ranks; their servers
+};
+
+// Whether CANN's kernels for A2 take a group of `ranks` for one server, whatever HCCL says: since
+// 9.0 they decide by the number alone and then write to the addresses of HCCS (ops-transformer
+// 3a280bcc, mc2/moe_distribute_dispatch_v2/op_kernel/arch22/moe_distribute_dispatch_a2.h:267 and
+// mc2/moe_distribute_combine_v2/op_kernel/arch22/moe_distribute_combine_a2.h:239; v9.0.0 :257,
+// :248; in v8.5.0 all rows take RDMA). Between servers there are none.
+bool TakenForOneServer(int64_t ranks) {
+    return ranks <= limits::kRanksPerServer && cann::HcclVersion().rfind("8.", 0) != 0;
+}
+
+Place PlaceOnA2(const std::string& group, const World& world) {
+    Servers servers;
+    if (FindServers(group, &servers) != ACL_SUCCESS) return {TakeText(), ""};
+    if (!servers.known)
+        return {"on A2 they serve one server, and HCCL does not say where the ranks are: " +
+                    servers.unknown,
+                ""};
+    if (servers.one()) return {"", ""};
+    if (TakenForOneServer(world.ranks)) return {"", servers.Ranks()};
+    return {"on A2 they serve one server, the group is on " + servers.Text(), ""};
+}
+
+Place PlaceOf(const std::string& group, const World& world) {
+    if (world.a2) return PlaceOnA2(group, world);
+    if (strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) == 0) return {"", ""};
+    return {std::string("they are written for A2 and A3, this is ") + aclrtGetSocName(), ""};
+}
+
+std::string HostName() {
+    char name[65] = {};
+    return gethostname(name, sizeof(name) - 1) == 0 ? name : "an unknown host";
 }
 
 // Empty when our kernels can serve the group where it has windows.
-std::string WhyNotOurs(const World& world) {
+std::string WhyNotOurs(const World& world, const Attributes& attributes) {
     if (world.hierarchy()) return "they have no comm_alg hierarchy";
+    if (world.a2 && attributes.tp_world_size == 2) return "they have no TP on A2";
     if (world.ranks > kMaxRanks)
         return "they know " + std::to_string(kMaxRanks) + " ranks at most, ep_world_size is " +
                std::to_string(world.ranks);
@@ -46,18 +81,23 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     std::string problem;
     const Kernels kernels = ChosenKernels(&problem);
     const bool require = kernels == Kernels::kRequire;
-    const std::string chip = WrongChip(world);
-    if (!chip.empty() && !problem.empty())
+    const Place place = PlaceOf(name, world);
+    if (!place.foreign.empty() && !problem.empty())
         return Fail(kBadParameter, "%s: %s", op, problem.c_str());
-    if (!chip.empty())
-        return OpenStock(op, attributes, {Verdict::kStock, chip, require ? "this rank" : ""});
+    if (!place.foreign.empty())
+        return OpenStock(op, attributes,
+                         {Verdict::kStock, place.foreign, require ? "this rank" : ""});
 
     Verdict verdict = problem.empty() ? Verdict::kOurs : Verdict::kNeither;
     std::string why = problem;
     int own_status = kBadParameter;  // with `problem`, where this rank says neither
     if (verdict == Verdict::kOurs) {
-        why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off" : WhyNotOurs(world);
+        why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off" : WhyNotOurs(world, attributes);
         if (!why.empty()) verdict = Verdict::kStock;
+    }
+    if (!place.astray.empty() && problem.empty() && kernels != Kernels::kOff) {
+        verdict = Verdict::kNeither;
+        why = HostName();
     }
     // Before anything that waits for other ranks, as it shows whether this thread may wait at all.
     int status = TakeMemory(op);
@@ -72,6 +112,8 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     Decision decision;
     status =
         AgreeWithAll(op, Say(1, verdict, require, why), OpenTimeoutSeconds(), exchange, &decision);
+    if (status == ACL_SUCCESS && !place.astray.empty())
+        return OpenAstray(op, attributes, place.astray, kernels == Kernels::kOff, decision);
     if (status == ACL_SUCCESS && decision.verdict == Verdict::kOurs) {
         if (FindAllWindows() != ACL_SUCCESS) {
             verdict = Verdict::kStock;
@@ -107,6 +149,27 @@ int Group::AgreeWithAll(const char* op, Word own, int64_t limit_s, const Exchang
         if (!pair.required.empty()) own.require = 1;
     }
     return Agree(op, "group_ep", name, own, limit_s, exchange, decision);
+}
+
+// On A2 servers that CANN's kernels would take for one. Who has said `off` gets what it asked for,
+// if nobody else has said otherwise.
+int Group::OpenAstray(const char* op, const Attributes& attributes, const std::string& servers,
+                      bool off, const Decision& decision) {
+    const bool alone = decision.verdict != Verdict::kNeither;
+    const std::string text =
+        "group_ep " + name + " of " + std::to_string(attributes.ep_world_size) + " ranks is on " +
+        servers + (alone ? "" : " (hosts: " + decision.why + ")") +
+        ". CANN's kernels for A2 take up to " + std::to_string(limits::kRanksPerServer) +
+        " ranks for one server and would write to addresses that no core reaches there; ours "
+        "serve one server. Put all ranks of the group on one server, or make it a group of whole "
+        "servers of 8 (16, 32, 64, ..)";
+    if (!off || !alone) {
+        GiveMemoryBack();
+        return Fail(kInnerError, "%s: %s", op, text.c_str());
+    }
+    Log(ACL_WARNING, "%s", text.c_str());
+    if (attributes.ep_rank_id == 0) fprintf(stderr, "ascend-moe: warning: %s\n", text.c_str());
+    return OpenStock(op, attributes, decision);
 }
 
 int Group::OpenStock(const char* op, const Attributes& attributes, const Decision& decision) {

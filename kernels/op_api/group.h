@@ -5,7 +5,11 @@
 //
 //   off        ASCEND_MOE_KERNELS=off: this rank says stock
 //   auto       ours where they can serve the group (product, algorithm, windows), else stock
+//              (on A2: where HCCL says that all ranks are in one server, whatever their number)
 //   require    the same, and stock, whoever says it, is an error on all ranks
+//
+// Ranks that stand on several A2 servers, and so few that CANN's kernels would take them for one,
+// can be served by nobody: an error under auto and require, a warning under off.
 //
 // When all have said ours, a kernel meets them (device/meet.h) and compares window sizes and TP:
 // what differs or is damaged from here on is an error. The choice stands: a call that our kernels
@@ -70,6 +74,8 @@ class Group : public std::enable_shared_from_this<Group> {
     int Open(const char* op, const Attributes& attributes, const Exchange& exchange);
     int AgreeWithAll(const char* op, Word own, int64_t limit_s, const Exchange& exchange,
                      Decision* decision) const;
+    int OpenAstray(const char* op, const Attributes& attributes, const std::string& servers,
+                   bool off, const Decision& decision);
     int OpenStock(const char* op, const Attributes& attributes, const Decision& decision);
     static void Announce(const Attributes& attributes, const char* whose, const std::string& more);
     int FindAllWindows();

@@ -13,7 +13,10 @@ namespace {
 constexpr uint64_t kAlignment = 512;
 constexpr uint64_t kInWorkspace = uint64_t{1} << 63;  // marks an offset in place of an address
 
-constexpr const limits::PathLimits& kLimits = limits::kCann91A3FullMesh;
+// Of our kernels, in tokens and in words of int32 x.
+const limits::PathLimits& LimitsOf(const World& world) {
+    return world.a2 ? limits::kCann91A2FullMesh : limits::kCann91A3FullMesh;
+}
 
 // Collects operands; tensors with strides go through the workspace.
 class Builder {
@@ -120,7 +123,9 @@ Parameters Common(const Attributes& a, const World& world, const Tensor& ids, co
     p.zero_experts = static_cast<uint32_t>(a.zero_expert_num);
     p.copy_experts = static_cast<uint32_t>(a.copy_expert_num);
     p.const_experts = static_cast<uint32_t>(a.const_expert_num);
-    p.element = rows.type == ACL_FLOAT16 ? Element::kFloat16 : Element::kBfloat16;
+    p.element = rows.type == ACL_FLOAT16 ? Element::kFloat16
+                : rows.type == ACL_INT32 ? Element::kInt4x8
+                                         : Element::kBfloat16;
     p.mask = !mask.present ? Mask::kNone : mask.shape.size() == 1 ? Mask::kTokens : Mask::kPairs;
     p.tp = a.tp_world_size == 2;
     p.timeout_ticks = group.timeout_ticks();
@@ -136,18 +141,41 @@ int CheckServed(const char* op, const Tensor& performance_info) {
                 op);
 }
 
+// What A2's own operators do not have, ours do not have there either.
+int CheckProduct(const char* op, const World& world, const Parameters& p) {
+    if (!world.a2) return ACL_SUCCESS;
+    const int64_t multiple = LimitsOf(world).hidden_multiple;
+    if (p.hidden % multiple != 0)
+        return Fail(kInnerError, "%s: H=%u, must be a multiple of %ld on A2", op, p.hidden,
+                    multiple);
+    const struct {
+        const char* name;
+        int64_t value;
+    } absent[] = {{"shared_expert_rank_num", p.shared_ranks},
+                  {"const_expert_num", p.const_experts},
+                  {"tp_world_size", p.tp ? 2 : 0},
+                  {"comm_quant_mode", p.comm_quant ? 2 : 0},
+                  {"shared_expert_x", p.shared_x}};
+    for (const auto& [name, value] : absent) {
+        if (value == 0) continue;
+        return Fail(kInnerError, "%s: %s is given, which A2 full mesh does not have", op, name);
+    }
+    return ACL_SUCCESS;
+}
+
 // What the kernels' buffers and the control area are made for.
-int CheckSizes(const char* op, const Parameters& p, const Attributes& a) {
+int CheckSizes(const char* op, const World& world, const Parameters& p, const Attributes& a) {
+    const limits::PathLimits& limits = LimitsOf(world);
     const struct {
         const char* name;
         int64_t value, most;
     } sizes[] = {
-        {"H", p.hidden, kLimits.hidden_max},
-        {"K", p.topk, kLimits.topk_max},
-        {"max_bs", p.max_batch, kLimits.batch_max},
-        {"moe_expert_num", p.moe_experts, kLimits.moe_experts_max},
+        {"H", p.hidden, Packed(p) ? limits::kPackedHiddenMax : limits.hidden_max},
+        {"K", p.topk, limits.topk_max},
+        {"max_bs", p.max_batch, limits.batch_max},
+        {"moe_expert_num", p.moe_experts, limits.moe_experts_max},
         {"shared_expert_num", p.shared_experts, limits::kSharedExpertsMax},
-        {"ep_world_size", a.ep_world_size, kLimits.ep_max},
+        {"ep_world_size", a.ep_world_size, limits.ep_max},
         {"zero_expert_num + copy_expert_num + const_expert_num + moe_expert_num",
          a.zero_expert_num + a.copy_expert_num + a.const_expert_num + a.moe_expert_num,
          limits::kExpertsTotalBelow - 1},
@@ -157,10 +185,10 @@ int CheckSizes(const char* op, const Parameters& p, const Attributes& a) {
     };
     for (const auto& [name, value, most] : sizes) {
         if (value <= most) continue;
-        return Fail(kInnerError, "%s: %s=%ld, the limit of our kernels on A3 is %ld", op, name,
-                    value, most);
+        return Fail(kInnerError, "%s: %s=%ld, the limit of our kernels on %s is %ld", op, name,
+                    value, world.a2 ? "A2" : "A3", most);
     }
-    return ACL_SUCCESS;
+    return CheckProduct(op, world, p);
 }
 
 // `need` and `have` are of the whole window; `fits` tells whether a smaller max_bs would.
@@ -233,12 +261,12 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     const World world = World::Of(a);
     Parameters p = Common(a, world, call.expert_ids, call.x_active_mask, call.x, *group);
     p.quant = call.quant_mode == 2;
-    p.smooth = call.scales.present;
+    p.smooth = p.quant && call.scales.present;
     p.cumulative_counts = call.expert_token_nums_type == 0;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
     int status = CheckServed(op, call.performance_info);
-    if (status == ACL_SUCCESS) status = CheckSizes(op, p, a);
+    if (status == ACL_SUCCESS) status = CheckSizes(op, world, p, a);
     const auto need = [&](const Parameters& sized) {
         return WindowBytes(DispatchBytes(sized, static_cast<uint32_t>(a.ep_world_size)), 0);
     };
@@ -248,7 +276,7 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     if (status == ACL_SUCCESS)
         status = CheckRoom(op, "assist_info_for_combine", call.assist_info_for_combine,
                            3 * int64_t{p.capacity});
-    if (status == ACL_SUCCESS && p.quant)
+    if (status == ACL_SUCCESS && HasScales(p))
         status = CheckRoom(op, "dynamic_scales", call.dynamic_scales, p.capacity);
     if (status == ACL_SUCCESS && p.tp)
         status = CheckRoom(op, "tp_recv_counts", call.tp_recv_counts, 2);
@@ -289,7 +317,7 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
     int status = CheckServed(op, call.performance_info);
-    if (status == ACL_SUCCESS) status = CheckSizes(op, p, a);
+    if (status == ACL_SUCCESS) status = CheckSizes(op, world, p, a);
     const auto need = [](const Parameters& sized) { return WindowBytes(0, CombineBytes(sized)); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
     const uint32_t blocks = Blocks(p, a);

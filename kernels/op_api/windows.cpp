@@ -6,6 +6,12 @@
 //   virtual-npu  the stand-in's own interface; in the host build only. Last, so that tests run the
 //                code above.
 //
+// Beside them, for hierarchy on several A2 servers alone: rdma, which has queues too.
+//
+// None is asked when HCCL says that some rank is out of a core's reach (servers.h): they would
+// build links of a kind that CANN's own kernels may not want, and could be given addresses that
+// only a network card can use.
+//
 // HCCL's channels (HcclChannelAcquire), its documented interface, are no way on A2 and A3: engine
 // AIV is refused there up to 9.1 (hcomm:src/framework/communicator/impl/independent_op/channel/
 // channel_manager.cc:71, v9.0.0) and not among those that the page of HcclChannelAcquire lists
@@ -19,6 +25,7 @@
 #include <cstdlib>
 
 #include "report.h"
+#include "servers.h"
 #include "windows/provider.h"
 
 namespace ascend_moe {
@@ -91,6 +98,16 @@ void SetWindow(Windows* windows, uint32_t rank, const void* address, uint64_t by
 int FindWindows(const std::string& group, aclrtStream stream, Windows* found) {
     if (group.empty() || group.size() >= 128)
         return Fail(kBadParameter, "group_ep has %zu characters, must have 1 to 127", group.size());
+    Servers servers;
+    const int status = FindServers(group, &servers);
+    if (status != ACL_SUCCESS) return status;
+    if (servers.apart())
+        return Fail(
+            kNoWindows,
+            "group_ep %s: it stands on %s, and a core writes into windows over HCCS alone: "
+            "within a server on A2, within a super-pod on A3. Needed is a group within one; "
+            "ASCEND_MOE_KERNELS=off runs CANN's own kernels",
+            group.c_str(), servers.Text().c_str());
     const std::string chosen = Chosen();
     std::string tried;
     for (const Row& row : kProviders) {
@@ -112,6 +129,20 @@ int FindWindows(const std::string& group, aclrtStream stream, Windows* found) {
     if (tried.empty())
         return Fail(kBadParameter, "ASCEND_MOE_WINDOWS=%s is none of kfc, tiling", chosen.c_str());
     return NoWindows(kNoWindows, group, tried);
+}
+
+int FindWindowsAndQueues(const std::string& group, aclrtStream stream, Windows* found) {
+    *found = {};
+    const Attempt attempt = FromRdma(group, stream, found);
+    found->provider = "rdma";
+    found->per_buffsize = 1;
+    found->communicator = CommunicatorOf(group);
+    if (attempt.outcome == Attempt::kFound) return ACL_SUCCESS;
+    return Fail(
+        attempt.outcome == Attempt::kFailed ? kInnerError : kNoWindows,
+        "group_ep %s: no way to its queues between servers. rdma: %s. Needed is CANN 8.5 to "
+        "9.2 with the HCCL that belongs to it; ASCEND_MOE_KERNELS=off runs CANN's own kernels",
+        group.c_str(), attempt.why.c_str());
 }
 
 }  // namespace ascend_moe

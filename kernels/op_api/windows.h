@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "acl/acl.h"
+#include "device/abi.h"
 
 namespace ascend_moe {
 
@@ -22,6 +23,9 @@ struct Windows {
     std::vector<uint64_t> base;  // device address per rank
     // Private registered memory for control words per rank, where the provider has it; empty: none.
     std::vector<uint64_t> control;
+    // Of a group that spans servers: what a network card needs. Then `base` is 0 for a rank in
+    // another.
+    CardContext card = {};
     std::string provider;                // for the log line
     uint32_t per_buffsize = 2;           // a window is so many times HCCL_BUFFSIZE
     const void* communicator = nullptr;  // whose windows they are
@@ -34,6 +38,11 @@ constexpr int kNoWindows = -2;
 // kNoWindows or an aclnn status (161002 / 561002) whose text names the group, what each provider
 // lacked, and what to do. Not to be called while `stream` is being captured.
 int FindWindows(const std::string& group, aclrtStream stream, Windows* found);
+
+// The same for a group on several A2 servers whose calls say hierarchy: the windows of the own
+// server, and the queues that lead to the others. It makes the links that CANN's own kernels want
+// for hierarchy, and no other kind can be had of that communicator afterwards.
+int FindWindowsAndQueues(const std::string& group, aclrtStream stream, Windows* found);
 
 // The communicator that has this name now; null if none has. Cheap: asked at every call.
 const void* CommunicatorOf(const std::string& group);

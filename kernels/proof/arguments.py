@@ -11,6 +11,8 @@ import torch
 
 from ascend_moe.contract.shapes import World
 
+ELEMENTS = {torch.bfloat16: 0, torch.float16: 1, torch.int32: 2}
+
 
 class Parameters(ctypes.Structure):
     """``ascend_moe::Parameters`` of ``kernels/device/abi.h``."""
@@ -69,13 +71,13 @@ def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
         zero_experts=call["zero_expert_num"],
         copy_experts=call["copy_expert_num"],
         const_experts=call["const_expert_num"],
-        element=int(rows.dtype == torch.float16),
+        element=ELEMENTS[rows.dtype],
         mask=0 if mask is None else mask.dim(),
         tp=call["tp_world_size"] == 2,
     )
     if op == "dispatch":
         given.quant = call["quant_mode"] == 2
-        given.smooth = call["scales"] is not None
+        given.smooth = given.quant and call["scales"] is not None
         given.cumulative_counts = call["expert_token_nums_type"] == 0
     else:
         given.comm_quant = call["comm_quant_mode"] == 2

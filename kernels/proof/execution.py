@@ -34,6 +34,9 @@ class Outcome:
     sites: dict[str, int] = field(default_factory=dict)
     failed: int = 0
     """How many ranks have an error record, where that is allowed."""
+    named: list[list[tuple[int, int]]] = field(default_factory=list)
+    """Per rank why it gave up and because of whom, where that is told."""
+    steps: int = 0
 
     @property
     def problems(self) -> list[str]:
@@ -131,7 +134,7 @@ def dispatch_difference(
     lengths = {
         "expand_x": rows,
         "assist_info_for_combine": 3 * own,
-        "dynamic_scales": rows if call.get("quant_mode") else 0,
+        "dynamic_scales": rows if call.get("quant_mode") or call["x"].dtype == torch.int32 else 0,
         "expert_token_nums": len(expected.expert_token_nums),
         "ep_recv_counts": len(expected.ep_recv_counts),
         "tp_recv_counts": len(expected.tp_recv_counts) if call.get("tp_world_size") == 2 else 0,

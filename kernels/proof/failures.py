@@ -37,20 +37,20 @@ class Record:
 
 
 def records(simulator: Simulator, group: KernelGroup) -> list[list[Record]]:
-    """Per rank its error records, sorted and without doubles."""
-    found = []
-    for window in group.windows:
-        blocks = simulator.get(window + 512, torch.empty(48, 8, dtype=torch.int32))[0].tolist()
-        found.append(
-            sorted(
-                {
-                    Record(op, epoch, peer - 1, cores, reason)
-                    for tag, epoch, peer, op, cores, reason, *_ in blocks
-                    if tag == NONCE and peer
-                }
-            )
-        )
-    return found
+    """Per rank its error records."""
+    return [records_of(simulator, window) for window in group.windows]
+
+
+def records_of(simulator: Simulator, window: int) -> list[Record]:
+    """The error records in a window, sorted and without doubles."""
+    blocks = simulator.get(window + 512, torch.empty(48, 8, dtype=torch.int32))[0].tolist()
+    return sorted(
+        {
+            Record(op, epoch, peer - 1, cores, reason)
+            for tag, epoch, peer, op, cores, reason, *_ in blocks
+            if tag == NONCE and peer
+        }
+    )
 
 
 def failures(simulator: Simulator, group: KernelGroup) -> list[int]:

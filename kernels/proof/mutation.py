@@ -13,8 +13,10 @@ from typing import Protocol
 
 import torch
 
+from .cards import Wire
 from .execution import Outcome, execute, old_window
 from .failures import LateCase, UnequalCase
+from .ping_pong import PingPongCase
 from .programs import Program, Shape, layer_program
 from .simulator import Schedule
 from .small_cases import CoresCase, MeetingCase, PackCase, RowCase
@@ -49,8 +51,34 @@ class ProgramCase:
         )
 
 
-def cases() -> Iterator[Case]:
+def cases_a2() -> Iterator[Case]:
+    """Of one A2 server: small H, packed rows; they reach all sites but those of shared experts, int8 combine and TP."""
+    a2 = replace(SMALL, hidden=96, product="A2")
+    shapes = (
+        (replace(a2, packed=True), 3, "ddoc"),
+        (replace(a2, packed=True, mask=1, ranks=3, max_batch=2), 4, "dccdcc"),
+        (replace(a2, quant=True, smooth=True, mask=2), 2, "dcc"),
+        (replace(a2, quant=True, smooth=True, dtype=torch.float16), 1, "dc"),
+        (a2, 3, "ddoc"),
+        (replace(a2, topk=8, zero_experts=1, copy_experts=2), 2, "dc"),
+        (replace(a2, ranks=2, max_batch=200, local_experts=4, packed=True), 1, "dc"),
+        (replace(a2, ranks=2, max_batch=24, topk=1, quant=True, smooth=True, mask=2), 1, "d"),
+        (replace(a2, ranks=2, max_batch=200, hidden=1024, local_experts=4, quant=True), 1, "dc"),
+        (replace(a2, ranks=2, max_batch=160, local_experts=4, strided=True), 2, "dc"),
+    )
+    yield MeetingCase(ranks=4, cores=2)
+    yield MeetingCase(ranks=2, cores=1, old_data=False)
+    for number, (shape, cores, order) in enumerate(shapes):
+        yield ProgramCase(layer_program(f"A2 mutation {number}", shape, number, order), cores)
+    late = replace(a2, ranks=2, max_batch=16, local_experts=2, packed=True)
+    yield LateCase(layer_program("A2 late", late, 2, "dccc"), 3)
+
+
+def cases(product: str = "A3") -> Iterator[Case]:
     """Programs that together reach every site; small ones first."""
+    if product == "A2":
+        yield from cases_a2()
+        return
     shapes = (
         (SMALL, 3, "ddoc"),
         (replace(SMALL, quant=True, mask=1, comm_quant=True), 2, "dcc"),
@@ -94,6 +122,8 @@ def cases() -> Iterator[Case]:
     yield MeetingCase(ranks=2, cores=1, old_data=False)
     yield CoresCase(cores=5)
     yield RowCase(ranks=3)
+    yield PingPongCase(Wire(depth=4), turns=6, burst=6, bytes=700)
+    yield PingPongCase(Wire(depth=16, queues=2, head=0xFFFFFFF0), turns=6, burst=3, bytes=5000)
     yield PackCase(torch.arange(40_000).view(4, 10_000)[:, :9000], cores=1)
     yield PackCase(torch.arange(6000, dtype=torch.int16).view(3, 2000)[:, ::2], cores=1)
     for number, (shape, cores, order) in enumerate(shapes):
@@ -120,11 +150,15 @@ def schedules() -> Iterator[Schedule]:
         )
 
 
+def reached(product: str = "A3") -> dict[str, list[Case]]:
+    """Every site of ``kernels/device`` that a case of the product reaches, with these cases."""
+    return _reached(product)
+
+
 @cache
-def reached() -> dict[str, list[Case]]:
-    """Every site of ``kernels/device`` that a case reaches, with these cases."""
+def _reached(product: str) -> dict[str, list[Case]]:
     sites: dict[str, list[Case]] = {}
-    for case in cases():
+    for case in cases(product):
         outcome = case.run(next(schedules()))
         if outcome.problems:
             raise AssertionError(f"{case} fails without a mutation: {outcome.problems[0]}")
@@ -134,10 +168,10 @@ def reached() -> dict[str, list[Case]]:
     return sites
 
 
-def what_notices(site: str) -> str:
+def what_notices(site: str, product: str = "A3") -> str:
     """The first word of what notices the absence of a site; empty if nothing does."""
     for schedule in schedules():
-        for case in reached()[site]:
+        for case in reached(product)[site]:
             problems = case.run(schedule, site).problems
             if problems:
                 return problems[0].split(" ", 1)[0]

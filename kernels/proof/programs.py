@@ -27,11 +27,18 @@ class Step:
 
 @dataclass
 class Program:
-    """Steps that all ranks enqueue in this order, without waiting for one another."""
+    """Steps that all ranks enqueue in this order, without waiting for one another.
+
+    On A2 the stock handle is a table of the sender; our kernels keep A3's there too. So the oracle sums by A2's handle,
+    and the kernels are compared with A3's.
+    """
 
     name: str
     contract: str
+    product: str = "A3"
     steps: list[Step] = field(default_factory=list)
+    ordinals: dict[int, list[Tensor]] = field(default_factory=dict)
+    """A2's handles by step."""
 
     @property
     def ranks(self) -> int:
@@ -48,23 +55,35 @@ class Program:
 
     def dispatch(self, calls: Calls) -> int:
         """Appends a dispatch and returns its number."""
-        expected = dispatch_world(calls, product="A3", contract=self.contract)
+        number = len(self.steps)
+        expected = dispatch_world(calls, product=self.product, contract=self.contract)
+        if self.product == "A2":
+            self.ordinals[number] = [output.assist_info_for_combine for output in expected]
+            triples = dispatch_world(calls, product="A3", contract=self.contract, check=False)
+            expected = [
+                output._replace(assist_info_for_combine=other.assist_info_for_combine)
+                for output, other in zip(expected, triples, strict=True)
+            ]
         self.steps.append(Step("dispatch", calls, expected))
-        return len(self.steps) - 1
+        return number
 
     def combine(self, calls: Calls, of: int) -> None:
         """Appends a combine on the handle of step ``of``; ``calls`` come without handle."""
         handles = self.steps[of].expected
+        stock = self.ordinals.get(of) or [handle.assist_info_for_combine for handle in handles]
         complete = [
             {
                 **call,
-                "assist_info_for_combine": handle.assist_info_for_combine,
+                "assist_info_for_combine": assist_info,
                 "ep_send_counts": handle.ep_recv_counts,
                 "tp_send_counts": handle.tp_recv_counts if self.tp == 2 else None,
             }
-            for call, handle in zip(calls, handles, strict=True)
+            for call, handle, assist_info in zip(calls, handles, stock, strict=True)
         ]
-        expected = combine_world(complete, product="A3", contract=self.contract)
+        if self.product == "A2":  # required there, and read in hierarchy alone
+            for call, handle in zip(complete, handles, strict=True):
+                call["expand_scales"] = torch.full((len(handle.expand_x),), torch.nan)
+        expected = combine_world(complete, product=self.product, contract=self.contract)
         self.steps.append(Step("combine", complete, expected, of))
 
 
@@ -101,6 +120,9 @@ class Shape:
     tp: int = 1
     strided: bool = False
     """Rows of tokens and weights lie apart, ids and masks are transposed."""
+    product: str = "A3"
+    packed: bool = False
+    """int32 x on A2, eight int4 in a word, and a scale per token."""
 
     @property
     def moe_experts(self) -> int:
@@ -108,9 +130,8 @@ class Shape:
 
     @property
     def contract(self) -> str:
-        return (
-            "cann-9.1" if self.zero_experts + self.copy_experts + self.const_experts else "cann-8.2"
-        )
+        special = self.zero_experts + self.copy_experts + self.const_experts
+        return "cann-9.1" if special or self.product == "A2" else "cann-8.2"
 
 
 HIDDEN = (1024, 1024, 1024, 1025, 1031, 1048, 1056, 1999, 2048, 4096, 7168, 8191, 8192)
@@ -154,6 +175,38 @@ def random_shape(random: Random, *, most_tokens: int = 8, hidden: Sequence[int] 
     )
 
 
+HIDDEN_A2 = (32, 32, 64, 96, 1024, 1056, 2048, 5120, 7168)
+
+
+def random_shape_a2(random: Random) -> Shape:
+    """A legal shape of one A2 server: no shared, no const experts, no TP, no int8 combine."""
+    ranks, local_experts = random.choice((2, 3, 4, 5, 7, 8, 8)), random.choice((1, 1, 2, 3, 7, 13))
+    special = random.random() < 0.3
+    quant = random.random() < 0.4
+    packed = not quant and random.random() < 0.4
+    uneven = random.random() < 0.3
+    return Shape(
+        ranks=ranks,
+        max_batch=random.randint(1, 8),
+        hidden=random.choice(HIDDEN_A2[:-1] if packed else HIDDEN_A2),
+        topk=random.randint(1, min(16, local_experts * ranks)),
+        local_experts=local_experts,
+        dtype=random.choice((torch.bfloat16, torch.float16)),
+        quant=quant,
+        smooth=quant and random.random() < 0.4,
+        mask=0 if uneven else random.choice((0, 0, 1, 2)),
+        uneven=uneven,
+        cumulative=random.random() < 0.5,
+        zero_experts=random.randint(0, 2) if special else 0,
+        # What is copied is x, in the dtype of the experts' rows.
+        copy_experts=random.randint(0, 2) if special and not packed else 0,
+        skewed=random.random() < 0.2,
+        strided=random.random() < 0.2,
+        product="A2",
+        packed=packed,
+    )
+
+
 class Layers:
     """Draws the calls of one layer after another for a shape."""
 
@@ -173,10 +226,9 @@ class Layers:
         return [
             {
                 **self._common(rank),
-                "x": self._apart(self._rows(self._batches[rank])),
+                **self._tokens(self._batches[rank]),
                 "expert_ids": self._turned(self._ids(self._batches[rank])),
                 "x_active_mask": self._turned(self._mask(self._batches[rank])),
-                "scales": self._scales if shape.smooth else None,
                 "quant_mode": 2 if shape.quant else 0,
                 "expert_token_nums_type": 0 if shape.cumulative else 1,
             }
@@ -212,6 +264,16 @@ class Layers:
             )
         return calls
 
+    def _tokens(self, batch: int) -> dict[str, Tensor | None]:
+        """x, and the scales that come with it."""
+        shape = self.shape
+        if not shape.packed:
+            scales = self._scales if shape.smooth else None
+            return {"x": self._apart(self._rows(batch)), "scales": scales}
+        size = (batch, shape.hidden)
+        words = torch.randint(-(2**31), 2**31, size, generator=self._generator).int()
+        return {"x": self._apart(words), "scales": self._normal(batch).abs()}
+
     def _const_experts(self) -> dict[str, Tensor]:
         """Scores of every size; the two of every other expert are large and close.
 
@@ -237,7 +299,7 @@ class Layers:
                 "copy_expert_num": shape.copy_experts,
                 "const_expert_num": shape.const_experts,
             }
-            if shape.contract == "cann-9.1"
+            if shape.zero_experts + shape.copy_experts + shape.const_experts
             else {}
         )
         if shape.tp == 2:
@@ -297,7 +359,8 @@ class Layers:
 
 def layer_program(name: str, shape: Shape, seed: int, order: str = "dc") -> Program:
     """A program of fresh layers: ``d`` dispatches, ``c`` combines the latest dispatch, ``o`` the one before it."""
-    program, layers, dispatches = Program(name, shape.contract), Layers(shape, seed), []
+    program = Program(name, shape.contract, shape.product)
+    layers, dispatches = Layers(shape, seed), []
     for letter in order:
         if letter == "d":
             dispatches.append(program.dispatch(layers.dispatch()))

@@ -6,8 +6,9 @@ import argparse
 import ctypes
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,12 +20,14 @@ import torch
 from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
 from .arguments import Parameters
+from .card_runs import CardRuns, chunks
 from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .mutation import reached, what_notices
-from .programs import Program, Shape, layer_program, random_shape
+from .programs import Program, Shape, layer_program, random_shape, random_shape_a2
 from .simulator import Schedule, library
+from .tally import Tally
 from .traffic import SHIPPED_MB, traffic_mb
 
 LAYERS = Shape(ranks=4, max_batch=4, hidden=1024, topk=4, local_experts=2)
@@ -41,43 +44,21 @@ SCHEDULE_SHAPES = (
     (replace(LAYERS, ranks=2, local_experts=1, topk=1, max_batch=2, tp=2, quant=True), 6, "dccddc"),
 )
 """Shapes, cores and step orders of the schedules: two layers in flight, two dispatches or two combines in a row."""
+LAYERS_A2 = replace(LAYERS, hidden=96, product="A2")
+SCHEDULE_SHAPES_A2 = (
+    (replace(LAYERS_A2, ranks=8, local_experts=1, topk=2, max_batch=2), 2, "dcdc"),
+    (replace(LAYERS_A2, packed=True, uneven=True), 3, "ddocdc"),
+    (replace(LAYERS_A2, quant=True, smooth=True, mask=2, dtype=torch.float16), 3, "dcdc"),
+    (replace(LAYERS_A2, ranks=3, local_experts=3, packed=True, mask=1), 5, "dccdcc"),
+    (replace(LAYERS_A2, ranks=2, zero_experts=1, copy_experts=1, quant=True), 4, "dcdc"),
+)
+"""The same for one A2 server."""
 
 
-@dataclass
-class Tally:
-    """What a part of the proof showed: how many of its cases passed, and what went wrong, the first few in words."""
-
-    passed: int = 0
-    findings: int = 0
-    deadlocks: int = 0
-    mismatches: int = 0
-    examples: list[str] = field(default_factory=list)
-
-    def add(self, name: str, problems: list[str]) -> None:
-        self.passed += not problems
-        for problem in problems:
-            if problem.startswith("deadlock"):
-                self.deadlocks += 1
-            elif " differs" in problem or " written" in problem:
-                self.mismatches += 1
-            else:
-                self.findings += 1
-        self.examples = (self.examples + [f"{name}: {problem}" for problem in problems])[:10]
-
-    def __add__(self, other: Tally) -> Tally:
-        return Tally(
-            self.passed + other.passed,
-            self.findings + other.findings,
-            self.deadlocks + other.deadlocks,
-            self.mismatches + other.mismatches,
-            (self.examples + other.examples)[:10],
-        )
-
-
-def run_golden(schedules: int) -> Tally:
-    """The stored cases, each under several schedules."""
+def run_golden(schedules: int, product: str = "A3") -> Tally:
+    """The stored cases of a product, each under several schedules."""
     tally = Tally()
-    for case in golden_cases():
+    for case in golden_cases(product):
         program, problems = GoldenProgram(case), []
         for seed in range(schedules):
             schedule = Schedule(seed=seed, uneven=seed % 2 == 1)
@@ -86,12 +67,12 @@ def run_golden(schedules: int) -> Tally:
     return tally
 
 
-def run_sweep(seeds: range) -> Tally:
+def run_sweep(seeds: range, product: str = "A3") -> Tally:
     """Random programs against the oracle."""
     tally = Tally()
     for seed in seeds:
         random = Random(seed)
-        shape = random_shape(random)
+        shape = random_shape_a2(random) if product == "A2" else random_shape(random)
         program = layer_program(
             f"sweep {seed} {shape}", shape, seed, random.choice(("dc", "dcdc", "ddoc", "dcc"))
         )
@@ -109,21 +90,25 @@ def run_sweep(seeds: range) -> Tally:
     return tally
 
 
+def schedule_shapes(product: str) -> tuple[tuple[Shape, int, str], ...]:
+    return SCHEDULE_SHAPES_A2 if product == "A2" else SCHEDULE_SHAPES
+
+
 @cache
-def schedule_programs() -> list[Program]:
+def schedule_programs(product: str) -> list[Program]:
     """One for each of `SCHEDULE_SHAPES`."""
     return [
-        layer_program(f"schedule {index}", shape, index, order)
-        for index, (shape, _, order) in enumerate(SCHEDULE_SHAPES)
+        layer_program(f"schedule {index} {product}", shape, index, order)
+        for index, (shape, _, order) in enumerate(schedule_shapes(product))
     ]
 
 
-def run_schedules(seeds: range) -> Tally:
+def run_schedules(seeds: range, product: str = "A3") -> Tally:
     """Schedules of `SCHEDULE_SHAPES` in turn: drift, uneven speed, a stalled rank, old epochs in the windows."""
-    tally, programs = Tally(), schedule_programs()
+    tally, programs = Tally(), schedule_programs(product)
     for seed in seeds:
         index = seed % len(programs)
-        problems = _one_schedule(programs[index], SCHEDULE_SHAPES[index][1], seed)
+        problems = _one_schedule(programs[index], schedule_shapes(product)[index][1], seed)
         tally.add(f"{programs[index].name} seed {seed}", problems)
     return tally
 
@@ -166,8 +151,63 @@ def window_mb_worst_case() -> float:
     return worst / 2**20
 
 
-def chunks(number: int, size: int) -> list[range]:
-    return [range(first, min(first + size, number)) for first in range(0, number, size)]
+@dataclass(frozen=True)
+class Amount:
+    """How much is proven."""
+
+    golden_schedules: int
+    sweep: int
+    schedules: int
+
+
+AMOUNTS = {  # by product: bounded, as the tests do it, and whole
+    "A3": (Amount(2, 60, 315), Amount(6, 400, 10_800)),
+    "A2": (Amount(2, 20, 50), Amount(6, 200, 2_000)),
+}
+
+
+class Proof:
+    """The parts of a proof for one product, started in a pool and then waited for."""
+
+    def __init__(self, product: str, amount: Amount, pool: ProcessPoolExecutor) -> None:
+        self.product, self.amount = product, amount
+        self.total = len(golden_cases(product))
+        self._golden = pool.submit(run_golden, amount.golden_schedules, product)
+        self._swept = [pool.submit(run_sweep, seeds, product) for seeds in chunks(amount.sweep, 50)]
+        self._scheduled = [
+            pool.submit(run_schedules, seeds, product) for seeds in chunks(amount.schedules, 100)
+        ]
+        self.sites = sorted(reached(product))
+        self._noticed = [pool.submit(what_notices, site, product) for site in self.sites]
+
+    def figures(self, done: Callable[[str, Tally | None], None]) -> tuple[dict[str, Any], bool]:
+        """For the record, and whether nothing was found."""
+        golden, total, amount = self._golden.result(), self.total, self.amount
+        done(f"golden: {golden.passed} of {total} bit-exact", golden)
+        swept = sum((run.result() for run in self._swept), Tally())
+        done(f"sweep: {swept.passed} of {amount.sweep} programs equal to the oracle", swept)
+        scheduled = sum((run.result() for run in self._scheduled), Tally())
+        done(
+            f"schedules: {scheduled.passed} of {amount.schedules} without finding, deadlock or difference",
+            scheduled,
+        )
+        noticed = zip(self.sites, self._noticed, strict=True)
+        self.survivors = [site for site, how in noticed if not how.result()]
+        sites, survivors = len(self.sites), len(self.survivors)
+        done(f"mutants: {sites - survivors} of {sites} noticed", None)
+        for site in self.survivors:
+            print(f"  not noticed: {site}")
+        everything = golden + swept + scheduled
+        return {
+            "golden_passed": golden.passed,
+            "golden_total": total,
+            "sweep_cases": amount.sweep,
+            "schedules": amount.schedules,
+            "findings": everything.findings,
+            "deadlocks": everything.deadlocks,
+            "mutations_caught": sites - survivors,
+            "mutations_total": sites,
+        }, not everything.examples
 
 
 def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
@@ -179,48 +219,35 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         for example in tally.examples if tally else ():
             print(f"  {example}", flush=True)
 
-    sweep, schedules = (60, 315) if quick else (400, 10_800)
-    schedule_programs(), reached()  # once, before the fork
+    for product in AMOUNTS:  # once, before the fork
+        schedule_programs(product), reached(product)
+    figures, all_held = {}, True
     with ProcessPoolExecutor(2, get_context("fork")) as pool:
-        golden_run = pool.submit(run_golden, 2 if quick else 6)
-        swept_runs = [pool.submit(run_sweep, seeds) for seeds in chunks(sweep, 50)]
-        schedule_runs = [pool.submit(run_schedules, seeds) for seeds in chunks(schedules, 100)]
-        sites = sorted(reached())
-        noticed = pool.map(what_notices, sites)
-        golden, total = golden_run.result(), len(golden_cases())
-        done(f"golden: {golden.passed} of {total} bit-exact", golden)
-        swept = sum((run.result() for run in swept_runs), Tally())
-        done(f"sweep: {swept.passed} of {sweep} programs equal to the oracle", swept)
-        scheduled = sum((run.result() for run in schedule_runs), Tally())
-        done(
-            f"schedules: {scheduled.passed} of {schedules} without finding, deadlock or difference",
-            scheduled,
-        )
-        survivors = [site for site, how in zip(sites, noticed, strict=True) if not how]
-    done(f"mutants: {len(sites) - len(survivors)} of {len(sites)} noticed")
-    for site in survivors:
-        print(f"  not noticed: {site}")
-    moved, floor = traffic_mb()
-    for name, value in moved.items():
-        done(
-            f"traffic {name}: {value:.2f} MB, floor {floor[name]:.2f}, shipped {SHIPPED_MB[name]:.2f}"
-        )
-    everything = golden + swept + scheduled
-    record = {
-        "golden_passed": golden.passed,
-        "golden_total": total,
-        "sweep_cases": sweep,
-        "schedules": schedules,
-        "findings": everything.findings,
-        "deadlocks": everything.deadlocks,
-        "mutations_caught": len(sites) - len(survivors),
-        "mutations_total": len(sites),
-        "traffic_mb": {name: round(value, 3) for name, value in moved.items()},
-        "floor_mb": {name: round(value, 3) for name, value in floor.items()},
+        proofs = [
+            Proof(product, amounts[0 if quick else 1], pool) for product, amounts in AMOUNTS.items()
+        ]
+        card = CardRuns(pool, *((2000, 200) if quick else (100_000, 10_000)))
+        for proof in proofs:
+            figures[proof.product], held = proof.figures(
+                lambda what, tally=None, name=proof.product: done(f"{name} {what}", tally)
+            )
+            all_held = all_held and held
+        carried = Tally()
+        figures["A2"]["card"] = card.record(carried, proofs[0].sites, proofs[0].survivors)
+        done(f"network card: {figures['A2']['card']}", carried)
+    for product, of_product in figures.items():
+        moved, floor = traffic_mb(product)
+        for name, value in moved.items():
+            shipped = f", shipped {SHIPPED_MB[name]:.2f}" if product == "A3" else ""
+            done(f"{product} traffic {name}: {value:.2f} MB, floor {floor[name]:.2f}{shipped}")
+        of_product["traffic_mb"] = {name: round(value, 3) for name, value in moved.items()}
+        of_product["floor_mb"] = {name: round(value, 3) for name, value in floor.items()}
+    record = figures["A3"] | {
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
         "estimate_us": estimates_us(),
+        "a2": figures["A2"],
     }
-    return record, not everything.examples
+    return record, all_held and not carried.examples
 
 
 def main() -> int:

@@ -45,6 +45,9 @@ def load(path: Path) -> ctypes.CDLL:
         ("hostsim_map", None, [pointer, u64, u64, i32, text, pointer]),
         ("hostsim_write", None, [pointer, u64, pointer, u64, i32]),
         ("hostsim_read", i32, [pointer, u64, pointer, u64, pointer]),
+        ("hostsim_server", None, [pointer, i32, i32]),
+        ("hostsim_add_region", None, [pointer, pointer]),
+        ("hostsim_add_queue", None, [pointer, pointer]),
         ("hostsim_launch", u32, [pointer, i32, i32, u32, text, pointer, u32]),
         ("hostsim_run", i32, [pointer]),
         ("hostsim_findings", text, [pointer]),
@@ -82,6 +85,8 @@ class Schedule:
     patience: int = 0
     alone: bool = False
     """One rank per process: the others write into memory that is mapped, not simulated."""
+    unchecked: bool = False
+    """Copies take effect at once, and hardly a rule is checked."""
 
 
 class _CSchedule(ctypes.Structure):
@@ -96,6 +101,32 @@ class _CSchedule(ctypes.Structure):
         ("max_steps", ctypes.c_uint64),
         ("patience", ctypes.c_uint32),
         ("unchecked", ctypes.c_uint32),
+    ]
+
+
+class _CRegion(ctypes.Structure):
+    _fields_ = [
+        ("rank", ctypes.c_int32),
+        ("local_key", ctypes.c_uint32),
+        ("remote_key", ctypes.c_uint32),
+        ("address", ctypes.c_uint64),
+        ("bytes", ctypes.c_uint64),
+        ("host", ctypes.c_void_p),
+    ]
+
+
+class _CQueue(ctypes.Structure):
+    _fields_ = [
+        ("rank", ctypes.c_int32),
+        ("peer", ctypes.c_int32),
+        ("number", ctypes.c_uint32),
+        ("element_bytes", ctypes.c_uint32),
+        ("depth", ctypes.c_uint32),
+        ("buffer", ctypes.c_uint64),
+        ("head", ctypes.c_uint64),
+        ("tail", ctypes.c_uint64),
+        ("doorbell", ctypes.c_uint64),
+        ("delivers", ctypes.c_int64),
     ]
 
 
@@ -115,6 +146,7 @@ class Simulator:
             schedule.alone,
             schedule.max_steps,
             schedule.patience,
+            schedule.unchecked,
         )
         self._world = self._lib.hostsim_new(ctypes.byref(given))
         if mutate:
@@ -158,6 +190,42 @@ class Simulator:
             torch.frombuffer(bytearray(written.raw), dtype=torch.uint8) if size else torch.ones(0)
         )
         return content.view(like.shape), flags.view(*like.shape, like.element_size()).bool().all(-1)
+
+    def server(self, rank: int, server: int) -> None:
+        """Ranks are in server 0 until told otherwise; kernels reach memory of their own server."""
+        self._lib.hostsim_server(self._world, rank, server)
+
+    def add_region(
+        self,
+        rank: int,
+        local_key: int,
+        remote_key: int,
+        address: int,
+        size: int,
+        host: int | None = None,
+    ) -> None:
+        """Registers memory with the cards of the rank and its peers; ``host``: of this process, not of the world."""
+        region = _CRegion(rank, local_key, remote_key, address, size, host)
+        self._lib.hostsim_add_region(self._world, ctypes.byref(region))
+
+    def add_queue(
+        self,
+        rank: int,
+        peer: int,
+        number: int,
+        element_bytes: int,
+        depth: int,
+        ring: int,
+        head: int,
+        tail: int,
+        doorbell: int,
+        delivers: int = -1,
+    ) -> None:
+        """A queue pair; ``delivers``: dead after so many messages."""
+        queue = _CQueue(
+            rank, peer, number, element_bytes, depth, ring, head, tail, doorbell, delivers
+        )
+        self._lib.hostsim_add_queue(self._world, ctypes.byref(queue))
 
     def launch(
         self, rank: int, kernel: str, arguments: list[int], blocks: int, stream: int = 0

@@ -9,12 +9,12 @@ from .programs import Program, Shape, layer_program
 from .simulator import Schedule
 
 SHAPE = Shape(ranks=4, max_batch=16, hidden=7168, topk=8, local_experts=8)
-CORES = 48
+CORES = {"A3": 48, "A2": 40}
 SHIPPED_MB = {"dispatch_bf16": 7.42, "dispatch_int8": 4.68, "combine": 5.74}
 """The stock kernels on this shape, counted the same way: read plus written per rank, polling excluded."""
 
 
-def traffic_mb(seed: int = 0) -> tuple[dict[str, float], dict[str, float]]:
+def traffic_mb(product: str = "A3", seed: int = 0) -> tuple[dict[str, float], dict[str, float]]:
     """(moved, floor) in MB per rank, averaged over the ranks.
 
     The floor is the payload of the protocol alone, without index, flags and parameters: dispatch
@@ -22,9 +22,12 @@ def traffic_mb(seed: int = 0) -> tuple[dict[str, float], dict[str, float]]:
     row, writes and reads it again if it changes rank, and writes every token once.
     """
     moved, floor = {}, {}
-    for name, shape in (("dispatch_bf16", SHAPE), ("dispatch_int8", replace(SHAPE, quant=True))):
-        program = layer_program(name, shape, seed)
-        outcome = execute(program, Schedule(seed=seed), cores=CORES)
+    shapes = {"dispatch_bf16": SHAPE, "dispatch_int8": replace(SHAPE, quant=True)}
+    if product == "A2":
+        shapes["dispatch_int4"] = replace(SHAPE, packed=True, hidden=SHAPE.hidden // 8)
+    for name, shape in shapes.items():
+        program = layer_program(name, replace(shape, product=product), seed)
+        outcome = execute(program, Schedule(seed=seed), cores=CORES[product])
         if outcome.problems:
             raise AssertionError(outcome.problems[0])
         moved[name] = _average(outcome.counters[0])
@@ -53,7 +56,7 @@ def _dispatch_floor(program: Program) -> float:
         row = output.expand_x.shape[1] * output.expand_x.element_size()
         tokens = call["x"].shape[0]
         total += (
-            tokens * call["x"].shape[1] * 2
+            tokens * call["x"].shape[1] * call["x"].element_size()
             + tokens * row
             + 2 * row * int(output.ep_recv_counts[-1])
         )

@@ -31,7 +31,7 @@ SERVED = {
     "x_active_mask": lambda limits, path: bool(path.mask_ranks),
     "comm_quant_mode": lambda limits, path: len(path.comm_quant_modes) > 1,
     "expert_shard_type": lambda limits, path: False,
-    "elastic_info": lambda limits, path: False,
+    "elastic_info": lambda limits, path: path.elastic_info,
     "y_dtype": lambda limits, path: False,
     "x_dtype": lambda limits, path: False,
     "scales_dtype": lambda limits, path: False,

@@ -10,16 +10,20 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LINKED, LOOKED_UP, FIELD = "linked", "looked up", "field"
+BETWEEN = "A2, several servers"
 HOST = "framework/communicator/impl/hccl_communicator_host.cc"
+SHARED = "hcomm framework/communicator/impl/hccl_communicator.cc"
+LAYOUT = "hcomm pub_inc/transport_pub.h"
 
 
 class Row(NamedTuple):
     """A function or a field.
 
     ``measured`` is an expression over ``rank``, ``peer``, ``size`` (of the group), ``W`` (HCCL_BUFFSIZE in bytes),
-    ``MB``, ``window(r)`` (where the window of a rank is mapped), ``cann`` and ``product``; by version of CANN where
-    versions differ, empty where a value says nothing (memory, handles). Fields are at ``offset``, of ``product``
-    alone where only that product has the structure.
+    ``MB``, ``window(r)`` (where the window of a rank is mapped), ``servers`` (on which the two ranks stand), ``cann``
+    and ``product``; by version of CANN where versions differ, empty where a value says nothing (memory, handles).
+    Fields are at ``offset``, of ``product`` alone where only that product has the structure (``BETWEEN``: A2 between
+    servers).
     """
 
     name: str
@@ -46,6 +50,7 @@ ACL = "runtime acl/aclrt_impl/"
 NN = "opbase nnopbase/common/api/acl_op_api.cpp"
 MC2 = "hcomm framework/op_base/src/op_base_mc2.cc"
 KFC = "hccl common/hccl_mc2.cc"
+GRAPH = "hcomm framework/communicator/impl/independent_op/rank_graph/rank_graph.cc"
 
 ROWS = (
     # libascendcl, or libacl_rt
@@ -245,6 +250,30 @@ ROWS = (
         " if product == 'A3' else {'early': 1}",
     ),
     Row(
+        "HcclRankGraphGetLayers",
+        LOOKED_UP,
+        "8.5",
+        "0, the server; 1 if there are several: all ranks (A2), the super-pod (A3); 2 if there are several of these",
+        f"{GRAPH}:609",
+        "[0] if servers == 1 else [0, 1]",
+    ),
+    Row(
+        "HcclRankGraphGetRanksByLayer",
+        LOOKED_UP,
+        "8.5",
+        "the ranks that stand in the same one, by server, then by rank; 1 (HCCL_E_PARA) for a layer that is not there",
+        f"{GRAPH}:465, 609",
+        "{'0': [0, 1], '1': 1} if servers == 1 else {'0': [0], '1': [0, 1]}",
+    ),
+    Row(
+        "HcclRankGraphGetInstSizeListByLayer",
+        LOOKED_UP,
+        "8.5",
+        "how many ranks stand in each",
+        f"{GRAPH}:482, 609",
+        "[2] if servers == 1 else [1, 1]",
+    ),
+    Row(
         "HcomGetCommHandleByGroup",
         LOOKED_UP,
         "8.1",
@@ -307,9 +336,125 @@ ROWS = (
     _field(
         "HcclCombinOpParam.windowsIn[r]",
         "32 + 8 r",
-        "the window of each rank, the own one too",
+        "the window of each rank, the own one too; 0 when the group spans servers",
         f"hcomm {HOST}:7929, 7955",
-        "[window(0), window(1)]",
+        "[window(0), window(1)] if servers == 1 else [0, 0]",
         "A2",
+    ),
+    _field(
+        "HcclCombinOpParam.multiServerFlag",
+        "8872",
+        "1 when the group spans servers, else 0",
+        f"hcomm {HOST}:6915",
+        "servers - 1",
+        "A2",
+    ),
+    _field(
+        "HcclCombinOpParam.ibverbsData",
+        "8880",
+        "the table of ranks",
+        f"hcomm {HOST}:6913",
+        "'device memory'",
+        BETWEEN,
+    ),
+    _field(
+        "HcclCombinOpParam.ibverbsDataSize",
+        "8888",
+        "120 for each rank",
+        f"hcomm {HOST}:6914",
+        "120 * size",
+        BETWEEN,
+    ),
+    _field(
+        "HcclCombinOpParam.sizeOfAiRMAInfo",
+        "8896",
+        "with hierarchy 64, else 0",
+        f"{SHARED}:2859; {HOST}:6933",
+        "64",
+        BETWEEN,
+    ),
+    _field(
+        "HcclCombinOpParam.aiRMAInfo",
+        "8904",
+        "with hierarchy the root of the queues, else 0",
+        f"{SHARED}:2861",
+        "'device memory'",
+        BETWEEN,
+    ),
+    _field(
+        "HcclCombinOpParam.capabilityPtr",
+        "8912",
+        "a word in device memory: bits 0 and 1, with hierarchy and a driver that can also bit 2",
+        f"hcomm {HOST}:6927, 7904",
+        "7",
+        BETWEEN,
+    ),
+    _field("HcclCombinOpParam.capabilitySize", "8920", "8", f"hcomm {HOST}:6928", "8", BETWEEN),
+    _field(
+        "TransportDeviceNormalData.remoteInputMem",
+        "120 r + 0",
+        "bytes, address and key of the in buffer of a rank; without a key in the own server, empty for the own rank",
+        f"{SHARED}:2584; {LAYOUT}:113, 355",
+        "[W, 'out of reach', 'key']",
+        BETWEEN,
+    ),
+    _field(
+        "TransportDeviceNormalData.localInputMem",
+        "120 r + 48",
+        "the own in buffer; its key differs from rank to rank",
+        f"{SHARED}:2605; {LAYOUT}:355",
+        "[W, window(rank), 'key']",
+        BETWEEN,
+    ),
+    _field(
+        "TransportDeviceNormalData.localOutputMem",
+        "120 r + 72",
+        "the own out buffer",
+        f"{SHARED}:2605; {LAYOUT}:355",
+        "[W, window(rank) + W, 'key']",
+        BETWEEN,
+    ),
+    _field("HcclAiRMAInfo.curRankId", "0", "own rank", f"{SHARED}:2655", "rank", BETWEEN),
+    _field("HcclAiRMAInfo.rankNum", "4", "ranks of the group", f"{SHARED}:2656", "size", BETWEEN),
+    _field(
+        "HcclAiRMAInfo.qpNum",
+        "8",
+        "queues to a rank, 1 unless HCCL_RDMA_QPS_PER_CONNECTION says otherwise",
+        f"{SHARED}:2946, 2958",
+        "1",
+        BETWEEN,
+    ),
+    _field("HcclAiRMAInfo.sizeOfAiRMAWQ", "12", "64", f"{SHARED}:2827", "64", BETWEEN),
+    _field("HcclAiRMAInfo.sizeOfAiRMAMem", "20", "16", f"{SHARED}:2829", "16", BETWEEN),
+    _field(
+        "HcclAiRMAInfo.sqPtr", "24", "send queues", f"{SHARED}:2832", "'device memory'", BETWEEN
+    ),
+    _field(
+        "HcclAiRMAInfo.memPtr",
+        "56",
+        "regions of each rank",
+        f"{SHARED}:2855",
+        "'device memory'",
+        BETWEEN,
+    ),
+    _field(
+        "HcclAiRMAWQ",
+        "64 r",
+        "number, elements, bytes of one, how many, head, tail, doorbell mode, doorbell, service level; zeros in the "
+        "own server",
+        f"{LAYOUT}:33; {SHARED}:3021; hcomm platform/resource/transport/host/transport_ibverbs.cc:2474; "
+        "platform/inc/adapter/adapter_hccp.h:40",
+        "['number', 'device memory', 64, 32768, 'device memory', 'device memory', 0, 'device memory', 4]",
+        BETWEEN,
+    ),
+    _field("HcclAiRMAMemInfo.memMaxNum", "16 r + 0", "4", f"{SHARED}:2715", "4", BETWEEN),
+    _field("HcclAiRMAMemInfo.sizeOfMemDetails", "16 r + 4", "24", f"{SHARED}:2716", "24", BETWEEN),
+    _field(
+        "HcclAiRMAMemInfo.memDetailPtr",
+        "16 r + 8",
+        "own in, its in, own out, its out, as in the table of ranks",
+        f"{SHARED}:2717; hcomm algorithm/pub_inc/hccl_aiv.h:108",
+        "'as in the table of ranks'",
+        BETWEEN,
     ),
 )

@@ -153,13 +153,14 @@ def hidden_text(limits: PathLimits) -> str:
 
 
 def mask_text(limits: PathLimits) -> str:
-    return " or ".join(f"{rank}-D" for rank in limits.mask_ranks) or "None"
+    text = " or ".join(f"{rank}-D" for rank in limits.mask_ranks) or "None"
+    return f"{text}, ignored" if limits.mask_ignored else text
 
 
-def rule_text(rule: Rule, language: str, texts: Mapping[str, tuple[str, str]]) -> str:
+def rule_text(rule: Rule, language: str, texts: Mapping[str, tuple[str, ...]]) -> str:
     """A heading to link to, the statement, and one line of facts."""
     said = SAID[language]
-    statement, note = texts.get(rule.id, (rule.statement, rule.note))
+    statement, note = texts.get(rule.id, (rule.statement, rule.note))[:2]
     lines = [f"#### {rule.id} `{rule.param}`\n", escape(statement)]
     if note:
         lines[-1] += f" *{escape(note)}*"

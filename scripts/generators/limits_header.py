@@ -33,6 +33,7 @@ struct PathLimits {
     int64_t tp_max;
     int64_t ranks_per_server;  // 0: full mesh
     bool sums_by_expert;       // a server adds the rows of a token by expert id, not by k
+    bool mask_ignored;         // x_active_mask is looked at for its shape alone
     bool shared_ranks, zero_experts, copy_experts, const_experts;
 };
 
@@ -43,6 +44,7 @@ CONSTANTS = {
     "kExpertsTotalBelow": limits.EXPERTS_TOTAL_BELOW,
     "kAssistWordsPerRow": ASSIST_WORDS_PER_ROW,
     "kRanksPerServer": limits.RANKS_PER_SERVER,
+    "kPackedHiddenMax": limits.PACKED_HIDDEN_MAX,
     "kWindowMbDefault": limits.WINDOW_MB_DEFAULT,
     "kWindowMbMin": limits.WINDOW_MB_MIN,
 }
@@ -99,6 +101,7 @@ def initialiser(name: str, path: PathLimits, tp_max: int) -> list[str]:
         "tp_max": tp_max,
         "ranks_per_server": path.ranks_per_server,
         "sums_by_expert": path.sums_by_expert,
+        "mask_ignored": path.mask_ignored,
         "shared_ranks": path.shared_ranks,
         "zero_experts": "zero" in path.special_experts,
         "copy_experts": "copy" in path.special_experts,

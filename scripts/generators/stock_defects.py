@@ -72,7 +72,7 @@ def page(language: str) -> str:
     parts = [HEAD[language].format(evidence=EVIDENCE)]
     for defect in DEFECTS:
         english = (defect.title, defect.happens, defect.remedy, defect.versions)
-        title, happens, remedy, versions = texts.get(defect.id, english)
+        title, happens, remedy, versions = texts.get(defect.id, english)[:4]
         shown = said["warned"] if defect.check is not None else said["hidden"]
         parts.append(
             f"\n## {defect.id}: {title}\n\n{happens}\n\n"

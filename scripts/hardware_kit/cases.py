@@ -12,7 +12,14 @@ from golden import PATHS, GoldenCase
 from torch import Tensor
 
 from ascend_moe import required_hccl_buffsize
-from kernels.proof.programs import Shape, layer_program, random_shape, received_rows
+from ascend_moe.contract.limits import RANKS_PER_SERVER
+from kernels.proof.programs import (
+    Shape,
+    layer_program,
+    random_shape,
+    random_shape_a2,
+    received_rows,
+)
 
 SEED = 20261124
 GOLDEN, SWEEP, TIMING = "golden", "sweep", "timing"
@@ -32,48 +39,76 @@ class Case:
     body: Any  # a GoldenCase, or the Shape of one layer
 
 
-def all_cases(world: int, sweep: int, *, short: bool) -> list[Case]:
+def most_ranks(product: str) -> int:
+    """Of one server."""
+    return RANKS_PER_SERVER if product == "A2" else 16
+
+
+def all_cases(product: str, world: int, sweep: int, *, short: bool) -> list[Case]:
     """What ``world`` ranks can play; ``short`` measures the smallest batch only."""
-    return [*_golden(world), *_sweep(world, sweep), *_timing(world, short)]
+    return [
+        *_golden(product, world),
+        *_sweep(product, world, sweep),
+        *_timing(product, world, short),
+    ]
 
 
-def _golden(world: int) -> Iterator[Case]:
+def _golden(product: str, world: int) -> Iterator[Case]:
     for path in PATHS:
         case = GoldenCase.load(path)
-        if case.product == "A3" and case.ranks <= world:
+        if case.product == product and case.ranks <= world:
             yield Case(GOLDEN, case.name, case.ranks, case.tp, case)
 
 
-def _sweep(world: int, count: int) -> Iterator[Case]:
-    """Shapes of all ranks first, with each feature that changes the routes; then random ones."""
+def _shapes(product: str, world: int) -> list[Shape]:
+    """Of all ranks, with each feature that changes the routes."""
     whole = Shape(ranks=world, max_batch=8, hidden=7168, topk=min(8, 2 * world), local_experts=2)
+    masked = replace(whole, quant=True, smooth=True, mask=2, dtype=torch.float16)
+    if product == "A2":
+        shapes = [
+            whole,
+            replace(whole, packed=True, hidden=1024),
+            masked,
+            replace(whole, uneven=True, skewed=True, hidden=32),
+            replace(whole, zero_experts=1, copy_experts=1, quant=True),
+        ]
+        return [replace(shape, product="A2") for shape in shapes]
     shapes = [
         whole,
         replace(whole, quant=True, comm_quant=True),
-        replace(whole, quant=True, smooth=True, mask=2, dtype=torch.float16),
+        masked,
         replace(whole, uneven=True, skewed=True, hidden=1031),
     ]
     if world > 2:
         shared = {"shared_experts": 1, "shared_ranks": 2, "topk": min(8, 2 * (world - 2))}
         shapes.append(replace(whole, **shared))
+    return shapes
+
+
+def _sweep(product: str, world: int, count: int) -> Iterator[Case]:
+    """Shapes of all ranks first, then random ones."""
+    shapes = _shapes(product, world)
     random = Random(SEED)
     while len(shapes) < count:
-        shape = random_shape(random)
+        shape = random_shape_a2(random) if product == "A2" else random_shape(random)
         if shape.ranks * shape.tp <= world:
             shapes.append(shape)
     for number, shape in enumerate(shapes[:count]):
         yield Case(SWEEP, f"sweep{number:03d}", shape.ranks * shape.tp, shape.tp, shape)
 
 
-def _timing(world: int, short: bool) -> Iterator[Case]:
+def _timing(product: str, world: int, short: bool) -> Iterator[Case]:
     for batch in MEASURED_BATCHES[: 1 if short else None]:
         for quant in (False, True):
-            shape = replace(MEASURED, ranks=world, max_batch=batch, quant=quant)
+            shape = replace(MEASURED, ranks=world, max_batch=batch, quant=quant, product=product)
             yield Case(TIMING, f"bs{batch} {'int8' if quant else 'bf16'}", world, 1, shape)
 
 
-def window_mb(world: int, cases: list[Case], implementation: str) -> int:
-    """The HCCL_BUFFSIZE that all cases need, with every golden case below the sweep's widest."""
+def window_mb(product: str, world: int, cases: list[Case], implementation: str) -> int:
+    """The HCCL_BUFFSIZE that all cases need, with every golden case below the sweep's widest.
+
+    On A2 ours need no more than what CANN's kernels are advised to have.
+    """
     batches = [case.body.max_batch for case in cases if case.kind == TIMING]
     measured = {
         "max_bs": max(batches, default=1),
@@ -84,13 +119,13 @@ def window_mb(world: int, cases: list[Case], implementation: str) -> int:
     needed = 200
     for shape in (measured, WIDEST_SWEEP):
         size = required_hccl_buffsize(
-            product="A3",
+            product=product,
             max_bs=shape["max_bs"],
-            hidden=shape["hidden"],
+            hidden=min(shape["hidden"], MEASURED.hidden if product == "A2" else 8192),
             topk=shape["topk"],
             ep_world_size=world,
             moe_expert_num=shape["local_experts"] * world,
-            implementation=implementation,
+            implementation=implementation if product == "A3" else "stock",
         )
         needed = max(needed, size.mb)
     return needed
@@ -106,14 +141,17 @@ def layer(case: Case) -> Any:
     return layer_program(case.name, case.body, seed_of(case))
 
 
-def specified(expected: Any, call: Mapping[str, Any], output: list[Tensor]) -> dict[str, Tensor]:
+def specified(
+    case: Case, expected: Any, call: Mapping[str, Any], output: list[Tensor]
+) -> dict[str, Tensor]:
     """The parts of dispatch's outputs that the documents specify: nothing behind the received rows."""
     own, rows = received_rows(expected, call)
     tp = call.get("tp_world_size") == 2
     return {
         "expand_x": output[0][:rows],
-        "dynamic_scales": output[1][: rows if call.get("quant_mode") else 0],
-        "assist_info_for_combine": output[2][: 3 * own],
+        "dynamic_scales": output[1][: rows if case.body.quant or case.body.packed else 0],
+        # On A2 ours have a handle of their own, which only combine judges.
+        "assist_info_for_combine": output[2][: 0 if case.body.product == "A2" else 3 * own],
         "expert_token_nums": output[3],
         "ep_recv_counts": output[4][: len(expected.ep_recv_counts)],
         "tp_recv_counts": output[5][: 2 if tp else 0],

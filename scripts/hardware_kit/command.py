@@ -18,11 +18,13 @@ INHERITED = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 
 from ascend_moe.cli.doctor import gather  # noqa: E402
+from ascend_moe.contract.limits import PRODUCTS  # noqa: E402
+from ascend_moe.contract.resolve import resolve_product  # noqa: E402
 from ascend_moe.hardware.cann import STAND_IN  # noqa: E402
 from ascend_moe.hardware.elf import exported_names  # noqa: E402
 from ascend_moe.hardware.kernel_library import MARK  # noqa: E402
 from hardware_kit import first_steps  # noqa: E402
-from hardware_kit.cases import all_cases, window_mb  # noqa: E402
+from hardware_kit.cases import all_cases, most_ranks, window_mb  # noqa: E402
 from hardware_kit.job import Job  # noqa: E402
 from hardware_kit.phases import (  # noqa: E402
     OURS,
@@ -42,8 +44,17 @@ FORMAT = 1
 def main(description: str, arguments: Sequence[str] | None = None) -> int:
     options = _parse(description, arguments)
     ranks = _ranks(options)
-    if not 2 <= ranks.world <= 16:
-        print(f"npu_check: {ranks.world} ranks: between 2 and 16 are possible", file=sys.stderr)
+    try:
+        options.product = resolve_product(options.product).name
+    except ValueError as error:
+        print(f"npu_check: {error}", file=sys.stderr)
+        return 2
+    most = most_ranks(options.product)
+    if not 2 <= ranks.world <= most:
+        print(
+            f"npu_check: {ranks.world} ranks: between 2 and {most} are possible on {options.product}",
+            file=sys.stderr,
+        )
         return 2
     folder = _folder()
     try:
@@ -60,11 +71,11 @@ def _play(options: argparse.Namespace, ranks: Ranks, folder: Path) -> int:
     """The first steps, and if they are well both phases."""
     outcomes: list[first_steps.Outcome] = []
     if OURS in options.phases and not options.skip_first_steps:
-        kit = first_steps.Kit(ranks, folder, options.virtual, options.rebuild)
+        kit = first_steps.Kit(ranks, folder, options.virtual, options.rebuild, options.product)
         outcomes = first_steps.play(kit, options.begin)
     if options.first_steps or any(outcome.finding for outcome in outcomes):
         return _stop(options, ranks, outcomes)
-    environment = base_environment(options.virtual, options.phases)
+    environment = base_environment(options.virtual, options.phases, options.product)
     if INHERITED is None:
         environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
     else:
@@ -79,7 +90,7 @@ def _stop(
     good = bool(outcomes) and not outcomes[-1].finding
     if 0 in ranks.mine:
         virtual = options.virtual is not None or STAND_IN in os.environ
-        found = _beginning(virtual, good, ranks, os.environ, outcomes)
+        found = _beginning(virtual, options.product, good, ranks, os.environ, outcomes)
         _write(options.json, found, virtual)
         if len(ranks.mine) < ranks.world:
             time.sleep(2)  # the other supervisors read the outcome
@@ -88,6 +99,7 @@ def _stop(
 
 def _beginning(
     virtual: bool,
+    product: str,
     good: bool,
     ranks: Ranks,
     environment: Mapping[str, str],
@@ -96,6 +108,7 @@ def _beginning(
     return {
         "format": FORMAT,
         "virtual": virtual,
+        "product": product,
         "timings_meaningless": virtual,
         "good": good,
         "ranks": ranks.world,
@@ -117,6 +130,11 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
     )
     parser.add_argument("--ranks", type=int, metavar="N", help="without torchrun: how many dies")
     parser.add_argument("--virtual", type=int, metavar="N", help="N ranks on the virtual NPU")
+    parser.add_argument(
+        "--product",
+        choices=PRODUCTS,
+        help="default: ASCEND_MOE_PRODUCT, else the NPU here, else A3",
+    )
     parser.add_argument("--phases", nargs="+", choices=(OURS, STOCK), default=[STOCK, OURS])
     parser.add_argument(
         "--sweep", type=int, metavar="CASES", help="random cases (default 40, virtual 8)"
@@ -180,16 +198,18 @@ def _run(
     virtual = is_virtual(environment)
     sweep = options.sweep if options.sweep is not None else (8 if virtual else 40)
     rounds = options.rounds or (3 if virtual else 200)
-    cases = all_cases(ranks.world, sweep, short=virtual)
+    cases = all_cases(options.product, ranks.world, sweep, short=virtual)
     lead = 0 in ranks.mine
     failed: dict[str, dict[int, str]] = {}
     windows: dict[str, str] = {}
     for phase in options.phases:
         if lead:
             print(f"npu_check: {phase}, {len(cases)} cases on {ranks.world} ranks", flush=True)
-        job = Job(str(folder), phase, 0, 0, ranks.world, sweep, virtual, rounds, 0)
+        job = Job(str(folder), phase, 0, 0, ranks.world, options.product, sweep, virtual, rounds, 0)
         of_phase = environment_of(
-            phase, environment, window_mb(ranks.world, cases, IMPLEMENTATION[phase])
+            phase,
+            environment,
+            window_mb(options.product, ranks.world, cases, IMPLEMENTATION[phase]),
         )
         windows[phase] = of_phase["HCCL_BUFFSIZE"]
         failed[phase] = play_phase(job, ranks, len(cases), of_phase)
@@ -202,7 +222,7 @@ def _run(
     for text in strays:
         print(text)
     good = report.good and not strays
-    found = _beginning(virtual, good, ranks, environment, outcomes) | {
+    found = _beginning(virtual, options.product, good, ranks, environment, outcomes) | {
         "hccl_buffsize_mb": windows,
         "facts": facts,
         "checks": report.checks,

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 ADVICE = {
     # compile
     "no-virtual-npu": "The virtual NPU could not be built: see above.",
-    "other-product": "Our kernels are for Atlas A3 (Ascend910_93). Elsewhere CANN's own run: --phases stock.",
+    "other-product": "Another product than the one that was named (--product), or none of A2 (Ascend910B) and A3 "
+    "(Ascend910_93), for which our kernels are. Elsewhere CANN's own run: --phases stock.",
     "cannot-build": "Install or source what is named. A library that was built elsewhere from the same sources: "
     "--from load.",
     "does-not-compile": "Send the whole output (first_steps in the JSON) and the version of CANN: bisheng has never "

@@ -70,6 +70,7 @@ class Kit:
     folder: Path
     virtual: int | None
     rebuild: bool
+    product: str
 
     @property
     def lead(self) -> bool:
@@ -82,7 +83,7 @@ class Kit:
     @cached_property
     def environment(self) -> dict[str, str]:
         """Of the ranks, once the library is built. Raises NotPossible."""
-        return base_environment(self.virtual, [OURS])
+        return base_environment(self.virtual, [OURS], self.product)
 
 
 Told = tuple[Verdict, str]
@@ -101,7 +102,7 @@ def _compile(kit: Kit) -> Told:
         present = present_product()
     except ValueError as error:
         return Verdict("other-product", str(error)), ""
-    if present is not None and present.product != "A3":
+    if present is not None and present.product != kit.product:
         return Verdict("other-product", f"this is {present.product} ({present.chip})"), ""
     chip = "unknown chip" if present is None else present.chip
     why = "asked for by --rebuild" if kit.rebuild else _why_build()
@@ -110,7 +111,7 @@ def _compile(kit: Kit) -> Told:
     lacks = build.missing(os.environ)
     if lacks:
         return Verdict("cannot-build", f"{why}, and missing: {'; '.join(lacks)}"), ""
-    done = _python("-m", "ascend_moe.hardware.build")
+    done = _python("-m", "ascend_moe.hardware.build", "--product", kit.product)
     said = done.stdout + done.stderr
     if done.returncode != 0:
         return Verdict("does-not-compile", first_error(said)), _tail(said)
@@ -237,7 +238,7 @@ def _of_lead(path: Path, patience_s: float) -> Outcome:
 def _with_ranks(kit: Kit, step: Step) -> Told:
     """A process per rank; each leaves what it has seen."""
     ranks = Ranks(kit.ranks.mine, kit.ranks.world, kit.ranks.patience_s, PROGRAM)
-    job = Job(str(kit.folder), f"first-{step.name}", 0, 0, ranks.world, 0, False, 0, 0)
+    job = Job(str(kit.folder), f"first-{step.name}", 0, 0, ranks.world, kit.product, 0, False, 0, 0)
     failed = play_phase(job, ranks, 1, _of_ranks(kit, step))
     paths = {rank: job.path(f"seen.{rank}") for rank in range(ranks.world)}
     seen = {rank: json.loads(path.read_text()) for rank, path in paths.items() if path.is_file()}

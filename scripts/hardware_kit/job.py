@@ -15,6 +15,7 @@ class Job:
     attempt: int
     rank: int
     world: int
+    product: str
     sweep: int
     short: bool
     rounds: int

@@ -37,7 +37,7 @@ def handle(moe, ep=EP, topk=K):
 
 
 def rules(op, call, product, contract, **options):
-    env = {"HCCL_BUFFSIZE": "4096"}
+    env = {"HCCL_BUFFSIZE": "4096"} | options.pop("env", {})
     found = violations(op, call, product=product, contract=contract, env=env, **options)
     return [(violation.rule, violation.level) for violation in found]
 
@@ -112,6 +112,26 @@ def test_vllm_ascend_hierarchy_is_judged_by_the_later_contract():
     assert resolve_contract("dispatch", call).name == "cann-9.1"
     assert rules("dispatch", call, "A2", "cann-9.1") == []
     assert rules("dispatch", call, "A2", "cann-8.2") == [("X-29", "error")]
+
+
+INTRA = {"HCCL_INTRA_PCIE_ENABLE": "1", "HCCL_INTRA_ROCE_ENABLE": "0"}
+
+
+@pytest.mark.parametrize("contract", ["cann-8.2", "cann-9.1"])
+def test_vllm_ascend_masks_in_a2_hierarchy_which_ignores_it(contract):
+    """Hierarchy forces global_bs = 0, with which vLLM always passes the mask, to both operators.
+
+    vllm-ascend 182b75ea84 vllm_ascend/utils.py:1117, ops/fused_moe/token_dispatcher.py:198, 310: expert_scales always;
+    comm_alg only with the configuration's flag, else the two variables alone select hierarchy.
+    """
+    dispatch = vllm_dispatch("A2", expert_scales=meta(BS, K, dtype=torch.float32))
+    tables = 256 + 2 * BS * EP * K * (EP // 8)
+    combine = vllm_combine("A2", ep_send_counts=meta(tables, dtype=torch.int32))
+    for op, call in (("dispatch", dispatch), ("combine", combine)):
+        assert rules(op, call, "A2", contract, env=INTRA) == [("X-46", "warning")]
+        named = call | {"comm_alg": "hierarchy"}
+        if contract == "cann-9.1":
+            assert rules(op, named, "A2", contract) == [("X-46", "warning")]
 
 
 def recipe(**changes):

@@ -237,13 +237,21 @@ def test_tp(place):
 
 @pytest.mark.parametrize("place", EVERYWHERE, ids=str)
 def test_mask(place):
-    none = place[0] == "A2" and (place[1] == "cann-8.2" or place[2] == "hierarchy")
+    none = place == ("A2", "cann-8.2", "fullmesh")
+    ignored = place[0] == "A2" and place[2] == "hierarchy"
     one_only = place == (*A3_9, "hierarchy")
     for op in operators(place):
         one = rules(place, {"x_active_mask": ("BS", "bool")}, op)
         two = rules(place, {"x_active_mask": ("BS", "K", "bool")}, op)
         assert one == ({"X-33"} if none else set())
         assert two == ({"X-33"} if none or one_only else set())
+        for mask in (("BS", "bool"), ("BS", "K", "bool")):
+            warned = rules(place, {"x_active_mask": mask}, op, level="warning")
+            assert warned == ({"X-46"} if ignored else set())
+        if ignored:  # its shape is checked all the same, and then nothing else is said of it
+            for wrong in ((7, "bool"), ("BS", "K", "float32")):
+                assert rules(place, {"x_active_mask": wrong}, op) == {"X-32"}
+                assert rules(place, {"x_active_mask": wrong}, op, level="warning") == set()
 
 
 @pytest.mark.parametrize("place", EVERYWHERE, ids=str)

@@ -31,6 +31,7 @@ def _specs(
         "global_bs": 0,
         "tp_world_size": 0,
         "has_expert_scales": False,
+        "elastic": False,
         "x_dtype": "bfloat16",
     }
     return dispatch_specs(world, rank=rank, bs=bs, hidden=7168, topk=topk, **{**given, **more})

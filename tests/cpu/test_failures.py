@@ -352,7 +352,7 @@ def test_a_group_that_does_not_exist():
         ({"comm_alg": "hierarchy", "scales": torch.ones(6, 1024), "quant_mode": 2}, "D-08"),
         ({"comm_alg": "ccu"}, "X-29"),
         ({"performance_info": torch.zeros(4).long()}, "X-31"),
-        ({"elastic_info": torch.zeros(10).int()}, "X-30"),
+        ({"elastic_info": torch.zeros(9).int()}, "X-30"),
         ({"x": torch.zeros(4, 1024).bfloat16().requires_grad_()}, "E-11"),
     ],
 )

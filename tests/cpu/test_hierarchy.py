@@ -32,7 +32,9 @@ def cut_in_servers(module: str, ranks_per_server: int | None) -> Any:
 
     def smaller(path: str, **where: str) -> Servers | None:
         real = servers_of(path, **where)
-        return real and Servers(ranks_per_server or real.ranks_per_server, real.sums_by_expert)
+        return real and Servers(
+            ranks_per_server or real.ranks_per_server, real.sums_by_expert, real.ignores_mask
+        )
 
     return mock.patch(f"ascend_moe.{module}.servers_of", smaller)
 

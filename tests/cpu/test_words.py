@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch.distributed as dist
 
 from ascend_moe.cpu.distributed import whereabouts
-from ascend_moe.cpu.distributed.whereabouts import follow, leave_word, who_is_the_reason
+from ascend_moe.cpu.distributed.whereabouts import follow, leave_word, who_is_the_reason, words_left
 
 OWN, A, B, STOPPED = range(4)
 LATE = ([STOPPED], [])
@@ -35,11 +36,8 @@ def test_words_are_followed_to_their_end(start: Any, words: Any, found: Any):
     assert follow(OWN, start, words) == found
 
 
-class Group:
-    """As a rank sees it."""
-
-    def __init__(self, rank: int) -> None:
-        self.rank, self.size = (lambda: rank), (lambda: 4)
+def _group(rank: int) -> Any:
+    return SimpleNamespace(rank=lambda: rank, size=lambda: 4)
 
 
 @pytest.fixture
@@ -53,26 +51,23 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_word_that_comes_a_moment_later_counts():
     """And this rank says at once whom it misses, before it waits for the words of others."""
     found: list[Any] = []
-    group: Any = Group(OWN)
+    start, misses = ([A, STOPPED], ()), [A, STOPPED]
     asks = threading.Thread(
-        target=lambda: found.append(who_is_the_reason(group, ([A, STOPPED], ()), [A, STOPPED]))
+        target=lambda: found.append(who_is_the_reason(_group(OWN), start, misses))
     )
     asks.start()
     time.sleep(whereabouts.WORD_S / 4)
-    other: Any = Group(A)
-    assert OWN in (whereabouts.words_left(other) or [])
-    leave_word(other, LATE)
+    assert OWN in (words_left(_group(A)) or [])
+    leave_word(_group(A), LATE)
     asks.join()
     assert found == [LATE]
 
 
-def test_a_store_that_does_not_answer_is_not_waited_for(
-    store: Any, monkeypatch: pytest.MonkeyPatch
-):
-    hangs, group = threading.Event(), Group(OWN)
-    monkeypatch.setattr(whereabouts, "_store_of", lambda _: hangs.wait(20) and store)
-    began, asked = time.monotonic(), who_is_the_reason
-    assert asked(group, LATE, [STOPPED]) == LATE  # type: ignore[arg-type]
-    assert whereabouts.words_left(group) is None  # type: ignore[arg-type]
+def test_a_store_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    hangs = threading.Event()
+    monkeypatch.setattr(whereabouts, "_store_of", lambda _: hangs.wait(20))
+    began = time.monotonic()
+    assert who_is_the_reason(_group(OWN), LATE, [STOPPED]) == LATE
+    assert words_left(_group(OWN)) is None
     assert time.monotonic() - began < 10
     hangs.set()

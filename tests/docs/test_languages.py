@@ -16,7 +16,7 @@ from ascend_moe.diagnosis.symptoms import SECTIONS
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 sys.path.append(str(ROOT / "scripts"))
-from generators.texts import chinese  # noqa: E402
+from generators.texts import chinese, digest  # noqa: E402
 
 TWIN = ".zh.md"
 PAGES = sorted(path.name for path in DOCS.glob("*.md") if not path.name.endswith(TWIN))
@@ -81,10 +81,11 @@ def pairs_of_texts():
     assert set(rules) == {rule.id for rule in RULES}
     assert set(defects) == {defect.id for defect in DEFECTS}
     for rule in RULES:
-        yield from zip((rule.statement, rule.note), rules[rule.id], strict=True)
+        english = (rule.statement, rule.note)
+        yield from zip((*english, digest(*english)), rules[rule.id], strict=True)
     for defect in DEFECTS:
         english = (defect.title, defect.happens, defect.remedy, defect.versions)
-        yield from zip(english, defects[defect.id], strict=True)
+        yield from zip((*english, digest(*english)), defects[defect.id], strict=True)
     said = {title for title, _ in SECTIONS}
     said |= {
         text for _, table in SECTIONS for entry in table for text in (entry.meaning, entry.advice)
@@ -97,4 +98,7 @@ def pairs_of_texts():
 def test_a_generated_text_and_its_chinese_name_the_same_numbers():
     for english, text in pairs_of_texts():
         assert bool(english) == bool(text), english
-        assert numbers(english) == numbers(text), (english, text)
+        assert numbers(english) == numbers(text), (
+            english,
+            text,
+        )  # of a digest: that it is the same

@@ -43,8 +43,8 @@ def presets():
 
 def test_presets_are_the_documented_ones():
     names = {preset["name"] for preset in presets()["configurePresets"]}
-    assert names == {"host", kernel_library.PRESET}
-    assert {preset["configurePreset"] for preset in presets()["buildPresets"]} == names
+    assert names == {"host", "npu", *kernel_library.PRESETS.values()}  # npu: what the two share
+    assert {preset["configurePreset"] for preset in presets()["buildPresets"]} == names - {"npu"}
 
 
 @needs_compiler
@@ -88,16 +88,17 @@ def test_an_environment_that_was_not_sourced(toolkit, monkeypatch):
 @needs_compiler
 @needs_headers
 @pytest.mark.parametrize(  # 9.0.0: the next test
-    ("version", "acl"), [("8.5.0", "ascendcl"), ("9.1.0", "acl_rt")]
+    ("version", "acl", "preset"),
+    [("8.5.0", "ascendcl", "npu-a3"), ("9.1.0", "acl_rt", "npu-a2")],
 )
-def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version, acl):
+def test_the_preset_configures_compiles_and_links(tmp_path, monkeypatch, version, acl, preset):
     """Also where libascendcl has gone."""
     log = fake_cann.make(tmp_path / "cann", version=version)
     fake_cann.add_runtime(tmp_path / "cann", acl)
     monkeypatch.setenv("ASCEND_HOME_PATH", str(tmp_path / "cann"))
     assert build.missing(os.environ) == []
     tree, installed = tmp_path / "tree", tmp_path / "installed"
-    configure = ["cmake", "--preset", "npu-a3", "-B", tree, f"-DCMAKE_INSTALL_PREFIX={installed}"]
+    configure = ["cmake", "--preset", preset, "-B", tree, f"-DCMAKE_INSTALL_PREFIX={installed}"]
     for command in (
         configure,
         ["cmake", "--build", tree, "--parallel", "2"],
@@ -135,6 +136,26 @@ def test_a_build_is_installed_and_a_broken_one_replaces_nothing(toolkit, capsys)
     assert left == {"npu-a3", "npu-a3.lock"}
 
 
+def test_each_product_has_its_own_library(toolkit, monkeypatch):
+    """By ASCEND_MOE_PRODUCT, else by the chip that is here, else that of A3."""
+    assert kernel_library.installation().name == "npu-a3"
+    monkeypatch.setenv("ASCEND_MOE_PRODUCT", "A2")
+    assert kernel_library.installation().name == "npu-a2"
+    assert kernel_library.installation("A3").name == "npu-a3"
+    library = kernel_library.installation() / kernel_library.VENDOR / kernel_library.LIBRARY
+    library.parent.mkdir(parents=True)
+    library.touch()
+    assert kernel_library.installed_vendor() is not None
+    monkeypatch.setenv("ASCEND_MOE_PRODUCT", "A3")
+    assert kernel_library.installed_vendor() is None
+
+
+def test_the_product_can_be_named(toolkit, capsys):
+    shutil.rmtree(toolkit.parent)
+    assert build.main(["--product", "A2", "--check"]) == 1
+    assert "build_kernels npu-a2: missing: CANN's toolkit" in capsys.readouterr().err
+
+
 @needs_compiler
 def test_a_library_without_the_operators_replaces_nothing(toolkit, tmp_path):
     source, library = tmp_path / "empty.cpp", tmp_path / "libcust_opapi.so"
@@ -152,7 +173,7 @@ def test_the_script_names_its_presets():
         [script, "gpu"], env=environment, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert "host or npu-a3" in done.stderr
+    assert "host, npu-a2 or npu-a3" in done.stderr
 
 
 def test_the_script_says_what_the_host_build_lacks(tmp_path):

@@ -192,7 +192,7 @@ def test_under_torchrun_all_supervisors_stop(with_library, vendor, tmp_path, mon
 
     def one(rank: int) -> None:
         ranks = supervisor.Ranks([rank], 2, patience_s=60)
-        found[rank] = first_steps.play(first_steps.Kit(ranks, tmp_path, None, False), "load")
+        found[rank] = first_steps.play(first_steps.Kit(ranks, tmp_path, None, False, "A3"), "load")
 
     threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
     for thread in threads:
@@ -305,7 +305,7 @@ def test_another_product(compiling, monkeypatch, chip):
 
 
 def test_a_virtual_npu_that_cannot_be_built(compiling, monkeypatch):
-    def refuse(virtual, phases):
+    def refuse(virtual, phases, product):
         raise first_steps.NotPossible("the virtual NPU needs g++")
 
     monkeypatch.setattr(first_steps, "base_environment", refuse)

@@ -27,7 +27,7 @@ CASES = 4
 def play(folder: Path, plan: dict, *supervisors: list[int]) -> list[dict[int, str]]:
     """Every supervisor with its ranks, as torchrun would have one per rank."""
     world = sum(map(len, supervisors))
-    job = Job(str(folder), "ours", 0, 0, world, 0, True, 1, 0)
+    job = Job(str(folder), "ours", 0, 0, world, "A3", 0, True, 1, 0)
     paths = [str(ROOT / "scripts"), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PLAN": json.dumps(plan)}
     found: dict[int, dict[int, str]] = {}
@@ -104,18 +104,25 @@ def test_a_phase_must_run_its_own_implementation(monkeypatch, phase, said, marke
 
 
 def test_cases_fit_the_world():
-    two, sixteen = all_cases(2, 10, short=True), all_cases(16, 40, short=False)
+    two, sixteen = all_cases("A3", 2, 10, short=True), all_cases("A3", 16, 40, short=False)
     assert {case.kind for case in two} == {GOLDEN, SWEEP, TIMING}
     assert max(case.ranks for case in two) == 2
     assert max(case.ranks for case in sixteen) == 16
     assert sum(case.kind == GOLDEN for case in sixteen) == 15
-    assert [case.name for case in sixteen] == [case.name for case in all_cases(16, 40, short=False)]
+    again = all_cases("A3", 16, 40, short=False)
+    assert [case.name for case in sixteen] == [case.name for case in again]
+    eight = all_cases("A2", 8, 10, short=True)
+    assert sum(case.kind == GOLDEN for case in eight) == 3
+    assert all(case.body.product == "A2" for case in eight)
+    assert any(case.kind == SWEEP and case.body.packed for case in eight)
 
 
 def test_windows_by_implementation():
-    cases = all_cases(16, 5, short=False)
-    assert window_mb(16, cases, "ascend_moe") == 200
-    assert window_mb(16, cases, "stock") > 900
+    cases = all_cases("A3", 16, 5, short=False)
+    assert window_mb("A3", 16, cases, "ascend_moe") == 200
+    assert window_mb("A3", 16, cases, "stock") > 900
+    eight = all_cases("A2", 8, 5, short=False)
+    assert window_mb("A2", 8, eight, "ascend_moe") == window_mb("A2", 8, eight, "stock") > 200
 
 
 def test_bytes_on_the_link():
@@ -134,10 +141,17 @@ def test_bytes_on_the_link():
 def test_stock_alone_needs_no_library_of_ours(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("ASCEND_MOE_VNPU", raising=False)
-    environment = phases.base_environment(None, ["stock"])
+    environment = phases.base_environment(None, ["stock"], "A3")
     assert phases.environment_of("stock", environment, 200)["ASCEND_MOE_KERNELS"] == "off"
     with pytest.raises(phases.NotPossible, match=r"ascend_moe\.hardware\.build"):
-        phases.base_environment(None, ["stock", "ours"])
+        phases.base_environment(None, ["stock", "ours"], "A3")
+
+
+def test_a2_has_eight_ranks_at_most():
+    command = [sys.executable, ROOT / "scripts/npu_check", "--virtual", "9", "--product", "A2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 2
+    assert "between 2 and 8 are possible on A2" in done.stderr
 
 
 def test_usage():
@@ -147,12 +161,20 @@ def test_usage():
     assert "--ranks and --virtual" in done.stderr
 
 
-@pytest.mark.parametrize(("ranks", "golden"), [(2, 3), pytest.param(4, 13, marks=pytest.mark.ci)])
-def test_on_the_virtual_npu(tmp_path, ranks, golden):
+@pytest.mark.parametrize(
+    ("product", "ranks", "golden"),
+    [
+        ("A3", 2, 3),
+        pytest.param("A3", 4, 13, marks=pytest.mark.ci),
+        pytest.param("A2", 8, 3, marks=pytest.mark.ci),
+    ],
+)
+def test_on_the_virtual_npu(tmp_path, product, ranks, golden):
     """All of it: what is played is right, and nothing is left behind."""
     require_virtual_npu()
     file = tmp_path / "found.json"
     command = [sys.executable, ROOT / "scripts/npu_check", "--virtual", str(ranks), "--sweep", "4"]
+    command += ["--product", product]
     done = subprocess.run(
         [*command, "--json", file],
         env={**clean_environment(), "TMPDIR": str(tmp_path)},
@@ -168,6 +190,7 @@ def test_on_the_virtual_npu(tmp_path, ranks, golden):
     assert [step["finding"] for step in found["first_steps"]] == [""] * len(first_steps.NAMES)
     assert f"rank {ranks - 1} did not come" in found["first_steps"][-1]["evidence"]
     assert (found["virtual"], found["timings_meaningless"], found["good"]) == (True, True, True)
+    assert found["product"] == product
     assert len(found["checks"]) == golden + 4
     assert all(check["ours"] == check["stock"] == "equal" for check in found["checks"])
     assert not any(check["difference"] for check in found["checks"])

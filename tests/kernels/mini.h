@@ -35,3 +35,10 @@ void Sync() {
     extern "C" void name(GM_ADDR from, GM_ADDR to); \
     HOSTSIM_KERNEL(name);                           \
     extern "C" void name([[maybe_unused]] GM_ADDR from, [[maybe_unused]] GM_ADDR to)
+
+// Those that post to a network card: context, tables of its queues, room for what they have read.
+#define MINI_CARD(name)                                                    \
+    extern "C" void name(GM_ADDR context, GM_ADDR tables, GM_ADDR out);    \
+    HOSTSIM_KERNEL(name);                                                  \
+    extern "C" void name([[maybe_unused]] GM_ADDR context, GM_ADDR tables, \
+                         [[maybe_unused]] GM_ADDR out)

@@ -126,6 +126,7 @@ MINI(mini_scalar_line_shared) {
         if (turn == core)
             DataCacheCleanAndInvalid<float, CacheLine::SINGLE_CACHE_LINE, DcciDst::CACHELINE_OUT>(
                 f.out[8 * core]);
+        PipeBarrier<PIPE_ALL>();
         SyncAll();
     }
 }

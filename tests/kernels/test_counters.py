@@ -32,6 +32,8 @@ NOTHING = {
     "polls": 0,
     "vector_instructions": 0,
     "vector_elements": 0,
+    "messages": 0,
+    "message_bytes": 0,
     "sync_alls": 0,
     "peak_ub": 2 * BYTES,
     "copies": {},

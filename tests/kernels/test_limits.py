@@ -36,8 +36,9 @@ ROWS = {"ranks": 2, "max_batch": 8, "hidden": 8192, "topk": 16, "local_experts":
         Shape(**ROWS, copy_experts=1, const_experts=4, comm_quant=True, shared_x=True),
         Shape(**ROWS, copy_experts=1, const_experts=4, mask=2),
         Shape(**ROWS | {"topk": 2, "local_experts": 1}, tp=2, quant=True),
+        Shape(**ROWS | {"hidden": 5120}, product="A2", packed=True, mask=2),
     ],
-    ids=["bf16", "int8", "smooth", "shared", "const-int8", "const", "tp"],
+    ids=["bf16", "int8", "smooth", "shared", "const-int8", "const", "tp", "int4"],
 )
 def test_the_longest_rows_fit_ub(shape):
     """BS plays a part only in the index (the next test) and as one byte per token of a token mask."""
@@ -49,8 +50,9 @@ def test_the_longest_rows_fit_ub(shape):
     [
         Shape(2, 512, 1024, 16, 1024, shared_experts=1, shared_ranks=1, quant=True, smooth=True),
         Shape(2, 512, 1024, 16, 512, mask=2, quant=True, smooth=True),
+        Shape(2, 256, 5120, 16, 512, product="A2", packed=True),
     ],
-    ids=["1024-experts-of-a-rank", "mask"],
+    ids=["1024-experts-of-a-rank", "mask", "int4"],
 )
 def test_the_index_of_the_largest_batch_fits_ub(shape):
     """The lists of BS * K pairs depend on everything but H."""

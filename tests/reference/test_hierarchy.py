@@ -76,7 +76,8 @@ def naive(plan: Plan, call: dict[str, Any], expert_output: Any) -> np.ndarray:
     """The result of one rank. expert_output(token, k): the fp32 row of an expert."""
     ids, weights = call["expert_ids"].numpy(), call["given_weights"].numpy()
     mask = call["x_active_mask"]
-    active = len(ids) if mask is None else int(mask.sum())
+    ignored = mask is None or plan.product == "A2"
+    active = len(ids) if ignored else int(mask.sum())
     experts_per_server = RANKS_PER_SERVER[plan.product] * plan.local_experts
     result = np.zeros((len(ids), plan.hidden), np.float32)
     for token in range(active):
@@ -194,6 +195,17 @@ def home(calls: list[dict[str, Any]], outputs: list[Any], **changes: Any) -> lis
     ]
 
 
+@pytest.mark.parametrize("mask", [[False], [[False, True, False]]], ids=["1-D", "2-D"])
+def test_a2_ignores_the_mask(mask: list[Any]):
+    """Every token is sent and summed, whatever the mask says."""
+    calls = world(x_active_mask=torch.tensor(mask))
+    outputs = dispatch_world(calls, product="A2")
+    assert outputs[0].expert_token_nums.tolist() == [16]
+    back = home(calls, outputs, x_active_mask=torch.tensor(mask))
+    for rank, result in enumerate(combine_world(back, product="A2")):
+        assert result.tolist() == [[(rank + 1) * 0.875] * 32]
+
+
 def test_by_hand():
     """Counts and weights on paper; combine must not read expert_scales, assist_info or the values of expert_ids."""
     calls = world()
@@ -300,8 +312,8 @@ def test_product_sizes():
         for product, contract in (("A2", "cann-8.2"), ("A2", "cann-9.1"), ("A3", "cann-9.1"))
     }
     assert found == {
-        ("A2", "cann-8.2"): Servers(8, False),
-        ("A2", "cann-9.1"): Servers(8, True),
-        ("A3", "cann-9.1"): Servers(16, False),
+        ("A2", "cann-8.2"): Servers(8, False, ignores_mask=True),
+        ("A2", "cann-9.1"): Servers(8, True, ignores_mask=True),
+        ("A3", "cann-9.1"): Servers(16, False, ignores_mask=False),
     }
     assert servers_of("fullmesh", product="A2", contract="cann-9.1") is None

@@ -210,7 +210,7 @@ def test_special_experts_by_hand():
     [
         ({"zero_expert_num": 1}, "cann-8.2", "zero_expert_num"),
         ({"comm_alg": "fullmesh_v2"}, "cann-8.2", "comm_alg"),
-        ({"elastic_info": torch.zeros(8).int()}, "cann-9.1", "elastic_info"),
+        ({"elastic_info": torch.zeros(8).int()}, "cann-8.2", "elastic_info"),
         ({"performance_info": torch.zeros(2).long()}, "cann-8.2", "performance_info"),
         ({"tp_world_size": 2}, "cann-9.1", "tp_world_size"),
         ({"y_dtype": 1}, "cann-9.1", "y_dtype"),

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 OP_API = ROOT / "kernels/op_api"
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from generators.cann_interface import FIELD, LINKED, LOOKED_UP, ROWS, Row  # noqa: E402
+from generators.cann_interface import BETWEEN, FIELD, LINKED, LOOKED_UP, ROWS, Row  # noqa: E402
 
 NEW_IN_9 = ("HcclCommGetHandleWithName", "HcclKfc", "HcclCreateOpResCtx", "HcclGetRemoteIpcHcclBuf")
 MANGLED = {
@@ -65,10 +65,18 @@ def test_the_offsets_are_those_that_the_library_reads():
     """Its constants, compared with the rows by hand-written names: neither file knows the other."""
     source = SOURCES[OP_API / "windows/tiling.cpp"]
     constant = dict(re.findall(r"constexpr uint64_t (\w+) = (\d+);", source))
-    offset = {row.name.split(".", 1)[1]: row.offset for row in ROWS if row.how == FIELD}
+    offset = {row.name.partition(".")[2]: row.offset for row in ROWS if row.how == FIELD}
     assert offset["remoteResNum"] == constant["kRemoteCount"]
     assert offset["localWindowsIn"] == constant["kOwnWindow"]
     assert offset["remoteRes[r].nextDevicePtr"] == f"{constant['kRemotes']} + 16 r + 8"
+    assert offset["multiServerFlag"] == constant["kMeshSpansServers"]
+    between = dict(
+        re.findall(
+            r"constexpr uint64_t (\w+) = (\d+);", SOURCES[OP_API / "windows/rdma_tables.cpp"]
+        )
+    )
+    assert offset["rankId"] == between["kHeadOffset"]
+    assert offset["multiServerFlag"] == between["kEndOffset"]
     assert offset["windowsIn[r]"] == f"{constant['kMeshWindows']} + 8 r"
 
 
@@ -84,21 +92,28 @@ def test_every_function_is_in_the_stand_in():
             assert MANGLED.get(row.name, row.name) in exported, row.name
 
 
-def expected(row: Row, cann: str, product: str, windows: list[int]) -> object:
+def expected(row: Row, cann: str, product: str, servers: int, windows: list[int]) -> object:
     text = row.measured if isinstance(row.measured, str) else row.measured[cann]
     known = {"rank": 0, "peer": 1, "size": 2, "W": W, "MB": MB, "cann": cann, "product": product}
+    known["servers"] = servers
     return eval(text, {"window": lambda rank: windows[rank], **known})
 
 
 @pytest.mark.parametrize(
-    ("cann", "product"), [*((version, "A3") for version in CANN_VERSIONS), ("9.0.0", "A2")]
+    ("cann", "product", "servers"),
+    [*((version, "A3", 1) for version in CANN_VERSIONS), ("9.0.0", "A2", 1), ("9.0.0", "A2", 2)],
 )
-def test_the_stand_in_answers_what_the_rows_say(run, cann, product):
+def test_the_stand_in_answers_what_the_rows_say(run, cann, product, servers):
     environment = {"HCCL_BUFFSIZE": "4", "ASCEND_MOE_VNPU_CANN": cann}
+    if servers > 1:
+        environment |= {"ASCEND_MOE_VNPU_DEVICES": "2", "ASCEND_MOE_VNPU_SERVERS": str(servers)}
     done = run("cann_interface.py", product=product, environment=environment, fresh=True)
     answer = json.loads(done.stdout.splitlines()[-1])
     found = answer["rows"]
-    here = [row for row in ROWS if row.measured and row.product in ("", product)]
+    products = ("", product, BETWEEN) if servers > 1 else ("", product)
+    here = [row for row in ROWS if row.measured and row.product in products]
     if cann == "8.5.0":
         here = [row for row in here if not row.name.startswith(NEW_IN_9)]
-    assert found == {row.name: expected(row, cann, product, answer["windows"]) for row in here}
+    assert found == {
+        row.name: expected(row, cann, product, servers, answer["windows"]) for row in here
+    }

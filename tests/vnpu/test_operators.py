@@ -21,14 +21,14 @@ STOCK = {"ASCEND_MOE_KERNELS": "off"}
     ],
 )
 def test_vendor_kernels(run, ranks, tp, product, cases):
-    """Bit for bit what the vendor's kernels returned (tests/data/golden); ours on A3."""
+    """Bit for bit what the vendor's kernels returned (tests/data/golden); ours but between two A2 servers."""
     done = run(
         "golden_cases.py",
         ranks,
         tp,
         product,
         product=product,
-        environment=OURS if product == "A3" else {},
+        environment=OURS if (ranks, product) != (16, "A2") else {},
     )
     assert f"{cases} golden cases equal" in done.stdout
 
@@ -41,9 +41,10 @@ def test_vendor_kernels(run, ranks, tp, product, cases):
         pytest.param(16, 1, "A3", 2, OURS, marks=pytest.mark.ci),
         (4, 1, "A3", 8, STOCK),
         (4, 2, "A3", 6, STOCK),
-        (3, 1, "A2", 16, {}),
+        (3, 1, "A2", 10, OURS),
+        (3, 1, "A2", 10, STOCK),
     ],
-    ids=["ours", "ours-tp", "ours-16", "stock", "stock-tp", "A2"],
+    ids=["ours", "ours-tp", "ours-16", "stock", "stock-tp", "ours-A2", "stock-A2"],
 )
 def test_oracle(run, ranks, tp, product, worlds, kernels):
     """Bit for bit what the oracle returns, for random legal calls of every mode, strided tensors too."""
@@ -79,10 +80,10 @@ def test_generations(run, kernels):
     assert "V2, V3 and V4 equal the oracle" in run("generations.py", environment=kernels).stdout
 
 
-@pytest.mark.parametrize("product", ["A2", "A3"])
-def test_attributes(run, product):
-    """performance_info on both products, packed int4 tokens on A2: CANN's own operators only."""
-    done = run("attributes.py", product, product=product, environment=STOCK)
+@pytest.mark.parametrize(("product", "kernels"), [("A2", STOCK), ("A3", STOCK), ("A2", OURS)])
+def test_attributes(run, product, kernels):
+    """performance_info on both products, by CANN's own operators only, and packed int4 tokens on A2."""
+    done = run("attributes.py", product, product=product, environment=kernels)
     assert f"attributes right on {product}" in done.stdout
 
 

@@ -88,8 +88,18 @@ def test_elsewhere():
 def test_many():
     assert False
 
+@pytest.mark.virtual_npu(devices=8, servers=2)
+def test_split():
+    assert False
+
+def servers(rank):
+    return os.environ["ASCEND_MOE_VNPU_DEVICES"] + " " + os.environ["ASCEND_MOE_VNPU_SERVERS"]
+
+@pytest.mark.virtual_npu(product="A2", devices=4, servers=2)
 def test_world(npu_world):
-    pass
+    assert [outcome.value for outcome in npu_world(4)(servers)] == ["4 2"] * 4
+    with pytest.raises(ValueError, match="there are 4 devices"):
+        npu_world(5)(servers)
 """
 
 
@@ -132,7 +142,7 @@ def test_loading_it_imports_nothing_heavy():
 def test_without_the_option_tests_are_skipped_with_the_reason(project):
     done = run(project, "-rs")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "8 skipped" in done.stdout
+    assert "9 skipped" in done.stdout
     assert done.stdout.count("needs the virtual NPU: pytest --virtual-npu") >= 1
 
 
@@ -141,7 +151,9 @@ def test_without_the_option_tests_are_skipped_with_the_reason(project):
     [
         ("A5", "product 'A5' is not one of A2, A3"),
         ("A3:0", "0 devices: between 1 and 1024 are possible"),
-        ("A3:x", "not PRODUCT or PRODUCT:DEVICES"),
+        ("A3:x", "not PRODUCT, PRODUCT:DEVICES or PRODUCT:DEVICES:SERVERS"),
+        ("A3:8:2:1", "not PRODUCT, PRODUCT:DEVICES or PRODUCT:DEVICES:SERVERS"),
+        ("A2:16:1", "1 servers: 16 devices on 1 are 16 each, a server of A2 has 8"),
     ],
 )
 def test_a_wish_that_cannot_be(project, value, said):
@@ -174,7 +186,8 @@ def test_restarted_once_also_with_workers(project):
     done = run(project, "--virtual-npu", "tests", "-n", "2", "--dist", "loadfile", "-rsA")
     printed = done.stdout + done.stderr
     assert done.stderr.count("ascend-moe: virtual NPU (A3, 16 devices)") == 1, printed
-    assert re.search(r"6 passed, 2 skipped, (\d+ warnings, )?1 error", done.stdout), printed
+    assert re.search(r"6 passed, 3 skipped, (\d+ warnings, )?1 error", done.stdout), printed
+    assert "needs pytest --virtual-npu=A3:8:2, this is A3:16" in done.stdout
     assert "the test did not look at the error of rank 1" in done.stdout
     assert "needs pytest --virtual-npu=A2:16, this is A3:16" in done.stdout
     assert "needs pytest --virtual-npu=A3:17, this is A3:16" in done.stdout

@@ -5,6 +5,7 @@ import re
 import pytest
 
 BUFFER = {"HCCL_BUFFSIZE": "4"}
+PATCH = "ASCEND_MOE_VNPU_HCCL_PATCH"
 
 
 def told(done) -> dict[tuple[str, int], str]:
@@ -78,17 +79,6 @@ def test_missing_functions_are_named(windows):
         assert "ASCEND_MOE_WINDOWS=shmem is none of kfc, tiling" in texts["shmem", rank]
 
 
-def test_ranks_behind_rdma_end_the_search(windows):
-    """Tiling would have found an address: that of a link over which no core can write."""
-    texts = windows(2, "any", "kfc", "tiling", ASCEND_MOE_VNPU_HCCL_FAULT="link")
-    for rank in (0, 1):
-        for case in ("any", "kfc"):
-            assert texts[case, rank].startswith("561002 ")
-            assert f"kfc: there is no HCCS link to rank {1 - rank} " in texts[case, rank]
-        assert "tiling: " not in texts["any", rank]
-        assert texts["tiling", rank] == "tiling, 4 MB"
-
-
 @pytest.mark.parametrize(
     ("hcomm", "asked"),
     [
@@ -110,7 +100,7 @@ def test_private_structures_of_an_unknown_version_are_refused(windows, hcomm, as
 
 def test_the_number_of_remote_ranks_is_not_believed(windows):
     """HCCL writes 0, which the other tests have."""
-    texts = windows(2, "tiling", ASCEND_MOE_VNPU_HCCL_REMOTES="1")
+    texts = windows(2, "tiling", **{PATCH: "general:2980:4:1"})
     for rank in (0, 1):
         assert texts["tiling", rank] == "tiling, 4 MB"
 
@@ -118,10 +108,10 @@ def test_the_number_of_remote_ranks_is_not_believed(windows):
 @pytest.mark.parametrize(
     ("environment", "why"),
     [
-        ({"ASCEND_MOE_VNPU_HCCL_REMOTES": "3"}, "it has 3 remote ranks, the group 2 ranks"),
+        ({PATCH: "general:2980:4:3"}, "it has 3 remote ranks, the group 2 ranks"),
         ({"ASCEND_MOE_VNPU_HCCL_STREAMS": "40"}, "it has 16843009 remote ranks, the group 2 ranks"),
-        ({"ASCEND_MOE_VNPU_HCCL_FAULT": "rank"}, "it says rank 1 of 2, the communicator rank 0"),
-        ({"ASCEND_MOE_VNPU_HCCL_FAULT": "relation"}, "the relation to rank 1 is one to rank 2"),
+        ({PATCH: "general:16:4:5"}, "it says rank 5 of 2, the communicator rank 0"),
+        ({PATCH: "relation:0:4:2"}, "the relation to rank 1 is one to rank 2"),
     ],
 )
 def test_a_structure_that_contradicts_the_communicator_is_refused(windows, environment, why):

@@ -7,7 +7,8 @@ Read rule.py first: what a record is. The records stand by subject:
     shared.py       X-xx  shared experts and their ranks
     tokens.py       X-xx  batch, hidden size, top-k
     routing.py      X-xx  expert ids and the mask
-    options.py      X-xx  algorithm, reserved tensors, layout, HCCL buffer
+    options.py      X-xx  algorithm, performance_info, layout, HCCL buffer
+    elastic.py      X-xx  elastic_info
     dispatch.py     D-xx  inputs and outputs of dispatch
     scales.py       D-xx  its smooth scales and weights
     combine.py      C-xx  what dispatch handed over
@@ -24,6 +25,7 @@ from functools import cache
 from ascend_moe.contract.rules.additions import ADDITION_RULES
 from ascend_moe.contract.rules.combine import COMBINE_RULES
 from ascend_moe.contract.rules.dispatch import DISPATCH_RULES
+from ascend_moe.contract.rules.elastic import ELASTIC_RULES
 from ascend_moe.contract.rules.environment import ENVIRONMENT_RULES
 from ascend_moe.contract.rules.experts import EXPERT_RULES
 from ascend_moe.contract.rules.options import OPTION_RULES
@@ -35,7 +37,10 @@ from ascend_moe.contract.rules.shared import SHARED_EXPERT_RULES
 from ascend_moe.contract.rules.tokens import TOKEN_RULES
 
 _SUBJECTS = (
-    (*RANK_RULES, *EXPERT_RULES, *SHARED_EXPERT_RULES, *TOKEN_RULES, *ROUTING_RULES, *OPTION_RULES),
+    (
+        *(*RANK_RULES, *EXPERT_RULES, *SHARED_EXPERT_RULES, *TOKEN_RULES, *ROUTING_RULES),
+        *(*OPTION_RULES, *ELASTIC_RULES),
+    ),
     (*DISPATCH_RULES, *SCALE_RULES),
     (*COMBINE_RULES, *ADDITION_RULES),
     ENVIRONMENT_RULES,

@@ -43,8 +43,8 @@ def window_breach(call: Call) -> Finding:
     if configured.refused:
         return None  # E-01 says it: there is no buffer to compare with
     found: list[Breach] = []
-    # Our library sees both buffers that HCCL makes for a group; where it does not (CANN 8.x), it says so itself.
-    buffers = 2 if call.implementation == OWN else 1
+    # On A3 our library sees both buffers that HCCL makes for a group; where it does not (CANN 8.x), it says so itself.
+    buffers = 2 if call.implementation == OWN and call.product == "A3" else 1
     if window.formula(traffic).bytes > buffers * configured.mb * MB:
         found.append(_too_small(window, traffic, configured, buffers))
     # Our kernels send TP rows through short rings, which fit into any buffer.

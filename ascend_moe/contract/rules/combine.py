@@ -51,7 +51,7 @@ def _ep_send_counts(call: Call) -> Finding:
 
 def count_words(call: Call) -> int | None:
     """Words of ep_send_counts that combine reads; hierarchy adds four tables behind the counts."""
-    local = 1 if call.is_shared_rank else call.local_experts
+    local = 1 if call.is_shared_rank and not call.elastic else call.local_experts
     if local is None:
         return None
     words = call.ep_world_size * local

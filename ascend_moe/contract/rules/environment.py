@@ -210,4 +210,15 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
             "comes first."
         ),
     ),
+    Rule(
+        id="E-15",
+        param="elastic_info",
+        statement=(
+            "The ranks that elastic_info leaves out are those without which the others met last: by "
+            "ascend_moe.shrink(), whose result is passed from then on."
+        ),
+        source="ascend_moe; CANN's operators do not know who meets",
+        checked=RANKS,
+        note="Compared in every call on CPU (docs/elastic.md).",
+    ),
 )

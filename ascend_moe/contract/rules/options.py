@@ -1,4 +1,4 @@
-"""X-xx, the rest: algorithm, reserved tensors, layout and the HCCL buffer."""
+"""X-xx, the rest: algorithm, performance_info, layout and the HCCL buffer."""
 
 from __future__ import annotations
 
@@ -31,12 +31,6 @@ def _comm_algorithm(call: Call) -> Finding:
             level="warning",
         )
     return Breach(call.comm_alg, listed)
-
-
-def _no_elastic_info(call: Call) -> Finding:
-    if call.elastic_info is not None:
-        return Breach("a tensor", "None", message="is {value}; it is reserved, pass {limit}")
-    return None
 
 
 def _performance_info(call: Call) -> Finding:
@@ -77,16 +71,6 @@ OPTION_RULES: tuple[Rule, ...] = (
             '"0" is what old wrappers send on A2 and counts as "". A3 combine ignores the '
             "names of dispatch: a warning, because callers pass one dict to both."
         ),
-    ),
-    Rule(
-        id="X-30",
-        param="elastic_info",
-        statement="elastic_info is reserved and must be None.",
-        source=CURRENT_DOC,
-        check=_no_elastic_info,
-        safety=True,
-        breaks={"elastic_info": (36, "int32")},
-        holds={"elastic_info": None},
     ),
     Rule(
         id="X-31",

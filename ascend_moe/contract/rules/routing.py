@@ -6,6 +6,7 @@ from ascend_moe.contract.call import Call
 from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2, HIERARCHY
 from ascend_moe.contract.rules.rule import (
     DOCS,
+    KERNEL,
     TILING,
     VALUES,
     Breach,
@@ -19,7 +20,7 @@ from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
 
 def _uneven_means_unmasked(call: Call) -> Finding:
     batch, ep = call.batch, call.ep_world_size
-    if call.x_active_mask is None or batch is None or call.max_batch is None:
+    if call.mask is None or batch is None or call.max_batch is None:
         return None
     if call.max_batch > batch:
         return Breach(
@@ -48,11 +49,17 @@ def _mask_allowed(call: Call) -> Finding:
     return None
 
 
+def _mask_without_effect(call: Call) -> Finding:
+    if call.x_active_mask is None or _mask_shape(call) is not None:
+        return None
+    return Breach("a tensor", "None, as tokens that it switches off travel and are summed too")
+
+
 def _expert_ids_shape(call: Call) -> Finding:
     return shape_breach(call.expert_ids, "expert_ids", ("int32",), (None, None))
 
 
-NO_MASK = (  # where X-33 refuses every mask
+NO_MASK = (  # where X-33 refuses every mask, or X-46 warns of it
     {"product": "A2", "contract": CANN_8_2},
     {"product": "A2", "path": HIERARCHY},
 )
@@ -88,8 +95,8 @@ ROUTING_RULES: tuple[Rule, ...] = (
         id="X-33",
         param="x_active_mask",
         statement=(
-            "x_active_mask stays None on A2 under cann-8.2 and in A2 hierarchy; A3 hierarchy "
-            "takes no 2-D mask."
+            "x_active_mask stays None on A2 full mesh under cann-8.2; A3 hierarchy takes no 2-D "
+            "mask."
         ),
         source=f"{DOCS}; {TILING}/arch22",
         message="is {value}, allowed: {limit}",
@@ -97,6 +104,7 @@ ROUTING_RULES: tuple[Rule, ...] = (
         breaks={"x_active_mask": ("BS", "K", "bool")},
         excluding=(
             {"product": "A2", "contract": CANN_9_1, "path": FULLMESH},
+            {"product": "A2", "path": HIERARCHY},
             {"product": "A3", "path": FULLMESH},
             {"path": FULLMESH_V2},
         ),
@@ -158,5 +166,25 @@ ROUTING_RULES: tuple[Rule, ...] = (
         safety=True,
         breaks={"expert_ids": ("BS", "K", "int32", "twice")},
         holds={"expert_ids": ("BS", "K", "int32", "distinct")},
+    ),
+    Rule(
+        id="X-46",
+        param="x_active_mask",
+        statement=(
+            "A2 hierarchy ignores x_active_mask: tokens that it switches off travel and are summed "
+            "like all others, so their expert ids must be valid too."
+        ),
+        source=f"{DOCS}; {KERNEL}/arch22/moe_distribute_dispatch_v2_a2.cpp",
+        message="is {value}, which A2 hierarchy ignores; recommended: {limit}",
+        check=_mask_without_effect,
+        products=("A2",),
+        paths=(HIERARCHY,),
+        level="warning",
+        breaks={"x_active_mask": ("BS", "bool")},
+        holds={"x_active_mask": None},
+        note=(
+            "The documents say None, tiling looks at the shape alone (X-32), and the kernels have "
+            "no mask there. vLLM passes one in every such call."
+        ),
     ),
 )

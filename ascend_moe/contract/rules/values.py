@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ascend_moe.contract.call import Call, dtype_name
+from ascend_moe.contract.elastic import words_of_group
 from ascend_moe.contract.rules.rule import Breach, Finding
 from ascend_moe.contract.signature import CANN_8_2
 
@@ -25,7 +26,7 @@ def readable(tensor: object) -> bool:
 
 def active_mask(call: Call) -> tuple[bool, Any]:
     """(readable, mask): the mask tensor if it is well shaped, None if every token is active."""
-    mask: Any = call.x_active_mask
+    mask: Any = call.mask
     if mask is None:
         return True, None
     well_shaped = tuple(mask.shape) in ((call.batch,), (call.batch, call.topk))
@@ -64,8 +65,8 @@ def mask_order(call: Call) -> Finding:
 
 def ids_in_range(call: Call) -> Finding:
     """X-36."""
-    active = active_ids(call)
-    if active is None or call.experts_total <= 0:
+    active, total = active_ids(call), call.experts_total + _experts_gone(call)
+    if active is None or total <= 0:
         return None
     ids, pairs = active
     picked = ids if pairs is None else ids[pairs]
@@ -73,10 +74,19 @@ def ids_in_range(call: Call) -> Finding:
         return None
     low, high = int(picked.min()), int(picked.max())
     if low < 0:
-        return Breach(low, f"0..{call.experts_total - 1}")
-    if high >= call.experts_total:
-        return Breach(high, f"0..{call.experts_total - 1}")
+        return Breach(low, f"0..{total - 1}")
+    if high >= total:
+        return Breach(high, f"0..{total - 1}")
     return None
+
+
+def _experts_gone(call: Call) -> int:
+    """How many MoE experts elastic_info adds: not more than 0. What is wrong with it, its own rules say."""
+    info: Any = call.elastic_info
+    if not readable(info) or tuple(info.shape) != (words_of_group(call.ep_world_size),):
+        return 0
+    words = info.tolist()
+    return min(int(words[3]) - call.moe_expert_num, 0) if words[0] == 1 else 0
 
 
 def ids_distinct(call: Call) -> Finding:

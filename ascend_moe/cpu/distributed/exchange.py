@@ -38,7 +38,7 @@ from ascend_moe.cpu.distributed.messages import (
     room_for,
 )
 from ascend_moe.cpu.distributed.peers import require_usable, state_of
-from ascend_moe.cpu.distributed.whereabouts import words_left
+from ascend_moe.cpu.distributed.whereabouts import peers_of, words_left
 from ascend_moe.cpu.operators.statements import Statement, write
 from ascend_moe.patience import patience
 
@@ -58,17 +58,25 @@ _c10d: Any = c10d
 class Exchange:
     """One call's exchange with the peers of a group."""
 
-    def __init__(self, group: dist.ProcessGroup, *, what: str, measured: bool = False) -> None:
+    def __init__(
+        self,
+        group: dist.ProcessGroup,
+        *,
+        what: str,
+        measured: bool = False,
+        seconds: float | None = None,
+    ) -> None:
         """Nothing is sent yet.
 
         what: names the call in errors, for example ``npu_moe_distribute_dispatch_v2 on rank 3``
         measured: whether somebody wants to know `waited`
+        seconds: how long to wait; default `patience`
         """
         self._group, self._what, self._measured = group, what, measured
         self._rank, self._size = group.rank(), group.size()
         self.waited = [0] * self._size
         """Microseconds for which this rank did nothing but wait for each rank's statement."""
-        self._seconds = patience()
+        self._seconds = patience() if seconds is None else seconds
         self._deadline = time.monotonic() + self._seconds
         self._state = state_of(group)
         require_usable(self._state, what)
@@ -215,12 +223,14 @@ class Exchange:
                     self._state.fail_by_word(self._what, gone=said, misses=posted.missing())
         missing = [rank for rank in posted.missing() if rank != self._rank]
         if timed_out:
-            self._state.fail_by_word(self._what, late=missing or self._peers(), misses=missing)
+            self._state.fail_by_word(
+                self._what, late=missing or peers_of(self._group), misses=missing
+            )
         self._state.fail_by_word(self._what, gone=self._gone() or missing, misses=missing)
 
     def _gone(self) -> list[int]:
         """Ranks with whom nothing can be begun any more."""
-        return [peer for peer in self._peers() if not self._is_connected(peer)]
+        return [peer for peer in peers_of(self._group) if not self._is_connected(peer)]
 
     def _is_connected(self, peer: int) -> bool:
         source = dist.get_global_rank(self._group, peer)
@@ -230,15 +240,12 @@ class Exchange:
             return False
         return True
 
-    def _peers(self) -> list[int]:
-        return [rank for rank in range(self._size) if rank != self._rank]
-
     def _measure(self, posted: Posted) -> None:
         """Looks who arrives when, and notes how long this rank waited for whom, looking at them in order."""
-        assert posted.work is not None or not self._peers()
+        assert posted.work is not None or not peers_of(self._group)
         began = time.perf_counter()
         messages = parts(posted.incoming, posted.received)
-        for peer in self._peers():
+        for peer in peers_of(self._group):
             while not posted.is_here(messages[peer]) and not self._is_over(posted):
                 time.sleep(_LOOK_S)
             moment = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,8 +41,30 @@ def hccl_comm_name(group: dist.ProcessGroup | None, rank: int) -> str:
     return str(members.group_name)
 
 
+class Survivors:
+    """The ranks that are left of a group and share memory, in new numbers: torch.distributed knows no such group."""
+
+    def __init__(self, name: str, rank: int, size: int) -> None:
+        self.group_name, self._rank, self._size = name, rank, size
+        _survivors[name] = self
+
+    def rank(self) -> int:
+        return self._rank
+
+    def size(self) -> int:
+        return self._size
+
+
+_survivors: weakref.WeakValueDictionary[str, Survivors] = weakref.WeakValueDictionary()
+titles: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
+"""What a rank of a group of survivors is called: by its old rank in the group it is left of."""
+
+
 def resolve(name: str) -> dist.ProcessGroup | None:
     """The process group of that name, or None when this process has none."""
+    left: Any = _survivors.get(name)
+    if left is not None:
+        return left  # type: ignore[no-any-return]
     try:
         found: dist.ProcessGroup = _lookup._resolve_process_group(name)
     except (LookupError, RuntimeError, ValueError):
@@ -51,7 +74,12 @@ def resolve(name: str) -> dist.ProcessGroup | None:
 
 def call_on(group: dist.ProcessGroup, op: str) -> str:
     """Names a rank's call of an operator, for errors."""
-    return f"npu_moe_distribute_{op}_v2 on rank {group.rank()} of group {group.group_name!a}"
+    return f"npu_moe_distribute_{op}_v2 on {title(group)}"
+
+
+def title(group: dist.ProcessGroup) -> str:
+    """A rank and its group, as the caller knows them."""
+    return titles.get(group) or f"rank {group.rank()} of group {group.group_name!a}"
 
 
 def membership_violations(

@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.distributed.distributed_c10d as c10d
 
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.distributed.group import resolve
+from ascend_moe.cpu.distributed.group import Survivors, resolve
 from ascend_moe.cpu.distributed.messages import Buffer
 from ascend_moe.cpu.distributed.turns import Turn
 from ascend_moe.cpu.distributed.whereabouts import elsewhere, leave_word, who_is_the_reason
@@ -44,6 +44,14 @@ class GroupState:
     """The group for the native steps over torch.distributed (`steps.Far`); None: some rank lacks the library."""
     calls: dict[tuple[object, ...], Any] = field(default_factory=dict)
     """Kinds of calls that were found legal (`windows.repeated`)."""
+    served: Any = None
+    """What the last legal call said of the group (`survivors.shrinking.Served`)."""
+    shrunk: Any = None
+    """How it goes on without some of its ranks (`survivors.shrinking.Shrunk`)."""
+    meeting: Any = None
+    """Where its ranks agree who is gone (`survivors.meeting`)."""
+    names: tuple[int, ...] = ()
+    """Of a group of survivors: the old ranks, by which its ranks are called in errors."""
 
     def __post_init__(self) -> None:
         self.turn = Turn(self._interrupted)
@@ -53,13 +61,17 @@ class GroupState:
 
         late, gone: the ranks that are the reason
         """
-        self.broken, self.culprits = reason, tuple(sorted({*late, *gone}))
+        self.broken, self.culprits = reason, tuple(self.named(sorted({*late, *gone})))
         self.calls.clear()
         if self.windows is not None:
             self.windows.leave(late, gone)
         group = self.group()
-        if group is not None:
+        if group is not None and not isinstance(group, Survivors):
             leave_word(group, (late, gone))
+
+    def named(self, ranks: Sequence[int]) -> list[int]:
+        """What ranks are called."""
+        return [self.names[rank] for rank in ranks] if self.names else list(ranks)
 
     def fail(self, what: str, *, late: Sequence[int] = (), gone: Sequence[int] = ()) -> NoReturn:
         """Gives the group up, and tells which ranks are the reason; what: names the call.
@@ -67,8 +79,9 @@ class GroupState:
         late: ranks that did not arrive in time; gone: ranks that died, or gave up on the call themselves
         """
         seconds, group = patience(), self.group()
-        self.give_up(_failure(late, gone, seconds), late=late, gone=gone)
-        if group is not None and late:
+        reason = _failure(self.named(late), self.named(gone), seconds)
+        self.give_up(reason, late=late, gone=gone)
+        if group is not None and late and not isinstance(group, Survivors):
             self.broken += elsewhere(group, late, seconds)
         raise PeerError(f"{what}: {self.broken}", self.culprits)
 
@@ -88,8 +101,9 @@ class GroupState:
 
     def reject(self, what: str, rank: int) -> NoReturn:
         """Gives the group up: what ``rank`` published would lead astray."""
-        self.give_up(f"rank {rank} published rows that cannot be", gone=[rank])
-        raise PeerError(f"{what}: {self.broken}", [rank])
+        (name,) = self.named([rank])
+        self.give_up(f"rank {name} published rows that cannot be", gone=[rank])
+        raise PeerError(f"{what}: {self.broken}", [name])
 
     def _interrupted(self, name: str) -> None:
         """A call ended between its first message and its end."""
@@ -97,7 +111,7 @@ class GroupState:
             return
         group = self.group()
         own = [] if group is None else [group.rank()]
-        who = f"rank {own[0]}" if own else "this rank"
+        who = f"rank {self.named(own)[0]}" if own else "this rank"
         self.give_up(f"{who} was interrupted in a call ({name})", gone=own)
 
 
@@ -122,7 +136,8 @@ def state_named(name: str) -> GroupState | None:
     known = _by_name.get(name)
     if known is not None:
         group, state = known[0](), known[1]()
-        if state is not None and group in getattr(c10d, "_pg_names", ()):  # else destroyed
+        there = isinstance(group, Survivors) or group in getattr(c10d, "_pg_names", ())
+        if state is not None and there:  # else destroyed
             return state
     group = resolve(name)
     if group is None:

@@ -96,7 +96,7 @@ class Steps(FastCall):
                 posted = far.carry(exchange, announced=posted is not None)
             elif code == Code.LOOK:
                 assert posted is not None
-                found = found_in(posted.statements(), "ep_rank_id")
+                found = found_in(posted.statements(), "ep_rank_id", names=far.state.names)
                 if found:
                     self._raise(tensors, found)
                 fields.phase = Phase.JUDGED

@@ -48,7 +48,7 @@ def words_left(group: dist.ProcessGroup) -> list[int] | None:
         store = _store_of(group)
         if not store.check([_ANY_WORD]):
             return []
-        return [rank for rank in _peers(group) if store.check([_word(rank)])]
+        return [rank for rank in peers_of(group) if store.check([_word(rank)])]
 
     return _within(_STORE_S, look)
 
@@ -62,7 +62,7 @@ def who_is_the_reason(group: dist.ProcessGroup, start: Word, misses: Sequence[in
     def look() -> None:
         store, deadline = _store_of(group), time.monotonic() + WORD_S
         while True:
-            for rank in _peers(group):
+            for rank in peers_of(group):
                 if rank not in words and store.check([_word(rank)]):
                     words[rank] = json.loads(store.get(_word(rank)))
             said.append(follow(own, start, words))
@@ -107,7 +107,7 @@ def _leave(store: Any, rank: int, word: Word) -> None:
     store.set(_ANY_WORD, "")
 
 
-def _peers(group: dist.ProcessGroup) -> list[int]:
+def peers_of(group: dist.ProcessGroup) -> list[int]:
     return [rank for rank in range(group.size()) if rank != group.rank()]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ascend_moe.contract.shapes import World, dispatch_specs_of_call
+from ascend_moe.contract.shapes import TensorSpec, World
 from ascend_moe.cpu.operators.wire import Rows, pack, unpack
 from ascend_moe.outputs import zero_output
 from ascend_moe.reference.quant import quantise_rows, rows_carry_scales
@@ -80,10 +80,10 @@ def arrange(
 
 
 def lay_out(
-    world: World, call: Mapping[str, Any], own: Arrived, peer: Arrived | None
+    call: Mapping[str, Any], own: Arrived, peer: Arrived | None, specs: Sequence[TensorSpec]
 ) -> tuple[Tensor, ...]:
     """The seven outputs without combine's handle; rows that nobody sent, and what a mode does not define, are zero."""
-    outputs = tuple(zero_output(spec) for spec in dispatch_specs_of_call(call))
+    outputs = tuple(map(zero_output, specs))
     expand_x, dynamic_scales, _, token_nums, ep_counts, tp_counts, expand_scales = outputs
 
     n_own = len(own.source)
@@ -106,7 +106,7 @@ def lay_out(
         ep_counts[slots : 2 * slots] = peer.counts.reshape(-1).cumsum(0)
         received = received + n_peer
         tp_counts[1 - call["tp_rank_id"]] = n_peer
-    token_nums[:] = received if call["expert_token_nums_type"] else received.cumsum(0)
+    token_nums[: len(received)] = received if call["expert_token_nums_type"] else received.cumsum(0)
     return outputs
 
 

@@ -19,6 +19,7 @@ from ascend_moe.cpu.distributed.peers import state_named
 from ascend_moe.cpu.operators import combine as combining
 from ascend_moe.cpu.operators import dispatch as dispatching
 from ascend_moe.cpu.operators import hierarchy
+from ascend_moe.cpu.operators.elastic import Left, shrunk_for
 from ascend_moe.cpu.operators.refusals import refuse, schema_violations
 from ascend_moe.cpu.operators.session import Session
 from ascend_moe.cpu.operators.wire import unpack
@@ -40,16 +41,23 @@ def combine(**arguments: Any) -> Tensor:
 
 def run(op: str, call: Mapping[str, Any]) -> Any:
     """A call with every keyword."""
-    turn, tp = _turn(call["group_ep"]), call["tp_world_size"]
+    shrunk = None if call["elastic_info"] is None else shrunk_for(call)
+    group = call["group_ep"] if shrunk is None else shrunk.group.group_name
+    turn, tp = _turn(group), call["tp_world_size"]
     with turn, _turn(call["group_tp"] if isinstance(tp, int) and tp == 2 else None):
         try:
-            return _in_turn(op, call)
+            if shrunk is None:
+                return _in_turn(op, call)
+            left = Left(op, call, shrunk)
+            outputs = _in_turn(op, left.call, left)
+            left.finish()
+            return outputs
         except (ConstraintError, PeerError):
             raise
         except Exception as error:
             if getattr(turn, "begun", False):
                 raise
-            refuse(op, call, error)
+            refuse(op, {**call, "group_ep": group}, error)
 
 
 def _turn(group: Any) -> AbstractContextManager[None]:
@@ -58,14 +66,16 @@ def _turn(group: Any) -> AbstractContextManager[None]:
     return nullcontext() if state is None else state.turn
 
 
-def _in_turn(op: str, call: Mapping[str, Any]) -> Any:
+def _in_turn(op: str, call: Mapping[str, Any], left: Left | None = None) -> Any:
+    """left: the call is that of a group of survivors, made of one on the whole group."""
     tensors, attributes = tensors_of[op](call), attributes_of[op](call)
-    outputs = again(op, tensors, attributes)
-    if outputs is not None:
-        return outputs
+    if left is None or left.is_known:
+        outputs = again(op, tensors, attributes)
+        if outputs is not None:
+            return outputs
     if schema_violations(op, call):
         raise TypeError
-    session = Session(op, call)
+    session = Session(op, call, left)
     fast = session.fast_call(call)
     if fast is not None:
         with suppress(NoWindow):
@@ -75,7 +85,7 @@ def _in_turn(op: str, call: Mapping[str, Any]) -> Any:
             if session.may_be_remembered:
                 remember(op, tensors, attributes, fast)
             return outputs
-        session = Session(op, call)  # over torch.distributed from now on
+        session = Session(op, call, left)  # over torch.distributed from now on
     return _dispatch(session) if op == "dispatch" else _combine(session)
 
 
@@ -92,7 +102,7 @@ def _dispatch(session: Session) -> tuple[Tensor, ...]:
         own = dispatching.arrange(world, call, incoming, arriving)
         session.finish()
     peer = _allgather(session, own) if session.tp else None
-    outputs = dispatching.lay_out(world, call, own, peer)
+    outputs = dispatching.lay_out(call, own, peer, session.specs)
     if servers is not None:
         hierarchy.write_handle(own, outputs)
     else:

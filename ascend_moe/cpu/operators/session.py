@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ascend_moe.contract.agreement import statement
+from ascend_moe.contract.buffsize import CPU
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import ConstraintError, ConstraintWarning, PeerError, Violation
 from ascend_moe.contract.executable import CHECK_VARIABLE, check_level, executor_violations
@@ -26,7 +27,7 @@ from ascend_moe.contract.limits import BETWEEN
 from ascend_moe.contract.path import path_of
 from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
 from ascend_moe.contract.servers import servers_of
-from ascend_moe.contract.shapes import World
+from ascend_moe.contract.shapes import TensorSpec, World, specs_of_call
 from ascend_moe.contract.signature import with_defaults
 from ascend_moe.cpu import transport
 from ascend_moe.cpu.distributed.exchange import Exchange
@@ -34,7 +35,9 @@ from ascend_moe.cpu.distributed.group import call_on, membership_violations, res
 from ascend_moe.cpu.distributed.peers import state_of
 from ascend_moe.cpu.distributed.steps import FarCombine, FarDispatch
 from ascend_moe.cpu.distributed.turns import ORDERED, THREADS_VARIABLE
+from ascend_moe.cpu.operators.elastic import Left, elastic_violations
 from ascend_moe.cpu.operators.statements import found_in
+from ascend_moe.cpu.survivors.shrinking import Served
 from ascend_moe.cpu.windows.exchange import WindowExchange
 from ascend_moe.cpu.windows.repeated.call import FastCall
 from ascend_moe.cpu.windows.repeated.combine import Combine
@@ -49,16 +52,20 @@ class Session:
     Raises ConstraintError when the call is illegal (after telling the peers) and PeerError when the group is broken.
     """
 
-    def __init__(self, op: str, arguments: Mapping[str, Any]) -> None:
-        self._op = op
-        self.call = {name: _plain(value) for name, value in with_defaults(op, arguments).items()}
+    def __init__(self, op: str, arguments: Mapping[str, Any], left: Left | None = None) -> None:
+        """left: where the arguments come from, if they are those of a group of survivors."""
+        self._op, self._left = op, left
+        call = _plain_call(op, arguments)
+        self._given = call if left is None else _plain_call(op, left.given)
+        """What the caller passed: judged by the rules, which know nothing of survivors."""
         self._product: Resolved = resolve_product()
-        self._contract: Resolved = resolve_contract(op, self.call)
+        self._contract: Resolved = resolve_contract(op, self._given)
         self.product = self._product.name
-        self.world = World.of_call(self.call)
+        self.world = World.of_call(call)
         where = {"product": self.product, "contract": self._contract.name}
-        self._path = path_of(self.call, **where)
+        self._path = path_of(self._given, **where)
         self.servers = servers_of(self._path, **where)
+        self.call = call if self.servers is None else self.servers.heeded(call)
         self._performance_info = arguments.get("performance_info")
         self._numbers = list(statement(op, self.call, path=self._path).values())
 
@@ -78,8 +85,11 @@ class Session:
         }
         if any(violation.level == "error" for violation in found):
             self._refuse(found, lines)
-        for violation in [*found, *SEEN.warnings(self.call)]:
+        for violation in [*found, *SEEN.warnings(self._given)]:
             warnings.warn(str(violation), ConstraintWarning, stacklevel=4)
+        if left is None and groups["ep"] is not None:
+            served = Served(self.world, self.product, self._path, with_tp)
+            state_of(groups["ep"]).served = served
         self.ep = lines["ep"]
         self.tp = lines.get("tp")
 
@@ -89,7 +99,7 @@ class Session:
         Raises ConstraintError on every rank when one of them refuses or when they disagree.
         """
         statements = self.ep.statements(self._numbers, leaving)
-        self.require(found_in(statements, "ep_rank_id"))
+        self.require(found_in(statements, "ep_rank_id", names=self._names))
         self._choose_transport("ep")
         return [one.rows for one in statements]
 
@@ -119,11 +129,27 @@ class Session:
         if self._op == "combine" and (self.product == "A2" or call["comm_quant_mode"]):
             return None
         known = Checked(
-            call, self.world, self._product, self._contract, self._numbers, call_on(group, self._op)
+            call,
+            self.world,
+            self._product,
+            self._contract,
+            self._numbers,
+            call_on(group, self._op),
+            self.specs,
         )
         if windows is not None:
             return Dispatch(windows, known) if self._op == "dispatch" else Combine(windows, known)
         return FarDispatch(far, known) if self._op == "dispatch" else FarCombine(far, known)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """Of the outputs."""
+        return specs_of_call(self._op, self._given)
+
+    @property
+    def _names(self) -> Sequence[int]:
+        group = self._groups["ep"]
+        return () if group is None else state_of(group).names
 
     @property
     def may_be_remembered(self) -> bool:
@@ -132,6 +158,8 @@ class Session:
         Between the contracts the order of a 2-D mask is a warning, which only the rule table knows.
         """
         mask = self.call["x_active_mask"]
+        if self.call["elastic_info"] is not None:  # its words may change
+            return False
         return self._contract.name != BETWEEN or mask is None or mask.dim() == 1
 
     def to_tp_peer(self, outgoing: Tensor, leaving: int, arriving: int) -> Tensor:
@@ -165,18 +193,20 @@ class Session:
             raise
 
     def _local_violations(self, groups: Mapping[str, dist.ProcessGroup | None]) -> list[Violation]:
-        call = self.call
+        call, given = self.call, self._given
         found = executor_violations(
             self._op,
-            call,
+            given,
             product=self.product,
             contract=self._contract.name,
             safety=check_level() == "off",
         )
         if self._op == "combine" and not any(violation.level == "error" for violation in found):
             found += handle_violations(self.world, call, product=self.product, path=self._path)
-        for plane, group in groups.items():
-            found += membership_violations(plane, call, group)
+        found += elastic_violations(given, self._left)
+        members = groups if self._left is None else {"ep": self._left.whole}
+        for plane, group in members.items():
+            found += membership_violations(plane, given, group)
         return found
 
     def _thread_violations(self) -> list[Violation]:
@@ -211,7 +241,9 @@ class Session:
                 known = {(violation.rule, violation.param) for violation in found}
                 found += [
                     violation
-                    for violation in found_in(statements, "ep_rank_id", refusals=False)
+                    for violation in found_in(
+                        statements, "ep_rank_id", refusals=False, names=self._names
+                    )
                     if (violation.rule, violation.param) not in known
                 ]
         raise self._error(found)
@@ -226,8 +258,18 @@ class Session:
 
     def _error(self, found: list[Violation]) -> ConstraintError:
         return constraint_error(
-            self._op, self.call, found, self._product, self._contract, values=True
+            self._op,
+            self._given,
+            found,
+            self._product,
+            self._contract,
+            values=True,
+            implementation=CPU,
         )
+
+
+def _plain_call(op: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _plain(value) for name, value in with_defaults(op, arguments).items()}
 
 
 def _plain(value: Any) -> Any:

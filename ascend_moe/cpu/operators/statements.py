@@ -59,15 +59,27 @@ def read(record: Any, rows: int) -> Statement:
 
 
 def found_in(
-    statements: Sequence[Statement], rank_param: str, *, refusals: bool = True
+    statements: Sequence[Statement],
+    rank_param: str,
+    *,
+    refusals: bool = True,
+    names: Sequence[int] = (),
 ) -> list[Violation]:
-    """Disagreements, and ranks that refuse the call; the same list on every rank."""
+    """Disagreements, and ranks that refuse the call; the same list on every rank.
+
+    names: what the ranks are called, where that is not their position (`GroupState.names`)
+    """
+    names = names or range(len(statements))
     found = disagreements(
-        [dict(zip(FIELDS, one.numbers, strict=True)) for one in statements], rank_param=rank_param
+        [dict(zip(FIELDS, one.numbers, strict=True)) for one in statements],
+        rank_param=rank_param,
+        names=names,
     )
     who = "rank" if rank_param == "ep_rank_id" else "tp rank"
     refused = [
-        refusal_of(who, rank, one.refusal) for rank, one in enumerate(statements) if one.refusal
+        refusal_of(who, rank, one.refusal)
+        for rank, one in zip(names, statements, strict=True)
+        if one.refusal
     ]
     if refusals:
         found += refused

@@ -11,6 +11,8 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from ascend_moe.contract.errors import PeerError
+from ascend_moe.cpu.distributed.group import Survivors
 from ascend_moe.cpu.windows import memory
 
 if TYPE_CHECKING:
@@ -99,7 +101,11 @@ def make_room(windows: Windows, area: Area, needed: int, deadline: float) -> Non
     cannot = [rank for rank, word in enumerate(windows.control.mapped.tolist()) if word != 1]
     if cannot or mapped is None:
         what = f": {reason}" if mapped is None else ""
-        text = f"no {half * halves >> 10} KiB of shared memory on ranks {cannot}{what}"
+        named = windows.state.named(cannot)
+        text = f"no {half * halves >> 10} KiB of shared memory on ranks {named}{what}"
+        if isinstance(windows.state.group(), Survivors):  # there is no other way
+            windows.state.give_up(text)
+            raise PeerError(f"{windows.what}: {text}", named)
         _log.warning("group %s goes over to torch.distributed: %s", windows.name(), text)
         windows.state.windows = None
         windows.state.calls.clear()

@@ -28,9 +28,20 @@ HEAD: Final = np.dtype(
 )
 
 
+NOTE_HEAD: Final = np.dtype(
+    [("digest", "i8"), ("attempt", "i8"), ("stage", "i8"), ("offer", "i8", (2,))]
+)
+"""What a rank says when it wants to go on without others (`survivors`); a byte per rank follows: 1, it is gone."""
+
+
 def control_bytes(ranks: int) -> int:
-    """Head, a block per rank, and two tables (by parity) of the rows that each rank sends to each rank."""
-    return HEAD.itemsize + ranks * BLOCK.itemsize + 2 * ranks * ranks * 8
+    """Head, a block per rank, two tables (by parity) of the rows that each rank sends to each rank, and the notes."""
+    notes = ranks * _note_bytes(ranks)
+    return HEAD.itemsize + ranks * BLOCK.itemsize + 2 * ranks * ranks * 8 + notes
+
+
+def _note_bytes(ranks: int) -> int:
+    return -(-(NOTE_HEAD.itemsize + ranks) // 64) * 64
 
 
 class Control:
@@ -49,6 +60,8 @@ class Control:
         self.statements: NDArray[Any] = self.blocks["statement"]
         """(ranks, 2): by rank and by parity of the barrier."""
         self.arrived_ns: NDArray[np.int64] = self.statements["arrived_ns"]
-        tables = raw[blocks_end : control_bytes(ranks)].view(np.int64)
+        tables_end = blocks_end + 2 * ranks * ranks * 8
+        tables = raw[blocks_end:tables_end].view(np.int64)
         self.sending: NDArray[np.int64] = tables.reshape(2, ranks, ranks)
         """By parity, sender, receiver."""
+        self.notes: NDArray[np.uint8] = raw[tables_end : control_bytes(ranks)].reshape(ranks, -1)

@@ -32,7 +32,8 @@ def empty_expert_outputs(
     group = resolve(group_ep)
     if group is None:
         raise ValueError(f"group_ep {group_ep!a} names no torch.distributed group of this process")
-    windows = state_of(group).windows
+    state = state_of(group)
+    windows = (state_of(state.shrunk.group) if state.shrunk else state).windows
     if windows is None:
         require_available(rows * hidden * dtype.itemsize)
         return torch.empty(rows, hidden, dtype=dtype)

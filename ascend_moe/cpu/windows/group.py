@@ -61,7 +61,8 @@ class Windows:
         self.owed: list[tuple[list[int], str]] = []
         """Refused calls whose barrier is not complete; the first one is posted."""
         self._posted = False
-        self.in_place = RowsInPlace(list(pids))
+        self.pids = list(pids)
+        self.in_place = RowsInPlace(self.pids)
         self._watched: dict[int, int] = {}
         self._poll = select.poll()
         for rank, pid in enumerate(pids):
@@ -185,9 +186,13 @@ class Windows:
         """Raises PeerError when a rank will never arrive: dead, or gave up at an earlier barrier."""
         # Before the dead: who left may have done so because of them.
         left = self.control.left.tolist()
-        dead = {self._watched[descriptor] for descriptor, _ in self._poll.poll(0)}
+        dead = self.dead()
         missing = self._missing(barrier)
         self._blame([r for r in missing if left[r]], [r for r in missing if r in dead])
+
+    def dead(self) -> set[int]:
+        """Ranks whose processes have ended."""
+        return {self._watched[descriptor] for descriptor, _ in self._poll.poll(0)}
 
     def _blame(self, left: Sequence[int], dead: Sequence[int]) -> None:
         """Who left because of another is not the reason."""

@@ -45,6 +45,14 @@ void Core::Report(const char* kind, const std::string& text) {
     world->findings.Add(kind, launch->name, where, rank, index, text);
 }
 
+// While the core may be in the middle of something else.
+void Core::ReportAt(Loc loc, const char* kind, const std::string& text) {
+    const Loc saved = where;
+    where = loc;
+    Report(kind, text);
+    where = saved;
+}
+
 void Core::Align(bool ok, const char* what) {
     if (!ok) Report("align", what);
 }
@@ -166,6 +174,7 @@ void Core::Barrier(pipe_t pipe, Loc loc) {
         Clock all;
         for (int q = 0; q < kPipes; ++q) all[q] = issued_[q];
         for (int p = 0; p < kPipes; ++p) Learn(static_cast<pipe_t>(p), all);
+        ForceCleans();
         ++generation_;
         return;
     }

@@ -84,6 +84,7 @@ class Core {
     void Raise(int event, int id, Loc loc);
     void Lower(int event, int id, Loc loc, bool learn);
     void Report(const char* kind, const std::string& text);
+    void ReportAt(Loc loc, const char* kind, const std::string& text);
     Loc where{"", 0};
 
     // --- copies (transfer.cpp) ---
@@ -92,11 +93,12 @@ class Core {
     bool LandOne();  // lets one piece in flight take effect; false if there is none
     void ForceStores(uint32_t up_to);  // until every store up to that instruction has landed
     void ForceLoads(uint32_t up_to);
-    bool InFlight() const { return !stores_.empty() || !loads_.empty(); }
+    bool InFlight() const { return !stores_.empty() || !loads_.empty() || !cleaned_.empty(); }
     void ScalarRead(uint64_t address, void* to, uint32_t bytes, Loc loc);
     void ScalarWrite(uint64_t address, const void* from, uint32_t bytes, Loc loc);
     void CleanCache(uint64_t address, bool all, Loc loc);
-    void Finish();  // end of kernel: drain and check what must not be left
+    void ForceCleans();  // until every line cleaned so far is in memory
+    void Finish();       // end of kernel: drain and check what must not be left
 
     // --- polling and barriers (world.cpp) ---
     int poll_depth = 0;
@@ -143,6 +145,7 @@ class Core {
         CopyShape shape;
         bool poll;
         Loc loc;
+        bool lazy;  // not before somebody waits for it
     };
     struct Line {
         std::array<uint8_t, kCacheLine> bytes, original;
@@ -163,6 +166,12 @@ class Core {
     std::deque<PendingLoad> loads_;
     uint32_t generation_ = 0;  // of stores: advanced by a barrier on MTE3
     std::map<uint64_t, Line> cache_;
+    struct Cleaned {
+        uint64_t base;
+        Line line;
+        Loc loc;
+    };
+    std::deque<Cleaned> cleaned_;  // on its way to memory
 
     std::string IssuedAt(int pipe, uint32_t seq) const;
     void CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t bytes);
@@ -171,7 +180,7 @@ class Core {
     void AddPiece(Allocation& a, const Piece& piece);
     bool LandStore();
     Line& Cached(uint64_t address, const Allocation& a, Loc loc);
-    void WriteBack(uint64_t base, const Line& line, Loc loc);
+    void WriteBack(size_t at);
     void CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll);
     void CheckOverlap(const Allocation& a, const BlockUse& last, bool write);
 };

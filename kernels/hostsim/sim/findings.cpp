@@ -59,6 +59,8 @@ void Counters::Merge(const Counters& o) {
     polls += o.polls;
     vector_instructions += o.vector_instructions;
     vector_elements += o.vector_elements;
+    messages += o.messages;
+    message_bytes += o.message_bytes;
     sync_alls += o.sync_alls;
     peak_ub = std::max(peak_ub, o.peak_ub);
     for (auto [size, count] : o.copies) copies[size] += count;
@@ -85,6 +87,8 @@ std::string Counters::Json() const {
     field("polls", polls);
     field("vector_instructions", vector_instructions);
     field("vector_elements", vector_elements);
+    field("messages", messages);
+    field("message_bytes", message_bytes);
     field("sync_alls", sync_alls);
     field("peak_ub", peak_ub);
     out += "\"copies\":{";

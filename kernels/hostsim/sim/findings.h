@@ -43,6 +43,7 @@ struct Counters {
     uint64_t scalar_read = 0, scalar_write = 0;  // bytes through the data cache
     uint64_t poll_bytes = 0, polls = 0;
     uint64_t vector_instructions = 0, vector_elements = 0;
+    uint64_t messages = 0, message_bytes = 0;  // that cards took
     uint64_t sync_alls = 0, peak_ub = 0;
     std::map<uint64_t, uint64_t> copies;  // by size class: bytes rounded up to a power of two
 

@@ -11,6 +11,13 @@ namespace hostsim {
 // The cached line, fetched if it is not there.
 Core::Line& Core::Cached(uint64_t address, const Allocation& a, Loc loc) {
     uint64_t base = address / kCacheLine * kCacheLine;
+    for (size_t at = 0; at < cleaned_.size();) {  // fetched behind what the core itself wrote
+        if (cleaned_[at].base == base) {
+            WriteBack(at);
+        } else {
+            ++at;
+        }
+    }
     auto [at, missing] = cache_.try_emplace(base);
     Line& line = at->second;
     if (missing) {
@@ -65,20 +72,35 @@ void Core::ScalarWrite(uint64_t address, const void* from, uint32_t bytes, Loc l
     line.loc = loc;
 }
 
+// Dropped at once, written back some time before the next barrier on all pipes.
 void Core::CleanCache(uint64_t address, bool all, Loc loc) {
+    if (world->Mutated(loc, "clean")) return;
     uint64_t base = address / kCacheLine * kCacheLine;
     for (auto at = cache_.begin(); at != cache_.end();) {
         if (!all && at->first != base) {
             ++at;
             continue;
         }
-        if (at->second.dirty) WriteBack(at->first, at->second, loc);
+        if (at->second.dirty) cleaned_.push_back({at->first, at->second, loc});
         at = cache_.erase(at);
     }
+    if (!checks_) ForceCleans();
+    world->NoteInFlight(this);
+}
+
+void Core::ForceCleans() {
+    while (!cleaned_.empty()) WriteBack(world->Random(cleaned_.size()));
 }
 
 // The whole line: also the bytes that this core has not changed, which others may have meanwhile.
-void Core::WriteBack(uint64_t base, const Line& line, Loc loc) {
+void Core::WriteBack(size_t which) {
+    const auto [base, line, loc] = cleaned_[which];
+    cleaned_.erase(cleaned_.begin() + static_cast<std::ptrdiff_t>(which));
+    if (world->cards) {
+        world->cards->Judge(this, loc, base, kCacheLine);
+        if (world->cards->IsDoorbell(base, kCacheLine))
+            ReportAt(loc, "card", "rings through the data cache, which writes a whole line");
+    }
     bool loses = false;
     for (uint64_t byte = 0; byte < kCacheLine; ++byte) {
         Allocation* a = world->memory.Find(base + byte, 1);
@@ -90,9 +112,8 @@ void Core::WriteBack(uint64_t base, const Line& line, Loc loc) {
         if (a->Tracked() && changed) a->written[to] = 1;
     }
     if (loses) {
-        where = loc;
-        Report("scalar-cache",
-               "writes back a line that others have changed; written at " + line.loc.Text());
+        ReportAt(loc, "scalar-cache",
+                 "writes back a line that others have changed; written at " + line.loc.Text());
     }
     world->Landed(base, base + kCacheLine);
 }

@@ -33,6 +33,15 @@ void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
                               "' (" + std::to_string(near->size) + " bytes)"));
         return;
     }
+    if (world->cards) {
+        if (!world->cards->SameServer(rank, a->rank)) {
+            Report("server", std::string(write ? "writes '" : "reads '") + a->name + "' of rank " +
+                                 std::to_string(a->rank) +
+                                 ", which is in another server: only a card gets there");
+        }
+        if (world->cards->IsDoorbell(address, bytes)) return;
+        if (write) world->cards->Judge(this, where, address, bytes);
+    }
     if (!a->Tracked() || !checks_) return;
     for (uint64_t b = address / kBlock; b <= (address + bytes - 1) / kBlock; ++b) {
         BlockUse& last = a->uses[b - a->base / kBlock];
@@ -83,7 +92,7 @@ void Core::Load(const CopyShape& shape) {
         (world->RankOf(shape.gm) == rank ? counters.read_own : counters.read_remote) += total;
         counters.CountCopy(total);
     }
-    PendingLoad load{seq_, shape, poll, where};
+    PendingLoad load{seq_, shape, poll, where, world->cards && world->Chance(2)};
     if (!checks_ || world->Chance(2)) {
         RunLoad(load);
     } else {
@@ -160,6 +169,9 @@ void Core::LandPiece(size_t at) {
     Allocation* a = world->memory.Find(piece.gm, piece.bytes.size());
     if (a != nullptr) {
         uint8_t* to = a->host + (piece.gm - a->base);
+        const bool rings = world->cards && world->cards->IsDoorbell(piece.gm, piece.bytes.size());
+        if (world->cards && !rings)
+            world->cards->Judge(this, piece.loc, piece.gm, piece.bytes.size());
         if (piece.adding) {
             AddPiece(*a, piece);
         } else if (a->Tracked()) {
@@ -169,6 +181,8 @@ void Core::LandPiece(size_t at) {
             GlobalMemory::Land(piece.gm, to, piece.bytes.data(), piece.bytes.size());
         }
         world->Landed(piece.gm, piece.gm + piece.bytes.size());
+        if (rings)
+            world->cards->Ring(this, piece.loc, piece.gm, piece.bytes.data(), piece.bytes.size());
     }
     stores_.erase(stores_.begin() + at);
 }
@@ -203,12 +217,18 @@ bool Core::LandStore() {
 }
 
 bool Core::LandOne() {
+    if (!cleaned_.empty() && (world->Chance(2) || (stores_.empty() && loads_.empty()))) {
+        WriteBack(world->Random(cleaned_.size()));
+        return true;
+    }
     if (!loads_.empty() && (stores_.empty() || world->Chance(2))) {
         size_t at = world->Random(loads_.size());
-        PendingLoad load = loads_[at];
-        loads_.erase(loads_.begin() + at);
-        RunLoad(load);
-        return true;
+        if (!loads_[at].lazy) {
+            PendingLoad load = loads_[at];
+            loads_.erase(loads_.begin() + at);
+            RunLoad(load);
+            return true;
+        }
     }
     return LandStore();
 }

@@ -56,6 +56,12 @@ const Launch* World::Find(uint32_t id) const {
     return id >= 1 && id <= launches_.size() ? launches_[id - 1].get() : nullptr;
 }
 
+void World::CountMessage(uint32_t launch, uint64_t bytes) {
+    Counters& counters = launches_[launch - 1]->counters;
+    ++counters.messages;
+    counters.message_bytes += bytes;
+}
+
 bool World::Active(uint32_t id, int rank) const {
     const Launch* launch = Find(id);
     return launch != nullptr && launch->rank == rank && launch->started && !launch->done;
@@ -116,6 +122,11 @@ void World::Switch(Core* core) {
 
 void World::Yield() {
     if (_setjmp(g_core->place) == 0) _longjmp(main_, 1);
+}
+
+// Between two instructions a card may get much done.
+void World::Nap() {
+    for (uint64_t left = Random(kNapSteps); left > 0; --left) Yield();
 }
 
 void World::SyncAll(Core* core, Loc loc) {
@@ -193,13 +204,14 @@ void World::NoteInFlight(Core* core) {
 }
 
 bool World::LandSomething() {
+    if (cards && Chance(2) && cards->Step()) return true;
     while (!in_flight_.empty()) {
         size_t at = Random(in_flight_.size());
         if (in_flight_[at]->LandOne()) return true;
         in_flight_[at]->noted = false;
         in_flight_.erase(in_flight_.begin() + at);
     }
-    return false;
+    return cards && cards->Step();
 }
 
 void World::Retire(Core* core) {
@@ -210,6 +222,7 @@ void World::Retire(Core* core) {
     }
     if (++launch->left < launch->blocks) return;
     launch->done = true;
+    if (cards) cards->Ended(*launch);
     launch->cores.clear();
     StartLaunches();
 }
@@ -277,6 +290,7 @@ bool World::Run() {
             bool open = std::any_of(launches_.begin(), launches_.end(),
                                     [](const auto& l) { return !l->done; });
             if (!open) return true;
+            if (cards && cards->MoveLateTail()) continue;
             if (LetTimePass()) continue;
             deadlock = WhoWaits();
             return false;

@@ -11,6 +11,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "card.h"
 #include "core.h"
 #include "findings.h"
 #include "memory.h"
@@ -55,6 +56,7 @@ class World {
 
     const bool checks;
     GlobalMemory memory;
+    std::unique_ptr<Cards> cards;  // once there is a queue or a second server
     Findings findings;
     uint64_t landings = 0;
     uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
@@ -67,6 +69,7 @@ class World {
                      std::function<void()> body);
     bool Run();  // until every launch is done; false on deadlock
     const Launch* Find(uint32_t id) const;
+    void CountMessage(uint32_t launch, uint64_t bytes);
 
     // Mutation: the synchronisation call at this site ("file:line kind") does nothing.
     void Mutate(const std::string& site) {
@@ -80,7 +83,9 @@ class World {
     uint64_t Random(uint64_t below) { return below <= 1 ? 0 : random_() % below; }
     bool Chance(uint64_t one_in) { return Random(one_in) == 0; }
     void MaybeYield(uint64_t one_in) {
-        if (checks && Chance(one_in)) Yield();
+        if (!checks) return;
+        if (Chance(one_in)) Yield();
+        if (cards && Chance(kNapOneIn)) Nap();
     }
     void Yield();
     void SyncAll(Core* core, Loc loc);
@@ -91,6 +96,8 @@ class World {
     int RankOf(uint64_t address);  // whose memory it is; -1 if nobody's
 
  private:
+    static constexpr uint64_t kNapOneIn = 24, kNapSteps = 64;
+    void Nap();
     Schedule schedule_;
     std::mt19937_64 random_;
     std::vector<std::unique_ptr<Launch>> launches_;

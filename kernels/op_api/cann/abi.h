@@ -29,6 +29,11 @@ constexpr int32_t kEngineAiv = 4;
 // HcclCMDType ALLTOALLV: mirror-cann/ops-transformer:torch_extension/cann_ops_transformer/ops/csrc/
 // comm_context.cpp (HEAD 3a280bcc), which has the algorithm's name too.
 constexpr uint8_t kOpAllToAllV = 8;
+// HCCL_CMD_BATCH_WRITE and the algorithm of hierarchy on A2: mirror-cann/ops-transformer:mc2/
+// moe_distribute_dispatch_v2/op_host/op_tiling/arch22/moe_distribute_dispatch_v2_tiling_arch22.cpp
+// (HEAD 3a280bcc).
+constexpr uint32_t kOpBatchWrite = 18;
+constexpr char kHierarchy[] = "BatchWrite=level1:hierarchy";
 constexpr char kAllToAllEverywhere[] = "AlltoAll=level0:fullmesh;level1:pairwise";
 
 // ---- resources by tiling (CANN 8.x)
@@ -80,6 +85,14 @@ HcclResult HcclGetRankId(HcclComm comm, uint32_t* rank);
 // hcomm:include/hccl/hccl_res.h (from 8.5): this rank's buffer. Never on 8.5, where it answers half
 // of it and may allocate a second one: src/algorithm/impl/resource_manager/ccl_buffer_manager.cc.
 HcclResult HcclGetHcclBuffer(HcclComm comm, void** address, uint64_t* bytes);
+
+// hcomm:include/hccl/hccl_rank_graph.h (from 8.5). The lists are HCCL's own and may go with the
+// next question.
+HcclResult HcclRankGraphGetLayers(HcclComm comm, uint32_t** layers, uint32_t* count);
+HcclResult HcclRankGraphGetRanksByLayer(HcclComm comm, uint32_t layer, uint32_t** ranks,
+                                        uint32_t* count);
+HcclResult HcclRankGraphGetInstSizeListByLayer(HcclComm comm, uint32_t layer, uint32_t** sizes,
+                                               uint32_t* count);
 
 // hicann/hccl:include/hccl_mc2.h (v9.0.0 .. v9.2.0-beta.1; not in v8.5.0)
 HcclResult HcclKfcAllocOpArgs(void** arguments);

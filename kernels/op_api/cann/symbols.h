@@ -14,22 +14,25 @@ namespace ascend_moe::cann {
 
 // One row per function: its name, and the library that has it when the process has not loaded it
 // globally. libhccl passes on to libhcomm what moved there.
-#define ASCEND_MOE_CANN_FUNCTIONS(ROW)              \
-    ROW(HcclCommGetHandleWithName, "libhccl.so")    \
-    ROW(HcclGetRankSize, "libhccl.so")              \
-    ROW(HcclGetRankId, "libhccl.so")                \
-    ROW(HcclGetHcclBuffer, "libhccl.so")            \
-    ROW(HcclKfcAllocOpArgs, "libhccl.so")           \
-    ROW(HcclKfcFreeOpArgs, "libhccl.so")            \
-    ROW(HcclKfcOpArgsSetAlgConfig, "libhccl.so")    \
-    ROW(HcclKfcOpArgsSetCommEngine, "libhccl.so")   \
-    ROW(HcclCreateOpResCtx, "libhccl.so")           \
-    ROW(HcclGetRemoteIpcHcclBuf, "libhccl.so")      \
-    ROW(HcomGetCommHandleByGroup, "libhccl.so")     \
-    ROW(HcomGetL0TopoTypeEx, "libhccl.so")          \
-    ROW(HcclAllocComResourceByTiling, "libhccl.so") \
-    ROW(MsprofRegTypeInfo, "libprofapi.so")         \
-    ROW(MsprofReportApi, "libprofapi.so")           \
+#define ASCEND_MOE_CANN_FUNCTIONS(ROW)                     \
+    ROW(HcclCommGetHandleWithName, "libhccl.so")           \
+    ROW(HcclGetRankSize, "libhccl.so")                     \
+    ROW(HcclGetRankId, "libhccl.so")                       \
+    ROW(HcclGetHcclBuffer, "libhccl.so")                   \
+    ROW(HcclKfcAllocOpArgs, "libhccl.so")                  \
+    ROW(HcclKfcFreeOpArgs, "libhccl.so")                   \
+    ROW(HcclKfcOpArgsSetAlgConfig, "libhccl.so")           \
+    ROW(HcclKfcOpArgsSetCommEngine, "libhccl.so")          \
+    ROW(HcclCreateOpResCtx, "libhccl.so")                  \
+    ROW(HcclGetRemoteIpcHcclBuf, "libhccl.so")             \
+    ROW(HcclRankGraphGetLayers, "libhccl.so")              \
+    ROW(HcclRankGraphGetRanksByLayer, "libhccl.so")        \
+    ROW(HcclRankGraphGetInstSizeListByLayer, "libhccl.so") \
+    ROW(HcomGetCommHandleByGroup, "libhccl.so")            \
+    ROW(HcomGetL0TopoTypeEx, "libhccl.so")                 \
+    ROW(HcclAllocComResourceByTiling, "libhccl.so")        \
+    ROW(MsprofRegTypeInfo, "libprofapi.so")                \
+    ROW(MsprofReportApi, "libprofapi.so")                  \
     ROW(MsprofSysCycleTime, "libprofapi.so")
 
 // One function; called like a function pointer.

@@ -126,6 +126,12 @@ class Simulation {
         for (const Range& range : Memory()) {
             const uint64_t bytes = range.end - range.begin;
             void* host = standin::HostAddress(reinterpret_cast<void*>(range.begin), bytes);
+            if (host == nullptr && standin::BehindCard(reinterpret_cast<void*>(range.begin))) {
+                return standin::Fail(kStuck,
+                                     "%s: it is in another server and not mapped here, no core can "
+                                     "access it: only RDMA reaches it",
+                                     range.name.c_str());
+            }
             if (host == nullptr) {
                 return standin::Fail(kBadParameter,
                                      "%s: %lu bytes do not lie in live device memory",

@@ -7,7 +7,8 @@
 //   3. HcclGetRemoteIpcHcclBuf: where the buffer of each other rank is mapped
 //
 // The context of step 2 belongs to the communicator and goes with it; we need only that it exists.
-// On A2 this covers one server: beyond that HCCL maps no remote buffer.
+// On A2, where 9.0 and 9.1 do not offer step 2 yet, this covers one server: beyond that HCCL maps
+// no remote buffer (servers.h).
 //
 // The own buffer (Open) is asked for before step 2, other than CANN's operators do, and that is
 // meant: what is asked first makes the buffer, and HcclGetHcclBuffer makes one of this
@@ -26,13 +27,6 @@ namespace {
 
 using cann::Cann;
 using cann::kHcclSuccess;
-
-constexpr uint32_t kA2Server = 8;
-
-bool IsA2() {
-    const char* soc = aclrtGetSocName();
-    return soc != nullptr && std::string(soc).find("Ascend910B") == 0;
-}
 
 // The communicator behind the name, own rank and number of ranks, own buffer at base[rank], and
 // room for the others.
@@ -82,9 +76,6 @@ Attempt FromKfc(const std::string& group, aclrtStream, Windows* found) {
     cann::HcclComm comm = nullptr;
     Attempt step = Open(group, &comm, found);
     if (step.outcome != Attempt::kFound) return step;
-    if (IsA2() && found->ranks > kA2Server)
-        return Attempt::Absent("A2 has windows inside a server of 8 only, the group has " +
-                               std::to_string(found->ranks) + " ranks");
     step = BuildLinks(comm);
     if (step.outcome != Attempt::kFound) return step;
     for (uint32_t rank = 0; rank < found->ranks; ++rank) {

@@ -16,20 +16,15 @@
 // not moved from 8.1 to 9.2. One published header of autumn 2025 says 3320 for the remote ranks
 // instead of 2984: it was wrong and was corrected, but a CANN built from it may exist. So a CANN
 // that is not in the list is refused, and so is a structure that contradicts the communicator.
-#include <cstdio>
-#include <cstring>
 #include <vector>
 
-#include "cann/version.h"
-#include "windows/provider.h"
+#include "windows/by_tiling.h"
 
 namespace ascend_moe {
 namespace {
 
 using cann::Cann;
 using cann::kHcclSuccess;
-
-constexpr const char* kKnownVersions[] = {"8.1", "8.2", "8.3", "8.5", "9.0", "9.1", "9.2"};
 
 constexpr uint32_t kMeshBit = 1;
 constexpr uint32_t kMeshRanks = 32;
@@ -43,8 +38,10 @@ struct Head {
 };
 static_assert(sizeof(Head) == 32);
 
-// The mesh structure: Head, then the window of each rank.
+// The mesh structure: Head, then the window of each rank; at its end a flag, set when the group
+// spans servers. Then the windows are not filled in (rdma.cpp).
 constexpr uint64_t kMeshWindows = 32;
+constexpr uint64_t kMeshSpansServers = 8872;
 
 // The general one: Head, the own two windows, then far behind the number of remote ranks and a pair
 // of pointers for each. The second points to device memory with what is known of that rank. HCCL
@@ -62,49 +59,6 @@ struct Relation {
     uint64_t window;
 };
 
-std::string Hex(uint64_t value) {
-    char text[24];
-    snprintf(text, sizeof(text), "0x%llx", static_cast<unsigned long long>(value));
-    return text;
-}
-
-// "8.5" knows "8.5.0" and "8.5.RC1", not "8.50".
-bool Knows(const char* known, const std::string& version) {
-    const size_t length = strlen(known);
-    return version.compare(0, length, known) == 0 &&
-           (version.size() == length || version[length] == '.');
-}
-
-Attempt CheckVersion() {
-    const std::string version = cann::HcclVersion();
-    for (const char* known : kKnownVersions) {
-        if (Knows(known, version)) return Attempt::Found();
-    }
-    return Attempt::Absent("the private structures of HCCL " +
-                           (version.empty() ? "of unknown version" : version) +
-                           " are not known (8.1, 8.2, 8.3, 8.5, 9.0, 9.1, 9.2 are)");
-}
-
-cann::Tiling MakeTiling(const std::string& group) {
-    cann::Tiling tiling = {};
-    tiling.head.version = cann::kTilingVersion;
-    tiling.head.count = 1;
-    tiling.head.offset[0] = offsetof(cann::Tiling, task);
-    tiling.head.comm_blocks = 48;
-    tiling.head.device_type = 4;
-    tiling.task.version = 1;
-    tiling.task.engine = cann::kTilingEngineAiv;
-    tiling.task.op = cann::kOpAllToAllV;
-    group.copy(tiling.task.group, sizeof(tiling.task.group) - 1);
-    strcpy(tiling.task.algorithm, cann::kAllToAllEverywhere);
-    return tiling;
-}
-
-bool Read(uint64_t from, void* to, size_t bytes) {
-    return aclrtMemcpy(to, bytes, reinterpret_cast<const void*>(from), bytes,
-                       ACL_MEMCPY_DEVICE_TO_HOST) == ACL_SUCCESS;
-}
-
 Attempt Contradiction(const std::string& what) {
     return Attempt::Failed("the structure of HcclAllocComResourceByTiling is not the known one: " +
                            what);
@@ -113,7 +67,12 @@ Attempt Contradiction(const std::string& what) {
 Attempt ReadMesh(uint64_t structure, Windows* found) {
     if (found->ranks > kMeshRanks)
         return Contradiction("a mesh of " + std::to_string(found->ranks) + " ranks");
-    return Read(structure + kMeshWindows, found->base.data(), 8 * found->ranks)
+    uint8_t spans_servers = 0;
+    if (!ReadDevice(structure + kMeshSpansServers, &spans_servers, sizeof(spans_servers)))
+        return Attempt::Failed("cannot read the flag of the mesh");
+    if (spans_servers != 0)
+        return Attempt::Unreachable("the group spans servers, so its mesh has no windows");
+    return ReadDevice(structure + kMeshWindows, found->base.data(), 8 * found->ranks)
                ? Attempt::Found()
                : Attempt::Failed("cannot read the windows of the mesh");
 }
@@ -121,7 +80,7 @@ Attempt ReadMesh(uint64_t structure, Windows* found) {
 Attempt ReadRemote(const Remote& remote, uint32_t rank, Windows* found) {
     if (remote.device == 0) return Contradiction("no relation to rank " + std::to_string(rank));
     Relation relation = {};
-    if (!Read(remote.device, &relation, sizeof(relation)))
+    if (!ReadDevice(remote.device, &relation, sizeof(relation)))
         return Contradiction("cannot read the relation to rank " + std::to_string(rank) + " at " +
                              Hex(remote.device));
     if (relation.rank != rank)
@@ -135,9 +94,9 @@ Attempt ReadGeneral(uint64_t structure, Windows* found) {
     const uint32_t ranks = found->ranks;
     uint32_t count = 0;
     std::vector<Remote> remotes(ranks);
-    if (!Read(structure + kOwnWindow, &found->base[found->rank], 8) ||
-        !Read(structure + kRemoteCount, &count, sizeof(count)) ||
-        !Read(structure + kRemotes, remotes.data(), sizeof(Remote) * ranks))
+    if (!ReadDevice(structure + kOwnWindow, &found->base[found->rank], 8) ||
+        !ReadDevice(structure + kRemoteCount, &count, sizeof(count)) ||
+        !ReadDevice(structure + kRemotes, remotes.data(), sizeof(Remote) * ranks))
         return Attempt::Failed("cannot read the structure of HcclAllocComResourceByTiling");
     if (count > ranks)
         return Contradiction("it has " + std::to_string(count) + " remote ranks, the group " +
@@ -160,7 +119,7 @@ Attempt ReadGeneral(uint64_t structure, Windows* found) {
 // The communicator itself is the witness: rank, number of ranks, and where it is asked too, size.
 Attempt ReadStructure(uint64_t structure, cann::HcclComm comm, bool mesh, Windows* found) {
     Head head = {};
-    if (!Read(structure, &head, sizeof(head)))
+    if (!ReadDevice(structure, &head, sizeof(head)))
         return Attempt::Failed("cannot read the structure of HcclAllocComResourceByTiling");
     uint32_t rank = 0;
     uint32_t ranks = 0;
@@ -188,21 +147,16 @@ Attempt FromTiling(const std::string& group, aclrtStream stream, Windows* found)
         cann::Missing(c.HcomGetCommHandleByGroup, c.HcclGetRankSize, c.HcclGetRankId,
                       c.HcomGetL0TopoTypeEx, c.HcclAllocComResourceByTiling);
     if (!missing.empty()) return Attempt::Absent("CANN has no " + missing);
-    const Attempt version = CheckVersion();
+    const Attempt version = CheckHcclVersion({"8.1", "8.2", "8.3", "8.5", "9.0", "9.1", "9.2"});
     if (version.outcome != Attempt::kFound) return version;
     uint32_t topology = 0;
-    auto result = c.HcomGetL0TopoTypeEx(group.c_str(), &topology, uint32_t{0});
+    const auto result = c.HcomGetL0TopoTypeEx(group.c_str(), &topology, uint32_t{0});
     if (result != kHcclSuccess) return Attempt::Of("HcomGetL0TopoTypeEx", result);
-    cann::HcclComm comm = nullptr;
-    result = c.HcomGetCommHandleByGroup(group.c_str(), &comm);
-    if (result != kHcclSuccess) return Attempt::Of("HcomGetCommHandleByGroup", result);
-    cann::Tiling tiling = MakeTiling(group);
-    void* structure = nullptr;
-    result = c.HcclAllocComResourceByTiling(comm, stream, &tiling, &structure);
-    if (result != kHcclSuccess) return Attempt::Of("HcclAllocComResourceByTiling", result);
-    if (structure == nullptr) return Attempt::Failed("HcclAllocComResourceByTiling gave nothing");
-    return ReadStructure(reinterpret_cast<uint64_t>(structure), comm, (topology & kMeshBit) != 0,
-                         found);
+    Resource resource;
+    const Attempt asked =
+        AskByTiling(group, stream, cann::kOpAllToAllV, cann::kAllToAllEverywhere, &resource);
+    if (asked.outcome != Attempt::kFound) return asked;
+    return ReadStructure(resource.structure, resource.comm, (topology & kMeshBit) != 0, found);
 }
 
 }  // namespace ascend_moe

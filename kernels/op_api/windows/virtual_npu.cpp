@@ -13,6 +13,8 @@ Attempt FromVirtualNpu(const std::string& group, aclrtStream, Windows* found) {
     found->ranks = communicator->size();
     found->base.assign(found->ranks, 0);
     for (uint32_t rank = 0; rank < found->ranks; ++rank) {
+        if (!communicator->Reaches(rank))
+            return Attempt::Unreachable("rank " + std::to_string(rank) + " is in another server");
         const standin::Window window = communicator->window(rank);
         SetWindow(found, rank, window.device_address, window.bytes);
     }

@@ -141,6 +141,7 @@ void* Arena::Translate(const void* address, size_t bytes) const {
     }
     const auto window = FindWindow(p);
     if (window == windows_.end()) return reservations_.Translate(p, bytes);
+    if (window->second.host == nullptr) return nullptr;
     if (p + bytes > window->first + window->second.bytes) return nullptr;
     return window->second.host + (p - window->first);
 }
@@ -168,6 +169,12 @@ bool Arena::OnlyForKernels(const void* address) const {
     return window != windows_.end() && window->second.only_kernels;
 }
 
+bool Arena::BehindCard(const void* address) const {
+    std::shared_lock<std::shared_mutex> lock(mutex_);
+    const auto window = FindWindow(static_cast<const char*>(address));
+    return window != windows_.end() && window->second.host == nullptr;
+}
+
 size_t Arena::Used(int device) {
     std::unique_lock<std::shared_mutex> lock(mutex_);
     return used_[device];
@@ -190,12 +197,8 @@ void Arena::ExplainFaults() {
     action.sa_sigaction = [](int, siginfo_t* info, void*) {
         const Arena* arena = instance_;
         const char* p = static_cast<const char*>(info->si_addr);
-        if (arena != nullptr && arena->Walls(p)) {
-            const char text[] =
-                "[virtual NPU] host code touched device memory; on an NPU this address is not "
-                "in the host's memory\n";
-            if (write(STDERR_FILENO, text, sizeof(text) - 1) < 0) {
-            }
+        const char* wall = arena == nullptr ? nullptr : arena->WallBefore(p);
+        if (wall != nullptr && write(STDERR_FILENO, wall, strlen(wall)) < 0) {
         }
         sigaction(SIGSEGV, &previous_, nullptr);
         if (info->si_code <= 0) raise(SIGSEGV);  // sent by a process: it would not come again
@@ -204,12 +207,21 @@ void Arena::ExplainFaults() {
     sigaction(SIGSEGV, &action, &previous_);
 }
 
-// Whether an address lies behind the wall. For the fault handler: the faulting thread may hold
-// the lock, so it only tries to take it.
-bool Arena::Walls(const char* p) const {
-    if (p >= device_base_ && p < device_base_ + bytes_) return true;
+// What to say of an address that lies behind a wall; null: it does not. For the fault handler: the
+// faulting thread may hold the lock, so it only tries to take it.
+const char* Arena::WallBefore(const char* p) const {
+    constexpr const char* kDevice =
+        "[virtual NPU] host code touched device memory; on an NPU this address is not in the "
+        "host's memory\n";
+    constexpr const char* kOtherServer =
+        "[virtual NPU] an access to the HCCL window of a rank in another server: it is not mapped "
+        "here, only RDMA reaches it\n";
+    if (p >= device_base_ && p < device_base_ + bytes_) return kDevice;
     std::shared_lock<std::shared_mutex> lock(mutex_, std::try_to_lock);
-    return lock.owns_lock() && (FindWindow(p) != windows_.end() || reservations_.TryContains(p));
+    if (!lock.owns_lock()) return nullptr;
+    const auto window = FindWindow(p);
+    if (window != windows_.end()) return window->second.host == nullptr ? kOtherServer : kDevice;
+    return reservations_.TryContains(p) ? kDevice : nullptr;
 }
 
 }  // namespace standin

@@ -7,7 +7,8 @@
 // machine when they are first written and go back when an allocation is freed.
 //
 // Beside these two lie windows (memory of the host with a device address: HCCL's, registered host
-// memory) and reserved address space (reservations.h).
+// memory; addresses without memory: HCCL's windows of other servers) and reserved address space
+// (reservations.h).
 //
 // ASCEND_MOE_VNPU_MEMORY_GB   size of the memory shared by all devices of the process (64)
 // ASCEND_MOE_VNPU_STRICT=0    let the host touch device memory after all
@@ -45,10 +46,12 @@ class Arena {
     // Null when [address, + bytes) is not inside one live allocation, window or mapped range.
     void* Translate(const void* address, size_t bytes) const;
 
-    // Gives memory of the host a device address; if asked, one that only kernels may use.
+    // Gives memory of the host a device address; if asked, one that only kernels may use. Without
+    // memory it is one of another server, which only a network card reaches.
     void* MapWindow(void* host, size_t bytes, bool only_kernels = false);
     void UnmapWindow(void* address);
     bool OnlyForKernels(const void* address) const;
+    bool BehindCard(const void* address) const;
 
     size_t Used(int device);
     size_t Total() const { return bytes_; }
@@ -59,7 +62,7 @@ class Arena {
         int device;
     };
     struct MappedWindow {
-        char* host;
+        char* host;  // null: behind a network card
         size_t bytes;
         bool only_kernels;
     };
@@ -70,7 +73,7 @@ class Arena {
     void Release(std::map<size_t, Block>::const_iterator block);
     std::map<char*, MappedWindow>::const_iterator FindWindow(const char* p) const;
     static void ExplainFaults();
-    bool Walls(const char* p) const;
+    const char* WallBefore(const char* p) const;
 
     static Arena* instance_;
     static struct sigaction previous_;

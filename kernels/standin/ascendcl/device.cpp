@@ -20,6 +20,8 @@
 #include <sstream>
 
 #include "memory.h"
+#include "moe_limits.h"
+#include "servers.h"
 #include "soc.h"
 #include "standin.h"
 #include "stream.h"
@@ -28,19 +30,16 @@ namespace standin {
 
 namespace {
 
+namespace limits = ascend_moe::limits;
+
 constexpr Soc kSocs[] = {
-    {"A3", "Ascend910_9392", 24, 48},
-    {"A2", "Ascend910B3", 20, 40},
+    {"A3", "Ascend910_9392", 24, 48, limits::kCann91A3Hierarchy.ranks_per_server, true},
+    {"A2", "Ascend910B3", 20, 40, limits::kCann91A2Hierarchy.ranks_per_server, false},
 };
 
 constexpr int kNoDevice = -1;
 thread_local int current_device = kNoDevice;
 std::atomic<int> default_device{kNoDevice};
-
-uint32_t DeviceCount() {
-    static const uint32_t count = IntegerOption("ASCEND_MOE_VNPU_DEVICES", 16);
-    return count;
-}
 
 // {"defaultDevice": {"default_device": "0"}} in the file that aclInit is given.
 int DefaultDeviceOf(const char* configuration) {
@@ -128,6 +127,8 @@ aclError aclInit(const char* configuration) {
     if (wanted >= static_cast<int>(standin::DeviceCount()))
         return Fail(ACL_ERROR_INVALID_PARAM, "aclInit: %s: default_device %d, but there are %u",
                     configuration, wanted, standin::DeviceCount());
+    const std::string unfit = standin::WrongSplit();
+    if (!unfit.empty()) return Fail(ACL_ERROR_INVALID_PARAM, "aclInit: %s", unfit.c_str());
     standin::default_device = wanted;
     static std::once_flag once;
     std::call_once(once, standin::LoadAtenOperators);
@@ -185,8 +186,8 @@ aclError aclrtGetLogicDevIdByUserDevId(const int32_t user_device, int32_t* const
     return ACL_SUCCESS;
 }
 
-aclError aclrtDeviceCanAccessPeer(int32_t* can_access, int32_t, int32_t) {
-    *can_access = 1;
+aclError aclrtDeviceCanAccessPeer(int32_t* can_access, int32_t device, int32_t peer) {
+    *can_access = standin::PlaceOf(device).pod == standin::PlaceOf(peer).pod ? 1 : 0;
     return ACL_SUCCESS;
 }
 

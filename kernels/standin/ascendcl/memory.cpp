@@ -65,13 +65,20 @@ void* HostAddress(const void* device_address, size_t bytes) {
 }
 void* MapWindow(void* host, size_t bytes) { return Arena::Get().MapWindow(host, bytes); }
 void UnmapWindow(void* device_address) { Arena::Get().UnmapWindow(device_address); }
+bool BehindCard(const void* device_address) { return Arena::Get().BehindCard(device_address); }
 
 void* CopyOperand(const char* call, const char* which, const void* address, size_t bytes,
                   bool device_side) {
     Arena& arena = Arena::Get();
     if (device_side) {
         void* host = arena.Translate(address, bytes);
-        if (host == nullptr) {
+        if (host == nullptr && arena.BehindCard(address)) {
+            Fail(
+                0,
+                "%s: the %s %p is the HCCL window of a rank in another server, which is not mapped "
+                "here: only RDMA reaches it",
+                call, which, address);
+        } else if (host == nullptr) {
             Fail(0, "%s: the %s %p (%zu bytes) is not inside one live device allocation", call,
                  which, address, bytes);
         } else if (arena.OnlyForKernels(address)) {

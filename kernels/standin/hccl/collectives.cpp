@@ -112,7 +112,10 @@ class Exchange {
     uint32_t size() const { return size_; }
     size_t scratch_bytes() const { return scratch_bytes_; }
     char* own() const { return segment_.window(rank_); }
-    const char* of(uint32_t rank) const { return segment_.window(rank); }
+    // What a rank has posted, until the next call.
+    const char* of(uint32_t rank, size_t offset, size_t bytes) {
+        return segment_.Read(rank, offset, bytes, &fetched_);
+    }
 
     // True when all ranks are about to do the same.
     bool Agree(const CollectiveCall& call) {
@@ -160,6 +163,7 @@ class Exchange {
     const uint32_t size_;
     const size_t scratch_bytes_;
     int status_ = ACL_SUCCESS;
+    std::vector<char> fetched_;
 };
 
 // ---- the four shapes of a collective
@@ -185,7 +189,7 @@ int Gather(Exchange& exchange, const char* send, size_t bytes, bool contributes,
         },
         [&] {
             for (uint32_t r = 0; r < exchange.size(); ++r) {
-                if (!combine(r, offset, exchange.of(r), piece)) return false;
+                if (!combine(r, offset, exchange.of(r, 0, piece), piece)) return false;
             }
             offset += piece;
             return true;
@@ -226,16 +230,18 @@ int Transpose(Exchange& exchange, const Buffers& buffers, const Blocks& blocks, 
         },
         [&] {
             for (uint32_t r = 0; r < size; ++r) {
-                const uint64_t* sizes =
-                    reinterpret_cast<const uint64_t*>(exchange.of(r)) + 2 * exchange.rank();
+                uint64_t sizes[2];
+                memcpy(sizes, exchange.of(r, sizeof(sizes) * exchange.rank(), sizeof(sizes)),
+                       sizeof(sizes));
                 if (sizes[0] != blocks.receive_bytes[r]) {
                     return exchange.Break("rank " + std::to_string(r) + " sends " +
                                           std::to_string(sizes[0]) + " bytes to rank " +
                                           std::to_string(exchange.rank()) + ", which expects " +
                                           std::to_string(blocks.receive_bytes[r]));
                 }
-                const char* from = exchange.of(r) + header + exchange.rank() * slice;
-                if (sizes[1] > 0) take(r, blocks.receive_offset[r] + done, from, sizes[1]);
+                if (sizes[1] == 0) continue;
+                take(r, blocks.receive_offset[r] + done,
+                     exchange.of(r, header + exchange.rank() * slice, sizes[1]), sizes[1]);
             }
             done += slice;
             return true;

@@ -102,7 +102,12 @@ std::shared_ptr<Group> Group::Find(const std::string& name) {
 
 Communicator::Communicator(std::string name, const std::string& token, uint32_t rank, uint32_t size,
                            uint32_t buffer_mb)
-    : name_(std::move(name)), rank_(rank), size_(size), segment_(token, rank, size, buffer_mb) {
+    : name_(std::move(name)),
+      rank_(rank),
+      size_(size),
+      // A thread that has no device yet: the usual one of its rank.
+      segment_(token, rank, size, PlaceOf(device_ < 0 ? static_cast<int>(rank) : device_),
+               buffer_mb) {
     if (!segment_.error().empty()) return;
     for (uint32_t r = 0; r < size_; ++r) {
         device_windows_.push_back(MapWindow(segment_.window(r), segment_.mapped_bytes()));
@@ -111,10 +116,28 @@ Communicator::Communicator(std::string name, const std::string& token, uint32_t 
 
 Communicator::~Communicator() {
     for (void* window : device_windows_) UnmapWindow(window);
+    for (void* window : card_windows_) {
+        if (window != nullptr) UnmapWindow(window);
+    }
 }
 
 Window Communicator::window(uint32_t rank) const {
     return {device_windows_[rank], segment_.window(rank), segment_.window_bytes()};
+}
+
+bool Communicator::ReachesAll() const {
+    for (uint32_t other = 0; other < size_; ++other) {
+        if (!Reaches(other)) return false;
+    }
+    return true;
+}
+
+void* Communicator::AddressForCard(uint32_t rank) {
+    if (!Reaches(rank)) return device_windows_[rank];
+    card_windows_.resize(size_);
+    if (card_windows_[rank] == nullptr)
+        card_windows_[rank] = MapWindow(nullptr, segment_.mapped_bytes());
+    return card_windows_[rank];
 }
 
 int Communicator::Broken(const char* what, const std::string& why) {

@@ -19,12 +19,19 @@ class Communicator : public Group {
     uint32_t rank() const override { return rank_; }
     uint32_t size() const override { return size_; }
     Window window(uint32_t rank) const override;
+    Place place(uint32_t rank) const override { return segment_.state(rank).place; }
+    void Receive(uint32_t rank, size_t offset, void* to, size_t bytes) const override {
+        segment_.Read(rank, offset, to, bytes);
+    }
     bool Alive(uint32_t rank) const override { return segment_.Alive(rank); }
     int KernelBarrier(const char* what) override;
 
     const std::string& name() const { return name_; }
     int device() const { return device_; }
     Segment& segment() { return segment_; }
+    bool ReachesAll() const;
+    // Of the window of another rank: for a network card, whether a core reaches it or not.
+    void* AddressForCard(uint32_t rank);
     // The stream error of a collective that could not go on; also what HcclGetCommAsyncError
     // reports from then on.
     int Broken(const char* what, const std::string& why);
@@ -43,6 +50,7 @@ class Communicator : public Group {
     const uint32_t size_;
     Segment segment_;
     std::vector<void*> device_windows_;
+    std::vector<void*> card_windows_;  // of ranks within reach, once asked for
     std::atomic<HcclResult> async_error_{HCCL_SUCCESS};
 };
 

@@ -1,8 +1,5 @@
 // The Kfc interface of HCCL 9 (hccl_mc2.h, hccl_res_expt.h): links built by a description of the
 // operator that will use them. Remote buffers can be asked for when they have been built.
-//
-// For tests only: with ASCEND_MOE_VNPU_HCCL_FAULT=link the second half of a group is in another
-// server and joined by RDMA.
 #include <mutex>
 #include <set>
 
@@ -30,13 +27,8 @@ Linked& LinkedGroups() {
 }
 
 bool Reached(const standin::Communicator& communicator, uint32_t rank) {
-    const uint32_t half = communicator.size() / 2;
-    const bool apart = standin::Fault("link") && (rank < half) != (communicator.rank() < half);
-    return rank < communicator.size() && rank != communicator.rank() && !apart;
+    return rank < communicator.size() && rank != communicator.rank() && communicator.Reaches(rank);
 }
-
-// 9.0 and 9.1 refuse A2 (hcomm:src/framework/op_base/src/op_base_mc2.cc:134, v9.0.0).
-bool A3() { return strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) == 0; }
 
 }  // namespace
 
@@ -75,7 +67,8 @@ HcclResult HcclKfcOpArgsSetCommEngine(void* arguments, uint8_t engine) {
 HcclResult HcclCreateOpResCtx(HcclComm comm, uint8_t op, void* arguments, void** context) {
     const auto communicator = standin::OfHandle(comm);
     if (communicator == nullptr) return standin::Wrong(__func__, "no communicator");
-    if (!A3()) return HCCL_E_NOT_SUPPORT;
+    // 9.0 and 9.1 (hcomm:src/framework/op_base/src/op_base_mc2.cc:134, v9.0.0).
+    if (standin::A2()) return HCCL_E_NOT_SUPPORT;
     const auto& described = *static_cast<OpArguments*>(arguments);
     if (op != kAllToAllV || described.engine != kAiv || described.algorithm != kAlgorithm)
         return standin::Wrong(__func__, "only ALLTOALLV by AIV to all ranks is played here");

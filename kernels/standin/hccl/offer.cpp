@@ -2,10 +2,11 @@
 //
 //   libstandin_tiling    all   HcclAllocComResourceByTiling
 //   libstandin_kfc       9.x   HcclKfc..., HcclCreateOpResCtx, HcclGetRemoteIpcHcclBuf
+//   libstandin_graph     8.5   HcclRankGraph...
 //
 // Each is a library of its own, loaded with libhccl when the CANN that is played has it, so that a
 // function which that CANN lacks is really absent for dlsym. For tests only,
-// ASCEND_MOE_VNPU_HIDE=kfc,tiling takes away more of them. What all versions have is here.
+// ASCEND_MOE_VNPU_HIDE=kfc,tiling,graph takes away more of them. What all versions have is here.
 #include "offer.h"
 
 #include <dlfcn.h>
@@ -24,7 +25,7 @@ bool Hidden(const std::string& name) {
 
 __attribute__((constructor)) void LoadWays() {
     const Cann* cann = PlayedCann();
-    for (const std::string way : {"tiling", "kfc"}) {
+    for (const std::string way : {"tiling", "kfc", "graph"}) {
         if (cann == nullptr || (way == "kfc" && !cann->kfc) || Hidden(way)) continue;
         const std::string library = "libstandin_" + way + ".so";
         if (dlopen(library.c_str(), RTLD_NOW | RTLD_GLOBAL) == nullptr)
@@ -65,9 +66,11 @@ HcclResult MeetToBuildLinks(Communicator& communicator, const char* call) {
     return HCCL_SUCCESS;
 }
 
-bool Fault(const char* name) {
-    const char* chosen = getenv("ASCEND_MOE_VNPU_HCCL_FAULT");
-    return chosen != nullptr && strcmp(chosen, name) == 0;
+bool A2() { return strncmp(aclrtGetSocName(), "Ascend910B", strlen("Ascend910B")) == 0; }
+
+uint32_t TopologyOf(uint32_t layer) {
+    constexpr uint32_t kClos = 0, kMesh = 1, kA3Mesh = 2;
+    return layer > 0 ? kClos : A2() ? kMesh : kA3Mesh;
 }
 
 HcclResult Wrong(const char* call, const char* what) {

@@ -14,21 +14,18 @@ std::shared_ptr<Communicator> OfHandle(HcclComm comm);
 // Building links is collective: waits for all ranks, HCCL_CONNECT_TIMEOUT at most, as HCCL does.
 HcclResult MeetToBuildLinks(Communicator& communicator, const char* call);
 
-// A field of one of HCCL's structures, by its offset. The stand-in counts bytes, because the
-// library under test declares the structures: sharing them would prove nothing.
+// The product that is played.
+bool A2();
+// CommTopo of a layer of the rank graph (hcomm:include/hccl/hccl_rank_graph.h:42, v9.0.0).
+uint32_t TopologyOf(uint32_t layer);
+
+// A field of what a caller gives, by its offset, as structure.h writes them.
 template <typename T>
 T Field(const void* structure, size_t offset) {
     T value;
     memcpy(&value, static_cast<const char*>(structure) + offset, sizeof(value));
     return value;
 }
-template <typename T>
-void SetField(void* structure, size_t offset, T value) {
-    memcpy(static_cast<char*>(structure) + offset, &value, sizeof(value));
-}
-
-// For tests only: whether ASCEND_MOE_VNPU_HCCL_FAULT is this one.
-bool Fault(const char* name);
 
 // A wrong argument: the text and HCCL_E_PARA.
 HcclResult Wrong(const char* call, const char* what);

@@ -55,9 +55,8 @@ class Mailbox {
         return !mismatch_.empty() || (message.done == message.bytes && !message.posted);
     }
 
-    char* Slice(uint32_t from, uint32_t to) const {
-        return segment_.window(from) + segment_.window_bytes() / 2 + to * slice_;
-    }
+    // In the sender's window.
+    size_t SliceFor(uint32_t rank) const { return segment_.window_bytes() / 2 + rank * slice_; }
 
     // Both return whether they moved something.
     bool Send(Message& message) {
@@ -70,7 +69,7 @@ class Mailbox {
         }
         if (message.posted || message.done == message.bytes) return moved;
         const size_t piece = std::min(slice_, message.bytes - message.done);
-        memcpy(Slice(rank_, message.peer), message.host + message.done, piece);
+        memcpy(segment_.window(rank_) + SliceFor(message.peer), message.host + message.done, piece);
         message.done += piece;
         message.posted = true;
         channel.bytes = piece;
@@ -88,7 +87,7 @@ class Mailbox {
                         std::to_string(rank_) + " expects";
             return true;
         }
-        memcpy(message.host + message.done, Slice(message.peer, rank_), channel.bytes);
+        segment_.Read(message.peer, SliceFor(rank_), message.host + message.done, channel.bytes);
         message.done += channel.bytes;
         channel.received.fetch_add(1, std::memory_order_release);
         return true;

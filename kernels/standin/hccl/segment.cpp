@@ -14,9 +14,8 @@
 #include <cinttypes>
 #include <climits>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
-
-#include "standin.h"
 
 namespace standin {
 namespace {
@@ -62,12 +61,14 @@ std::string Segment::Create() {
     return token;
 }
 
-Segment::Segment(const std::string& token, uint32_t rank, uint32_t size, uint32_t buffer_mb)
+Segment::Segment(const std::string& token, uint32_t rank, uint32_t size, Place place,
+                 uint32_t buffer_mb)
     : rank_(rank), size_(size) {
     error_ = Open(token);
     if (!error_.empty()) return;
     RankState& own = state(rank_);
     own.buffer_mb = buffer_mb;
+    own.place = place;
     own.joined.store(1, std::memory_order_release);
     Notify();
     const auto everyone = [this] {
@@ -134,17 +135,46 @@ std::string Segment::MapWindows(uint32_t buffer_mb) {
     if (static_cast<size_t>(status.st_size) < total && ftruncate(file_, total) != 0)
         return Errno("ftruncate");
     for (uint32_t r = 0; r < size_; ++r) {
-        const off_t offset = control_bytes_ + mapped_bytes() * r;
+        if (state(r).place.pod != state(rank_).place.pod) {
+            windows_.push_back(nullptr);
+            continue;
+        }
         void* window = mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE,
-                            MAP_SHARED | MAP_NORESERVE, file_, offset);
+                            MAP_SHARED | MAP_NORESERVE, file_, WindowOffset(r));
         if (window == MAP_FAILED) return Errno("mmap of a window");
         windows_.push_back(static_cast<char*>(window));
     }
     return "";
 }
 
+void Segment::Read(uint32_t rank, size_t offset, void* to, size_t bytes) const {
+    if (windows_[rank] != nullptr) {
+        memcpy(to, windows_[rank] + offset, bytes);
+        return;
+    }
+    for (size_t done = 0; done < bytes;) {
+        const ssize_t got = pread(file_, static_cast<char*>(to) + done, bytes - done,
+                                  WindowOffset(rank) + offset + done);
+        if (got <= 0) {  // the file is as long as all windows, and in memory
+            fprintf(stderr, "[virtual NPU] %s\n", Errno("reading a window").c_str());
+            abort();
+        }
+        done += got;
+    }
+}
+
+const char* Segment::Read(uint32_t rank, size_t offset, size_t bytes,
+                          std::vector<char>* memory) const {
+    if (windows_[rank] != nullptr) return windows_[rank] + offset;
+    memory->resize(bytes);
+    Read(rank, offset, memory->data(), bytes);
+    return memory->data();
+}
+
 Segment::~Segment() {
-    for (char* window : windows_) munmap(window, mapped_bytes());
+    for (char* window : windows_) {
+        if (window != nullptr) munmap(window, mapped_bytes());
+    }
     if (header_ != nullptr) {
         Notify();
         munmap(header_, control_bytes_);

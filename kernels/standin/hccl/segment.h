@@ -6,6 +6,9 @@
 // is ever visible in /dev/shm, so its size does not matter, and the memory goes away with the last
 // process however that process ends.
 //
+// Only windows within reach of a core are mapped (standin.h, Place); what lies in the others comes
+// by Read, as a message would bring it.
+//
 // Each rank holds a file lock on the byte of its number. The kernel drops it when the process dies,
 // so a rank that waits can tell a slow peer from a dead one.
 #pragma once
@@ -16,6 +19,8 @@
 #include <mutex>
 #include <string>
 #include <vector>
+
+#include "standin.h"
 
 namespace standin {
 
@@ -39,6 +44,7 @@ struct alignas(64) RankState {
     std::atomic<uint32_t>
         arrived[3];  // per barrier channel: how many barriers this rank has entered
     uint32_t buffer_mb;
+    Place place;
     uint32_t more;  // collectives: another round is needed
     CollectiveCall call;
 };
@@ -65,7 +71,8 @@ class Segment {
     // The token of a new segment owned by this process; empty, with an error text, on failure.
     static std::string Create();
     // Opens the segment as `rank` of `size`, waits for all ranks. On failure error() is not empty.
-    Segment(const std::string& token, uint32_t rank, uint32_t size, uint32_t buffer_mb);
+    Segment(const std::string& token, uint32_t rank, uint32_t size, Place place,
+            uint32_t buffer_mb);
     ~Segment();
     Segment(const Segment&) = delete;
     Segment& operator=(const Segment&) = delete;
@@ -73,7 +80,12 @@ class Segment {
     const std::string& error() const { return error_; }
     RankState& state(uint32_t rank) const { return header_->ranks[rank]; }
     Channel& channel(uint32_t from, uint32_t to) const { return channels_[from * size_ + to]; }
+    // Null when the rank is out of reach.
     char* window(uint32_t rank) const { return windows_[rank]; }
+    // `bytes` of the window of any rank.
+    void Read(uint32_t rank, size_t offset, void* to, size_t bytes) const;
+    // The same where it lies, if that is within reach; else what came into `memory`.
+    const char* Read(uint32_t rank, size_t offset, size_t bytes, std::vector<char>* memory) const;
     size_t window_bytes() const { return window_bytes_; }
     // What is mapped of a window: kExpBytes more.
     size_t mapped_bytes() const { return window_bytes_ + kExpBytes; }
@@ -93,6 +105,7 @@ class Segment {
  private:
     std::string Open(const std::string& token);
     std::string MapWindows(uint32_t buffer_mb);
+    size_t WindowOffset(uint32_t rank) const { return control_bytes_ + mapped_bytes() * rank; }
     std::string Missing(const std::vector<uint32_t>& peers) const;
     void Sleep(uint32_t tick) const;
 

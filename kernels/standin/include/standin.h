@@ -62,14 +62,27 @@ STANDIN_API int CurrentDevice();
 // stands above what the program has asked for.
 STANDIN_API int64_t OperatorLimitMs();
 
+// ---- servers (libascendcl)
+// ------------------------------------------------------------------------------------------
+
+// Where a device stands. A core reaches the memory of the devices in its pod, over HCCS: a pod is a
+// server on A2, a super-pod on A3. All else is behind a network card.
+struct Place {
+    uint32_t server, pod;
+};
+STANDIN_API Place PlaceOf(int device);
+
 // ---- memory (libascendcl)
 // -------------------------------------------------------------------------------------------
 
 // Null when [device_address, + bytes) is not inside one live device allocation or mapped window.
 STANDIN_API void* HostAddress(const void* device_address, size_t bytes = 1);
 // Gives `bytes` of memory at `host` a device address (an HCCL window). Undo with UnmapWindow.
+// Without `host` they are addresses of a window behind a network card: HostAddress knows none.
 STANDIN_API void* MapWindow(void* host, size_t bytes);
 STANDIN_API void UnmapWindow(void* device_address);
+// Whether an address lies in such a window.
+STANDIN_API bool BehindCard(const void* device_address);
 
 // ---- streams (libascendcl)
 // ------------------------------------------------------------------------------------------
@@ -90,7 +103,7 @@ STANDIN_API std::string TakeRefusal(aclrtStream stream);
 
 struct Window {
     void* device_address;  // what the host passes to a kernel
-    void* host_address;    // what device-side code of this process may touch
+    void* host_address;    // what device-side code of this process may touch; null: out of reach
     size_t bytes;          // 2 x HCCL_BUFFSIZE
 };
 
@@ -102,7 +115,12 @@ class STANDIN_API Group {
     virtual ~Group() = default;
     virtual uint32_t rank() const = 0;
     virtual uint32_t size() const = 0;
+    // Of a rank in another pod there is an address for the network card alone.
     virtual Window window(uint32_t rank) const = 0;
+    virtual Place place(uint32_t rank) const = 0;
+    bool Reaches(uint32_t other) const { return place(other).pod == place(rank()).pod; }
+    // What lies in the window of any rank, as a message of HCCL's would bring it.
+    virtual void Receive(uint32_t rank, size_t offset, void* to, size_t bytes) const = 0;
     // Whether the process of that rank lives.
     virtual bool Alive(uint32_t rank) const = 0;
     // Waits until every rank of the group has come here, in kernels only (collectives have a

@@ -17,10 +17,11 @@ Routing::Routing(const World& world, const Attributes& attributes, const DeviceT
       columns_(batch_ * topk_),
       active_(batch_ * topk_, 1) {
     for (int64_t i = 0; i < batch_ * topk_; ++i) columns_[i] = static_cast<int32_t>(i % topk_);
-    const std::vector<uint8_t> flags = mask.Load<uint8_t>();
-    if (mask.present() && mask.dimensions() == 2) {
+    const bool masked = mask.present() && !world.path->mask_ignored;
+    const std::vector<uint8_t> flags = masked ? mask.Load<uint8_t>() : std::vector<uint8_t>();
+    if (masked && mask.dimensions() == 2) {
         active_ = flags;
-    } else if (mask.present()) {
+    } else if (masked) {
         // A 1-D mask is only counted, as the kernels do: with n true entries the first n tokens are
         // active.
         const int64_t tokens = std::accumulate(flags.begin(), flags.end(), int64_t{0});

@@ -34,6 +34,7 @@ struct Exchange::Header {
     Agreement agreement;
     int64_t word_count;
     int64_t row_count;
+    int64_t bytes;      // of all that is posted, this header too
     int64_t posted_at;  // microseconds of a clock that all processes share
     char problem[kProblemBytes];
 };
@@ -56,9 +57,10 @@ int Exchange::Post(const Agreement& agreement, const std::vector<int32_t>& words
                   std::to_string(row_bytes) + " bytes do not fit into the window of " +
                   std::to_string(room) + " bytes";
     }
-    Header header = {agreement, 0, 0, Microseconds(), {}};
-    char* window = WindowOf(group_->rank());
+    Header header = {agreement, 0, 0, sizeof(Header), Microseconds(), {}};
+    char* window = static_cast<char*>(group_->window(group_->rank()).host_address);
     if (problem.empty()) {
+        header.bytes = bytes;
         header.word_count = words.size();
         header.row_count = row_count;
         memcpy(window + sizeof(Header), words.data(), words.size() * sizeof(int32_t));
@@ -72,16 +74,16 @@ int Exchange::Post(const Agreement& agreement, const std::vector<int32_t>& words
     if (status != ACL_SUCCESS) return status;
     std::string refused;
     for (uint32_t r = 0; r < group_->size(); ++r) {
-        const Header* other = reinterpret_cast<const Header*>(WindowOf(r));
-        waited_.push_back(std::max<int64_t>(other->posted_at - header.posted_at, 0));
+        Take(r);
+        waited_.push_back(std::max<int64_t>(HeaderOf(r)->posted_at - header.posted_at, 0));
     }
     for (uint32_t r = 0; r < group_->size() && refused.empty(); ++r) {
-        const Header* other = reinterpret_cast<const Header*>(WindowOf(r));
+        const Header* other = HeaderOf(r);
         if (other->problem[0] != '\0')
             refused = "rank " + std::to_string(r) + ": " + other->problem;
     }
     for (uint32_t r = 0; r < group_->size() && refused.empty(); ++r) {
-        const Header* other = reinterpret_cast<const Header*>(WindowOf(r));
+        const Header* other = HeaderOf(r);
         for (size_t i = 0; i < kAgreed && refused.empty(); ++i) {
             if (other->agreement[i] == agreement[i]) continue;
             refused = std::string("the ranks disagree about ") + kAgreedNames[i] + ": " +
@@ -92,10 +94,23 @@ int Exchange::Post(const Agreement& agreement, const std::vector<int32_t>& words
     return refused.empty() ? ACL_SUCCESS : Refuse(refused);
 }
 
+void Exchange::Take(uint32_t rank) {
+    const void* window = group_->window(rank).host_address;
+    received_.emplace_back();
+    if (window != nullptr) {
+        posted_.push_back(static_cast<const char*>(window));
+        return;
+    }
+    Header header;
+    group_->Receive(rank, 0, &header, sizeof(header));
+    received_.back().resize(header.bytes);
+    group_->Receive(rank, 0, received_.back().data(), header.bytes);
+    posted_.push_back(received_.back().data());
+}
+
 PostedRows Exchange::From(int64_t rank) const {
-    const char* window = WindowOf(rank);
-    const Header* header = reinterpret_cast<const Header*>(window);
-    const int32_t* words = reinterpret_cast<const int32_t*>(window + sizeof(Header));
+    const Header* header = HeaderOf(rank);
+    const int32_t* words = reinterpret_cast<const int32_t*>(posted_[rank] + sizeof(Header));
     return {words, header->word_count, reinterpret_cast<const char*>(words + header->word_count),
             header->row_count};
 }

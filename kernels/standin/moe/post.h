@@ -5,6 +5,9 @@
 //   From      everyone reads what is meant for it from the windows of the others
 //   Finish    (barrier) the windows may be used again
 //
+// The window of a rank in another server is not mapped here. What it has posted comes as a message,
+// whole, when the barrier has been passed.
+//
 // The header says what the rank believes about the call. Ranks that disagree, or one that cannot
 // take part, end the call with an error on every rank; on hardware they would wait for each other
 // for ever.
@@ -50,13 +53,17 @@ class Exchange {
     struct Header;
 
     int Refuse(const std::string& why) const;
-    char* WindowOf(int64_t rank) const {
-        return static_cast<char*>(group_->window(rank).host_address);
+    void Take(uint32_t rank);
+    const Header* HeaderOf(int64_t rank) const {
+        return reinterpret_cast<const Header*>(posted_[rank]);
     }
 
     const std::shared_ptr<standin::Group> group_;
     const std::string group_name_;
     const char* const op_;
+    // Per rank, from Post to Finish: what it has posted, which may lie in `received_`.
+    std::vector<const char*> posted_;
+    std::vector<std::vector<char>> received_;
     std::vector<int64_t> waited_;  // microseconds, per rank
 };
 

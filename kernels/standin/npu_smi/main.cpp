@@ -105,6 +105,11 @@ void Map(const Machine& machine) {
     }
 }
 
+const char* Link(int from, int to) {
+    if (from == to) return "X";
+    return standin::PlaceOf(from).pod == standin::PlaceOf(to).pod ? "HCCS" : "NA";
+}
+
 void Topology(const Machine& machine) {
     printf("%-11s", "");
     for (int to = 0; to < machine.devices; ++to)
@@ -113,11 +118,13 @@ void Topology(const Machine& machine) {
     const long processors = sysconf(_SC_NPROCESSORS_ONLN);
     for (int from = 0; from < machine.devices; ++from) {
         printf("%-11s", ("NPU" + std::to_string(from)).c_str());
-        for (int to = 0; to < machine.devices; ++to) printf("%-11s", from == to ? "X" : "HCCS");
+        for (int to = 0; to < machine.devices; ++to) printf("%-11s", Link(from, to));
         printf("0-%ld\n", processors - 1);
     }
-    printf("\nLegend:\n\n  X    = Self\n  HCCS = Played by shared memory (%s, no links)\n",
-           kVirtual);
+    printf(
+        "\nLegend:\n\n  X    = Self\n  HCCS = Played by shared memory (%s, no links)\n"
+        "  NA   = In another server: no link that npu-smi knows\n",
+        kVirtual);
 }
 
 void Board(const Machine& machine, int card) {

@@ -4,6 +4,7 @@
     JUDGED      contract -> the one whose rules and formulas count; below it is "contract" except for DEFECTS
     RULES       product, contract, algorithm -> the violations of one rule each
     DEFECTS     product, contract, algorithm, operator -> warnings about the stock kernels
+    UNSERVED    product, contract, algorithm, implementation -> why its kernels do not serve these sizes
     TRAFFIC     product, contract, algorithm -> the path and the sizes that a formula reads
     FORMULAS    product, contract, path, operator, implementation -> bytes, and the formula with its numbers
     BATCH_MAX   product, contract, path -> the largest max_bs
@@ -24,12 +25,11 @@ from collections.abc import Callable, Iterator
 from itertools import product as combinations
 from typing import Any
 
-from ascend_moe.contract.buffsize import IMPLEMENTATIONS, STOCK, BuffSize, Traffic, Window
-from ascend_moe.contract.errors import Violation
+from ascend_moe.contract.buffsize import IMPLEMENTATIONS, BuffSize, Traffic, Window
+from ascend_moe.contract.errors import ConstraintError, Violation
 from ascend_moe.contract.limits import (
     BETWEEN,
     CONTRACTS,
-    HIERARCHY,
     LIMITS,
     PATHS,
     PRODUCTS,
@@ -41,6 +41,7 @@ from ascend_moe.contract.rules.buffer import call_traffic
 from ascend_moe.contract.rules.rule import CALL
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
 from ascend_moe.sizing.answer import remarks
+from ascend_moe.sizing.deployment import Deployment
 from ascend_moe.sizing.described import NOT_OF_SIZES, OPS, Described, judged_by
 from ascend_moe.sizing.serving import derive_max_bs
 from generators.symbolic import Choice, Leaf, Raised, Whole, explore
@@ -188,6 +189,18 @@ def tables() -> dict[str, Any]:
 
         return functions.add(traced, FIELDS)
 
+    def unserved(*place: str, implementation: str) -> int | None:
+        def traced() -> str | None:
+            try:
+                Deployment.judged(described(*place, implementation=implementation), [])
+            except ConstraintError:
+                return None  # a rule says why
+            except ValueError as refusal:
+                return str(refusal)
+            return None
+
+        return functions.add(traced, FIELDS)
+
     def formula(*window: str) -> int | None:
         def traced() -> list[Any]:
             needed = Window(*window).formula(Traffic(**fields(TRAFFIC)))
@@ -219,6 +232,11 @@ def tables() -> dict[str, Any]:
             for place in where
             for op in OPS
         },
+        "UNSERVED": {
+            " ".join((*place, implementation)): unserved(*place, implementation=implementation)
+            for place in judged
+            for implementation in IMPLEMENTATIONS
+        },
         "TRAFFIC": {" ".join(place): traffic(place) for place in judged},
         "FORMULAS": {
             " ".join(window): formula(*window)
@@ -226,7 +244,6 @@ def tables() -> dict[str, Any]:
             for op in OPS
             for implementation in IMPLEMENTATIONS
             for window in [(*place, op, implementation)]
-            if implementation == STOCK or (place[0] == "A3" and place[2] != HIERARCHY)
         },
         "BATCH_MAX": {
             f"{product} {contract} {path}": path_limits(contract, product, path).batch_max

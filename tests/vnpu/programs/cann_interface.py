@@ -2,9 +2,10 @@
 
 usage: cann_interface.py
 
-Two ranks make a communicator; rank 0 calls every function and reads every structure of the rows in
-scripts/generators/cann_interface.py, and prints one JSON object: row -> what came out. A function that this
-CANN does not have is left out. Structures are read here by the offsets of CANN's headers.
+Two ranks, on as many servers as there are, make a communicator; rank 0 calls every function and reads every structure
+of the rows in scripts/generators/cann_interface.py, and prints one JSON object: row -> what came out. A function that
+this CANN does not have is left out. Structures are read here by the offsets of CANN's headers.
+
 """
 
 import ctypes
@@ -23,6 +24,7 @@ SIZE, W, MB = 2, 4 << 20, 1 << 20
 DEVICE_TO_HOST = 2
 BF16 = 27
 VENDOR = Path(os.environ["ASCEND_CUSTOM_OPP_PATH"].split(":")[0])
+SERVERS = int(os.environ.get("ASCEND_MOE_VNPU_SERVERS") or 1)
 
 
 def call(name: str, *arguments: Any, result: Any = ctypes.c_int) -> Any:
@@ -66,6 +68,13 @@ def communicator(rank: int, root: ctypes.Array) -> tuple[ctypes.c_void_p, bytes]
     name = ctypes.create_string_buffer(128)
     assert call("HcclGetCommName", comm, name) == 0
     return comm, name.value
+
+
+def own_buffer(comm: ctypes.c_void_p) -> int:
+    address = ctypes.c_uint64()
+    size = ctypes.c_uint64()
+    assert call("HcclGetHcclBuffer", comm, ctypes.byref(address), ctypes.byref(size)) == 0
+    return address.value
 
 
 def windows(name: bytes, stream: ctypes.c_void_p) -> list[int]:
@@ -155,6 +164,16 @@ def group(comm: ctypes.c_void_p, name: bytes) -> dict[str, Any]:
         if there(function):
             assert call(function, name, ctypes.byref(handle)) == 0
             found[function] = "comm" if handle.value == comm.value else "another"
+    entries = ctypes.POINTER(ctypes.c_uint32)()
+    out = [ctypes.byref(entries), ctypes.byref(number)]
+    assert call("HcclRankGraphGetLayers", comm, *out) == 0
+    found["HcclRankGraphGetLayers"] = entries[: number.value]
+    assert call("HcclRankGraphGetInstSizeListByLayer", comm, 0, *out) == 0
+    found["HcclRankGraphGetInstSizeListByLayer"] = entries[: number.value]
+    assert call("HcclRankGraphGetRanksByLayer", comm, 0, *out) == 0
+    found["HcclRankGraphGetRanksByLayer"] = by_layer = {"0": entries[: number.value]}
+    status = call("HcclRankGraphGetRanksByLayer", comm, 1, *out)
+    by_layer["1"] = status or entries[: number.value]
     assert call("HcomGetL0TopoTypeEx", name, ctypes.byref(number), 0) == 0
     found["HcomGetL0TopoTypeEx"] = number.value
     return found
@@ -194,10 +213,15 @@ def kfc(comm: ctypes.c_void_p, rank: int) -> dict[str, Any]:
     return found | {"HcclGetRemoteIpcHcclBuf": buffers}
 
 
-def tiling(name: bytes) -> ctypes.Array:
+ALL_TO_ALL = (8, b"AlltoAll=level0:fullmesh;level1:pairwise")
+
+
+def tiling(name: bytes, task: tuple[int, bytes] = ALL_TO_ALL) -> ctypes.Array:
     """Mc2InitTilingInner, then Mc2CcTilingInner at 64."""
     made = ctypes.create_string_buffer(64 + 512)
-    for offset, value in ((0, 100), (4, 1), (8, 64), (64 + 272, 8)):
+    op, algorithm = task
+    ctypes.memmove(ctypes.addressof(made) + 64 + 144, algorithm, len(algorithm))
+    for offset, value in ((0, 100), (4, 1), (8, 64), (64 + 272, op)):
         ctypes.memmove(ctypes.addressof(made) + offset, ctypes.byref(ctypes.c_uint32(value)), 4)
     aiv = 3
     ctypes.memset(ctypes.addressof(made) + 64 + 13, aiv, 1)
@@ -205,16 +229,77 @@ def tiling(name: bytes) -> ctypes.Array:
     return made
 
 
+HIERARCHY = (18, b"BatchWrite=level1:hierarchy")
+
+
+def memory(address: int) -> str:
+    """Whether an address is one of device memory; a far one is not for a copy."""
+    value = ctypes.create_string_buffer(4)
+    size = ctypes.c_size_t(4)
+    if not address:
+        return "none"
+    if call("aclrtMemcpy", value, size, ctypes.c_void_p(address), size, DEVICE_TO_HOST) == 0:
+        return "device memory"
+    return "out of reach"
+
+
+def region(at: int) -> list[Any]:
+    """MemDetails: bytes, address, key."""
+    bytes_, address, key = (read(at + offset, ctypes.c_uint64) for offset in (0, 8, 16))
+    return [bytes_, address, "key" if key & 0xFFFFFFFF else 0]
+
+
+def between_servers(at: int, rank: int, peer: int) -> dict[str, Any]:
+    """What there is beside on A2: tables of ranks, queues and regions, of the peer's entries."""
+    short, long = ctypes.c_uint32, ctypes.c_uint64
+    table, size, info_size, info, capability, capability_size = (
+        read(at + 8880 + 8 * word, long) for word in range(6)
+    )
+    entry = table + 120 * peer
+    into, local_in, local_out = (region(entry + offset) for offset in (0, 48, 72))
+    queue = read(info + 24, long) + 64 * peer
+    regions = read(info + 56, long) + 16 * peer
+    at_regions = read(regions + 8, long)
+    same = [region(at_regions + 24 * index) for index in range(3)] == [local_in, into, local_out]
+    words = [read(queue + offset, short) for offset in (0, 16, 20, 40, 56)]
+    places = [memory(read(queue + offset, long)) for offset in (8, 24, 32, 48)]
+    into[1] = memory(into[1])
+    found = {
+        "HcclCombinOpParam.ibverbsData": memory(table),
+        "HcclCombinOpParam.ibverbsDataSize": size,
+        "HcclCombinOpParam.sizeOfAiRMAInfo": info_size,
+        "HcclCombinOpParam.aiRMAInfo": memory(info),
+        "HcclCombinOpParam.capabilityPtr": read(capability, long),
+        "HcclCombinOpParam.capabilitySize": capability_size,
+        "TransportDeviceNormalData.remoteInputMem": into,
+        "TransportDeviceNormalData.localInputMem": local_in,
+        "TransportDeviceNormalData.localOutputMem": local_out,
+        "HcclAiRMAWQ": [
+            *("number" if words[0] else 0, places[0], words[1], words[2], places[1]),
+            *(places[2], words[3], places[3], words[4]),
+        ],
+        "HcclAiRMAMemInfo.memDetailPtr": "as in the table of ranks" if same else "other",
+    }
+    names = {"curRankId": 0, "rankNum": 4, "qpNum": 8, "sizeOfAiRMAWQ": 12, "sizeOfAiRMAMem": 20}
+    found |= {f"HcclAiRMAInfo.{one}": read(info + offset, short) for one, offset in names.items()}
+    for one, offset in (("sqPtr", 24), ("memPtr", 56)):
+        found[f"HcclAiRMAInfo.{one}"] = memory(read(info + offset, long))
+    for one, offset in (("memMaxNum", 0), ("sizeOfMemDetails", 4)):
+        found[f"HcclAiRMAMemInfo.{one}"] = read(regions + offset, short)
+    return found
+
+
 def structures(
     comm: ctypes.c_void_p, name: bytes, stream: ctypes.c_void_p, rank: int, mesh: bool
 ) -> dict[str, Any]:
     function = "HcclAllocComResourceByTiling"
-    context, made = ctypes.c_uint64(), tiling(name)
+    task = HIERARCHY if SERVERS > 1 else ALL_TO_ALL
+    context, made = ctypes.c_uint64(), tiling(name, task)
     out = ctypes.byref(context)
     statuses = {"no stream": call(function, comm, ctypes.c_void_p(), made, out)}
     ctypes.memset(ctypes.addressof(made) + 64 + 280, 1, 1)  # what lies behind a shorter structure
     statuses["short"] = call(function, comm, stream, made, out)
-    statuses["ours"] = call(function, comm, stream, tiling(name), out)
+    statuses["ours"] = call(function, comm, stream, tiling(name, task), out)
     at, peer = context.value, 1 - rank
     short, long = ctypes.c_uint32, ctypes.c_uint64
     head = [read(at + 16, short), read(at + 20, short), read(at + 24, long)]
@@ -223,6 +308,9 @@ def structures(
         names = ("rankId", "rankNum", "winSize")
         found |= {f"HcclCombinOpParam.{one}": value for one, value in zip(names, head, strict=True)}
         bases = [read(at + 32 + 8 * other, long) for other in range(SIZE)]
+        found["HcclCombinOpParam.multiServerFlag"] = read(at + 8872, ctypes.c_uint8)
+        if SERVERS > 1:
+            found |= between_servers(at, rank, peer)
         return found | {"HcclCombinOpParam.windowsIn[r]": bases}
     names = ("localUsrRankId", "rankSize", "winSize")
     found |= {f"HcclOpResParam.{one}": value for one, value in zip(names, head, strict=True)}
@@ -248,7 +336,8 @@ def main() -> None:
     mesh = os.environ["ASCEND_MOE_PRODUCT"] == "A2"
     found = acl(rank) | tensors() | group(comm, name) | kfc(comm, rank)
     found |= structures(comm, name, stream, rank, mesh)
-    bases = windows(name, stream)
+    # Of a rank in another server there is none.
+    bases = windows(name, stream) if SERVERS == 1 else [own_buffer(comm), own_buffer(comm)]
     if rank == 0:
         os.wait()
         print(json.dumps({"windows": bases, "rows": found}), flush=True)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.handle import doubled_row, missing_row, slots_of
-from ascend_moe.contract.shapes import combine_spec
 from ascend_moe.contract.signature import TENSOR_NAMES
 from ascend_moe.cpu.windows.fields import KNOWN_WORDS, CombineFields, word_of, words_of
 from ascend_moe.cpu.windows.layout import SENT_WORDS, CombineLayout, Sizes
@@ -45,13 +44,7 @@ class Combine(FastCall):
     def _set_sizes(self, checked: Checked) -> None:
         call, world, fields = checked.call, checked.world, self.fields
         rows = call["expand_x"]
-        self.specs = (
-            combine_spec(
-                bs=fields.bs,
-                hidden=rows.shape[1],
-                expand_x_dtype=str(rows.dtype).removeprefix("torch."),
-            ),
-        )
+        self.specs = checked.specs
         fields.hidden, fields.element = rows.shape[1], ELEMENTS[rows.dtype]
         fields.row_bytes, fields.row_limit = rows.shape[1] * rows.itemsize, rows.shape[0]
         fields.prefix_length = slots_of(world, call["ep_rank_id"])

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from ascend_moe.contract.handle import slots_of
-from ascend_moe.contract.shapes import dispatch_specs_of_call
 from ascend_moe.cpu.windows.fields import DispatchFields, word_of, words_of
 from ascend_moe.cpu.windows.layout import DispatchLayout, Sizes
 from ascend_moe.cpu.windows.repeated.call import FastCall
@@ -34,7 +33,7 @@ class Dispatch(FastCall):
     def _set_sizes(self, checked: Checked) -> None:
         call, world, fields = checked.call, checked.world, self.fields
         x = call["x"]
-        self.specs = dispatch_specs_of_call(call)
+        self.specs = checked.specs
         fields.hidden, fields.element = x.shape[1], ELEMENTS[x.dtype]
         fields.quantised = call["quant_mode"] != 0
         fields.row_bytes = x.shape[1] * (1 if fields.quantised else x.itemsize)
@@ -44,7 +43,7 @@ class Dispatch(FastCall):
         ordinals = call["expert_ids"].numel() if fields.handle_of_a2 else 0
         self._filled_in_full = (slots_of(world, call["ep_rank_id"]), ordinals)
         fields.token_nums_type = call["expert_token_nums_type"]
-        fields.max_rows = self.specs.expand_x.shape[0]
+        fields.max_rows = self.specs[0].shape[0]
         self._sizes = Sizes(world, fields.max_bs, fields.topk, fields.row_bytes)
         if fields.smooth:
             fields.rows_per_token = self._sizes.slots

@@ -40,6 +40,8 @@ class Checked:
     numbers: list[int]
     """The rank's statement, in the order of ``FIELDS``."""
     what: str
+    specs: tuple[TensorSpec, ...]
+    """Of the outputs."""
 
 
 class Prepared:

@@ -8,6 +8,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
+from ascend_moe.contract.buffsize import CPU
 from ascend_moe.contract.check import constraint_error
 from ascend_moe.contract.errors import Violation
 from ascend_moe.cpu.operators.statements import found_in
@@ -60,7 +61,9 @@ class Surprises(Prepared):
         """Statements that are not simply equal: raises what they say against the call."""
         windows, fields = self.windows, self.fields
         windows.require_together(fields.barrier)
-        found = found_in(windows.statements(fields.barrier), "ep_rank_id")
+        found = found_in(
+            windows.statements(fields.barrier), "ep_rank_id", names=windows.state.names
+        )
         if found:
             self._raise(tensors, found)
         said = windows.control.statements[:, fields.barrier & 1]
@@ -74,7 +77,15 @@ class Surprises(Prepared):
 
     def _raise(self, tensors: Tensors, found: list[Violation]) -> NoReturn:
         call = self._call(tensors)
-        raise constraint_error(self.op, call, found, self.product, self.contract, values=True)
+        raise constraint_error(
+            self.op,
+            call,
+            found,
+            self.product,
+            self.contract,
+            values=True,
+            implementation=CPU,
+        )
 
     def _add_waiting(self, info: Tensor) -> None:
         """How long this rank waited for each rank, in place (see `session.Session.finish`)."""
