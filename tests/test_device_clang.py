@@ -1,4 +1,4 @@
-"""``scripts/device_clang``, which CI runs first: it installs once, a later clang if need be, or says why not."""
+"""``scripts/device_clang`` and ``scripts/chromium``, which CI runs first: they install once, or say why not."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def with_apt(machine: Path, installs: dict[str, int]) -> None:
     )
 
 
-def run(machine: Path) -> subprocess.CompletedProcess[str]:
+def run(machine: Path, script: str = "device_clang") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [ROOT / "scripts/device_clang"],
+        [ROOT / "scripts" / script],
         env={"PATH": str(machine), "PYTHON": sys.executable, "HOME": os.environ.get("HOME", "/")},
         capture_output=True,
         text=True,
@@ -94,4 +94,21 @@ def test_a_refusal_is_an_error_with_the_reason(machine):
 
 def test_ci_never_skips_the_device_compile():
     script = (ROOT / ".ci/run").read_text()
-    assert script.index("scripts/device_clang\n") < script.index("env REQUIRE_CLANG=1 scripts/test")
+    assert script.index("scripts/device_clang\n") < script.index("env REQUIRE_CLANG=1")
+
+
+def test_chromium_is_installed_once_or_the_reason_is_said(machine):
+    with_apt(machine, {})
+    done = run(machine, "chromium")
+    assert done.returncode == 1
+    assert "E: Unable to locate package" in done.stderr
+    with_apt(machine, {"chromium": 0})
+    for _ in range(2):
+        done = run(machine, "chromium")
+        assert (done.returncode, done.stdout) == (0, f"{machine}/chromium\n"), done.stderr
+    assert asked(machine) == 4
+
+
+def test_ci_never_skips_the_pages():
+    script = (ROOT / ".ci/run").read_text()
+    assert script.index("scripts/chromium\n") < script.index("REQUIRE_CHROMIUM=1 scripts/test --ci")

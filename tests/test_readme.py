@@ -1,8 +1,9 @@
-"""The example of both READMEs, run as a reader would."""
+"""The example of docs/usage.md, run as a reader would; and that the README is short."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,11 +19,19 @@ def example(name: str) -> str:
     return block.split("```python\n")[1].split("```")[0]
 
 
-def test_both_readmes_hold_the_same_example():
-    assert example("README.md") == example("README.zh.md")
+def test_both_languages_hold_the_same_example():
+    assert example("docs/usage.md") == example("docs/usage.zh.md")
 
 
-@pytest.mark.parametrize("name", ["README.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.zh.md"])
+def test_the_readme_is_short_and_its_links_lead_somewhere(name: str):
+    text = (ROOT / name).read_text()
+    assert len(text.splitlines()) < 80
+    for target in re.findall(r"\]\(([^)#]+)", text):
+        assert target.startswith("http") or (ROOT / target).exists(), target
+
+
+@pytest.mark.parametrize("name", ["docs/usage.md"])
 def test_example_runs(name: str, tmp_path: Path):
     script = tmp_path / "example.py"
     script.write_text(example(name))

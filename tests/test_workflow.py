@@ -29,7 +29,12 @@ def steps() -> list[tuple[str, str]]:
 
 
 def test_there_is_a_workflow():
-    assert [path.name for path in WORKFLOWS] == ["ci.yml", "compatibility.yml", "release.yml"]
+    assert [path.name for path in WORKFLOWS] == [
+        "ci.yml",
+        "compatibility.yml",
+        "pages.yml",
+        "release.yml",
+    ]
 
 
 @pytest.mark.parametrize(("job", "run"), steps())

@@ -14,8 +14,10 @@ from ascend_moe.contract.errors import ConstraintError, plain
 from ascend_moe.contract.limits import BETWEEN, CONTRACTS, PATHS, PRODUCTS
 from ascend_moe.contract.window import Configured, read_hccl_buffsize, read_size
 from ascend_moe.sizing.answer import Answer, Verdict, of_deployment, of_fused
-from ascend_moe.sizing.deployment import OPS, Deployment
+from ascend_moe.sizing.deployment import Deployment
+from ascend_moe.sizing.described import OPS
 from ascend_moe.sizing.fused import FUSED_OPS, fused_deployment
+from ascend_moe.sizing.launch_scripts import settings
 from ascend_moe.sizing.model import read_model
 from ascend_moe.sizing.serving import derive_max_bs
 
@@ -47,6 +49,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", type=Path, metavar="PATH", help="config.json of a Hugging Face model")
     add("--have", metavar="MB", help="compare with this instead of HCCL_BUFFSIZE")
     add("--json", action="store_true", help="one JSON object")
+    add(
+        "scripts",
+        nargs="*",
+        type=Path,
+        metavar="SCRIPT",
+        help="launch scripts: one line for each HCCL_BUFFSIZE in them that is wrong; without sizes only whether HCCL "
+        "reads it as meant",
+    )
     serving = parser.add_argument_group("max-bs from the flags of a serving engine")
     serving.add_argument("--max-num-seqs", type=_count, metavar="N")
     serving.add_argument("--spec-tokens", type=_number, default=0, metavar="N")
@@ -78,11 +88,9 @@ def _count(text: str) -> int:
 def run(arguments: argparse.Namespace) -> int:
     notes: list[tuple[str, str]] = []
     try:
-        sizes = _sizes(arguments, notes)
-        if arguments.op in FUSED_OPS:
-            answer = of_fused(fused_deployment(arguments.op, arguments.product, sizes, os.environ))
-        else:
-            answer = of_deployment(_deployment(arguments, sizes))
+        if arguments.scripts:
+            return _judge_scripts(arguments)
+        answer = _answer(arguments, notes)
     except ConstraintError as error:
         print("; ".join(str(error).splitlines()), file=sys.stderr)
         return 2
@@ -99,6 +107,31 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print(answer, configured, verdict, notes)
     return 0 if verdict.fits else 1
+
+
+def _answer(arguments: argparse.Namespace, notes: list[tuple[str, str]]) -> Answer:
+    sizes = _sizes(arguments, notes)
+    if arguments.op in FUSED_OPS:
+        return of_fused(fused_deployment(arguments.op, arguments.product, sizes, os.environ))
+    return of_deployment(_deployment(arguments, sizes))
+
+
+def _judge_scripts(arguments: argparse.Namespace) -> int:
+    """One line for each setting that HCCL refuses, that cannot be meant, or that is too small for the sizes given."""
+    sized = arguments.model is not None or any(getattr(arguments, name) for name in SIZES)
+    answer = _answer(arguments, []) if sized else None
+    wrong = 0
+    for path in arguments.scripts:
+        for line, text in settings(path):
+            configured = read_size(text, f"{path}:{line}")
+            said = configured.surprise
+            if not said and answer is not None:
+                verdict = Verdict.of(answer, configured)
+                said = "" if verdict.fits else f"{verdict.words}; needed: {answer.required.mb} MB"
+            if said:
+                wrong += 1
+                print(f"{path}:{line}: HCCL_BUFFSIZE={text!a}: {said}")
+    return 1 if wrong else 0
 
 
 def _sizes(arguments: argparse.Namespace, notes: list[tuple[str, str]]) -> dict[str, int]:

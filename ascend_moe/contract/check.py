@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 from ascend_moe.contract.buffsize import CPU, IMPLEMENTATIONS, STOCK
@@ -32,6 +32,7 @@ def violations(
     window_mb: int | None = None,
     implementation: str = STOCK,
     defects: bool = False,
+    rules: Container[str] | None = None,
 ) -> list[Violation]:
     """Every rule that the call breaks, in rule order.
 
@@ -42,6 +43,7 @@ def violations(
     implementation: who will run it, and whose windows that buffer must hold: "stock" (CANN's
     kernels), "ascend_moe" (ours) or "cpu".
     defects: also known defects of the stock kernels (S-xx), where these will run.
+    rules: ids; no other rule is looked at.
 
     Between the two contracts (contract "cann-8.3") what both refuse is an error, what one refuses a
     warning. Raises TypeError for a missing, unknown or wrongly typed keyword.
@@ -58,6 +60,7 @@ def violations(
                 env=env,
                 window_mb=window_mb,
                 implementation=implementation,
+                rules=rules,
             )
             for each in CONTRACTS
         )
@@ -77,6 +80,8 @@ def violations(
     )
     found: list[Violation] = []
     for check, rule in applicable(op, product, contract, call.path, values, safety):
+        if rules is not None and rule.id not in rules:
+            continue
         finding = check(call)
         if finding is None:
             continue

@@ -55,18 +55,7 @@ class Verdict(NamedTuple):
 
 def of_deployment(deployment: Deployment) -> Answer:
     """For dispatch and combine."""
-    remarks = []
     required = deployment.required
-    if required.literal_mb is not None:
-        remarks.append(
-            f"note: a literal reading of the documents counts the default shared_expert_num = 1 and asks for "
-            f"{required.literal_mb} MB; the operators count 0."
-        )
-    stock_a3 = deployment.implementation == STOCK and deployment.product.name == "A3"
-    if stock_a3 and required.stock_log_mb != required.mb:
-        remarks.append(
-            f"note: a stock error message would print {required.stock_log_mb} MB: it adds one to an exact size."
-        )
     return Answer(
         deployment.product.name,
         deployment.contract.name,
@@ -76,8 +65,23 @@ def of_deployment(deployment: Deployment) -> Answer:
         deployment.window.megabytes(1),
         deployment.largest_max_bs,
         deployment.refused,
-        tuple(remarks),
+        remarks(required, deployment.product.name, deployment.implementation),
     )
+
+
+def remarks(required: BuffSize, product: str, implementation: str) -> tuple[str, ...]:
+    """Where others would say another number."""
+    found = []
+    if required.literal_mb is not None:
+        found.append(
+            f"note: a literal reading of the documents counts the default shared_expert_num = 1 and asks for "
+            f"{required.literal_mb} MB; the operators count 0."
+        )
+    if implementation == STOCK and product == "A3" and required.stock_log_mb != required.mb:
+        found.append(
+            f"note: a stock error message would print {required.stock_log_mb} MB: it adds one to an exact size."
+        )
+    return tuple(found)
 
 
 def of_fused(fused: FusedDeployment) -> Answer:

@@ -1,27 +1,22 @@
 """A deployment as the buffer checker sees it: sizes without tensors, and what they require.
 
 Python's and the CLI's entry to contract/buffsize.py. Rules that make a size meaningless are refused here, by
-the same records as in a call: the deployment is described as one dispatch call and given to the
-rule table.
+the same records as in a call: described.py makes the deployment one dispatch call and gives it to the rule table.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ascend_moe.contract.buffsize import IMPLEMENTATIONS, MB, OWN, STOCK, BuffSize, Traffic, Window
-from ascend_moe.contract.call import Call, DescribedTensor
-from ascend_moe.contract.check import violations
-from ascend_moe.contract.defects import stock_defects
+from ascend_moe.contract.buffsize import MB, OWN, STOCK, BuffSize, Traffic, Window
 from ascend_moe.contract.errors import ConstraintError, Violation
-from ascend_moe.contract.limits import BETWEEN, HIERARCHY, RANKS_PER_SERVER
-from ascend_moe.contract.resolve import Resolved, resolve_contract, resolve_product
+from ascend_moe.contract.limits import HIERARCHY, RANKS_PER_SERVER
+from ascend_moe.contract.resolve import Resolved
 from ascend_moe.contract.rules.buffer import call_traffic
-from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
+from ascend_moe.sizing.described import Described, judged_by
 
-OPS = ("dispatch", "combine", "both")
 # Without these no size exists; every other broken rule is only mentioned.
 SIZE_RULES = frozenset({"X-10", "X-17", "X-18", "X-19", "X-20", "X-21", "X-29"})
 
@@ -58,72 +53,49 @@ class Deployment:
         implementation: str = STOCK,
     ) -> Deployment:
         """Raises ValueError for an unknown name, ConstraintError where no size can be computed."""
-        if op not in OPS:
-            raise ValueError(f"op is {op!a}, allowed: {', '.join(OPS)}")
-        if implementation not in IMPLEMENTATIONS:
-            allowed = ", ".join(IMPLEMENTATIONS)
-            raise ValueError(f"implementation is {implementation!a}, allowed: {allowed}")
-        counts = {
-            "max_bs": max_bs,
-            "hidden": hidden,
-            "topk": topk,
-            "ep_world_size": ep_world_size,
-            "moe_expert_num": moe_expert_num,
-        }
-        _require_counts(counts)
-        resolved_product = resolve_product(product, env)
-        asked = {"comm_alg": comm_alg}
-        resolved = resolve_contract("dispatch", asked, contract, env)
-        judged = judged_by(resolved.name)
-        args: dict[str, object] = {
-            "x": DescribedTensor((max_bs, hidden), "bfloat16"),
-            "expert_ids": DescribedTensor((max_bs, topk), "int32"),
-            "ep_world_size": ep_world_size,
-            "ep_rank_id": 0,
-            "moe_expert_num": moe_expert_num,
-            "shared_expert_num": shared_expert_num,
-            "shared_expert_rank_num": shared_expert_rank_num,
-            "comm_alg": comm_alg,
-        }
-        path_env = env
-        if comm_alg == HIERARCHY and resolved_product.name == "A2" and judged == CANN_8_2:
-            # That contract selects hierarchy by two variables, not by a keyword.
-            path_env = {"HCCL_INTRA_PCIE_ENABLE": "1", "HCCL_INTRA_ROCE_ENABLE": "0"}
-            args["comm_alg"] = ""
-        call = Call("dispatch", args, product=resolved_product.name, contract=judged, env=path_env)
-        if call.path == HIERARCHY:
-            args["expert_scales"] = DescribedTensor((max_bs, topk), "float32")
-        broken = [
-            violation
-            for violation in violations(
-                "dispatch", args, product=call.product, contract=judged, env=path_env
-            )
-            if violation.rule not in ("X-39", "E-01", "E-02")
-        ]
+        described = Described.of(
+            product=product,
+            max_bs=max_bs,
+            hidden=hidden,
+            topk=topk,
+            ep_world_size=ep_world_size,
+            moe_expert_num=moe_expert_num,
+            env=env,
+            shared_expert_num=shared_expert_num,
+            shared_expert_rank_num=shared_expert_rank_num,
+            op=op,
+            comm_alg=comm_alg,
+            contract=contract,
+            implementation=implementation,
+        )
+        return cls.judged(described, described.broken() + described.defects())
+
+    @classmethod
+    def judged(cls, described: Described, broken: Sequence[Violation]) -> Deployment:
+        """The deployment of a call that breaks these rules. Raises as `of`."""
+        call = described.call
         fatal = [violation for violation in broken if violation.rule in SIZE_RULES]
-        if implementation == STOCK:
-            broken += _defects(call, resolved.name, op)
         traffic = call_traffic(call)
         if fatal or traffic is None:
             header = (
-                f"required_hccl_buffsize has no size under contract {resolved.name} "
-                f"({resolved.how}) on product {resolved_product.name} ({resolved_product.how})"
+                f"required_hccl_buffsize has no size under contract {described.contract.name} "
+                f"({described.contract.how}) on product {described.product.name} ({described.product.how})"
             )
             raise ConstraintError(fatal or broken, header)
         several = call.product == "A2" and call.ep_world_size > RANKS_PER_SERVER
-        if implementation == OWN and (several or call.path == HIERARCHY):
+        if described.implementation == OWN and (several or call.path == HIERARCHY):
             raise ValueError(
                 "our kernels serve A3 full mesh and one A2 server, not "
                 f"{call.product} {call.path} on {call.ep_world_size} ranks; use implementation='stock'"
             )
         return cls(
-            product=resolved_product,
-            contract=resolved,
+            product=described.product,
+            contract=described.contract,
             path=call.path,
-            op=op,
+            op=described.op,
             traffic=traffic,
-            literal_shared_experts=shared_expert_num,
-            implementation=implementation,
+            literal_shared_experts=call.shared_expert_num,
+            implementation=described.implementation,
             refused=tuple(broken),
         )
 
@@ -211,36 +183,3 @@ def required_hccl_buffsize(
         implementation=implementation,
         env=os.environ,
     ).required
-
-
-def _defects(call: Call, contract: str, op: str) -> list[Violation]:
-    """Known defects of the stock kernels at these sizes; those of the window need a window, and are left out."""
-    found = stock_defects(call, contract) if op != "combine" else []
-    if op != "dispatch":
-        args = {
-            name: getattr(call, name)
-            for name in ("ep_world_size", "ep_rank_id", "moe_expert_num", "comm_alg")
-        }
-        args |= {
-            "expand_x": call.tokens,
-            "expert_ids": call.expert_ids,
-            "assist_info_for_combine": call.expert_ids,
-            "ep_send_counts": call.expert_ids,
-            "expert_scales": call.expert_ids,
-        }
-        combine = Call("combine", args, product=call.product, contract=call.contract, env=call.env)
-        found += stock_defects(combine, contract)
-    return [defect for defect in found if defect.param != "HCCL_BUFFSIZE"]
-
-
-def judged_by(contract: str) -> str:
-    """The contract whose formula counts; between the two it is the later one."""
-    return CANN_9_1 if contract == BETWEEN else contract
-
-
-def _require_counts(counts: Mapping[str, object]) -> None:
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name} must be an int, not {type(value).__name__}")
-        if not 1 <= value < 2**31:
-            raise ValueError(f"{name} is {value}, allowed: 1..{2**31 - 1}")

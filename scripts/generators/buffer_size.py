@@ -8,7 +8,8 @@ from pathlib import Path
 from ascend_moe.contract.buffsize import Traffic, Window
 from ascend_moe.contract.limits import FULLMESH, FULLMESH_V2, HIERARCHY, path_limits
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
-from generators.svg import Curve, plot
+from generators.plots import Curve, Picture, lines
+from generators.texts import LANGUAGES, SUFFIX
 
 # (what it is, BS, H, K, ep, moe, SN, SR)
 EXAMPLES = (
@@ -25,6 +26,13 @@ A2_EXAMPLES = (
     ("DeepSeek-V3, 64 ranks", 256, 7168, 8, 64, 256),
     ("384 experts of 5120", 256, 5120, 8, 16, 384),
 )
+DEPLOYMENTS_ZH = {
+    ", largest batch": "，最大 batch",
+    ", 32 of them shared": "（其中 32 个为共享专家）",
+    ", ": "，",
+    " ranks": " 个 rank",
+    " experts of ": " 个专家，维度 ",
+}
 MODEL = {"hidden": 7168, "topk": 8, "ep": 32, "moe_experts": 256, "local_experts": 8}
 CURVES = (
     ("A3 full mesh", "A3", CANN_9_1, FULLMESH),
@@ -36,17 +44,20 @@ CURVES = (
 )
 
 
-def files(root: Path) -> dict[str, str]:
-    name = "docs/buffer-size.md"
-    text = (root / name).read_text()
-    for block, content in (("a3", a3_table()), ("a2", a2_table())):
-        text = re.sub(
-            f"(<!-- {block}: .*? -->\n).*?(<!-- end -->)",
-            lambda found, content=content: f"{found[1]}{content}{found[2]}",
-            text,
-            flags=re.DOTALL,
-        )
-    return {name: text, "docs/buffer-size.svg": picture()}
+def files(root: Path) -> dict[str, str | Picture]:
+    made: dict[str, str | Picture] = {"docs/buffer-size.svg": picture()}
+    for language in LANGUAGES:
+        name = f"docs/buffer-size{SUFFIX[language]}.md"
+        text = (root / name).read_text()
+        for block, content in (("a3", a3_table(language)), ("a2", a2_table(language))):
+            text = re.sub(
+                f"(<!-- {block}: .*? -->\n).*?(<!-- end -->)",
+                lambda found, content=content: f"{found[1]}{content}{found[2]}",
+                text,
+                flags=re.DOTALL,
+            )
+        made[name] = text
+    return made
 
 
 def traffic(
@@ -55,9 +66,13 @@ def traffic(
     return Traffic(bs, hidden, topk, ep, moe, moe // (ep - sr), sn)
 
 
-def a3_table() -> str:
+def a3_table(language: str) -> str:
+    heads = {
+        "en": "deployment | BS | H | K | ep | experts | full mesh | MB | fullmesh_v2 MB",
+        "zh": "部署 | BS | H | K | ep | 专家数 | fullmesh | MB | fullmesh_v2 MB",
+    }
     lines = [
-        "| deployment | BS | H | K | ep | experts | full mesh | MB | fullmesh_v2 MB |\n",
+        f"| {heads[language]} |\n",
         "|---|---|---|---|---|---|---|---|---|\n",
     ]
     for name, *sizes in EXAMPLES:
@@ -68,16 +83,29 @@ def a3_table() -> str:
         shown = v2 if sent.max_bs <= v2_limits.batch_max else f"BS > {v2_limits.batch_max}"
         formula = mesh.formula.split(" = ")[0].replace("*", "\\*")
         lines.append(
-            f"| {name} | {sizes[0]} | {sizes[1]} | {sizes[2]} | {sizes[3]} | {sizes[4]} "
+            f"| {named(name, language)} | {sizes[0]} | {sizes[1]} | {sizes[2]} | {sizes[3]} | {sizes[4]} "
             f"| {formula} = {mesh.bytes} bytes | **{mesh.mb}** | {shown} |\n"
         )
     return "".join(lines)
 
 
-def a2_table() -> str:
+def named(deployment: str, language: str) -> str:
+    """A deployment's name in a language."""
+    words = {} if language == "en" else DEPLOYMENTS_ZH
+    for english, chinese in words.items():
+        deployment = deployment.replace(english, chinese)
+    return deployment
+
+
+def a2_table(language: str) -> str:
+    heads = {
+        "en": "deployment | BS | H | K | ep | experts | full mesh MB | hierarchy, cann-8.2 MB "
+        "| hierarchy, cann-9.1 MB",
+        "zh": "部署 | BS | H | K | ep | 专家数 | fullmesh MB | hierarchy（cann-8.2）MB "
+        "| hierarchy（cann-9.1）MB",
+    }
     lines = [
-        "| deployment | BS | H | K | ep | experts | full mesh MB | hierarchy, cann-8.2 MB "
-        "| hierarchy, cann-9.1 MB |\n",
+        f"| {heads[language]} |\n",
         "|---|---|---|---|---|---|---|---|---|\n",
     ]
     for name, *sizes in A2_EXAMPLES:
@@ -90,11 +118,11 @@ def a2_table() -> str:
                 (CANN_9_1, HIERARCHY),
             )
         ]
-        lines.append(f"| {name} | {' | '.join(map(str, (*sizes, *needed)))} |\n")
+        lines.append(f"| {named(name, language)} | {' | '.join(map(str, (*sizes, *needed)))} |\n")
     return "".join(lines)
 
 
-def picture() -> str:
+def picture() -> Picture:
     """Required MB over max_bs for one model on both products, as far as each path's limit."""
     curves = []
     for label, product, contract, path in CURVES:
@@ -105,10 +133,10 @@ def picture() -> str:
             for bs in (1, *range(16, largest + 1, 16))
         ]
         curves.append(Curve(label, tuple(points)))
-    return plot(
+    return lines(
         "HCCL_BUFFSIZE over max_bs: H 7168, K 8, 256 experts on 32 ranks",
         "max_bs (tokens per rank)",
         "MB",
         curves,
-        mark=("default 200 MB", 200),
+        level=("default 200 MB", 200),
     )

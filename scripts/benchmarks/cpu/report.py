@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scripts.generators.svg import bars
+from scripts.generators.plots import bars
 
 
 @dataclass(frozen=True)
@@ -82,4 +82,4 @@ def chart(cells: Sequence[Cell]) -> str:
         "ranks",
         [str(world) for world in worlds],
         {op: [ratio[op, world] for world in worlds] for op in ops},
-    )
+    ).draw()
