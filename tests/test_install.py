@@ -131,13 +131,8 @@ def test_an_empty_environment(tmp_path):
     purelib = run(
         python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"
     ).stdout.strip()
-    # Behind the new environment's own packages; this clone is not among them.
-    borrowed = tmp_path / "borrowed"
-    borrowed.mkdir()
-    for entry in Path(sysconfig.get_path("purelib")).iterdir():
-        if "ascend_moe" not in entry.name and not entry.name.endswith(".pth"):
-            (borrowed / entry.name).symlink_to(entry)
-    (Path(purelib) / "borrowed.pth").write_text(f"{borrowed}\n")
+    # Behind the new environment's own packages; a .pth file in there is not read, so this clone is not installed.
+    (Path(purelib) / "borrowed.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     # The compiler as it is found here, because which one it is belongs to the name of a build.
     here = Path(sys.executable).parent
