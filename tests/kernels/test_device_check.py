@@ -42,7 +42,7 @@ class Mistake(NamedTuple):
 
 
 STATEMENT = "        AscendC::Duplicate(zero, 0u,"
-"""A line of OpenKernel::Run, where `context`, `pipe`, `window` and `zero` are."""
+"""A line of OpenKernel::Clear, where `context`, `pipe`, `window` and `zero` are."""
 DECLARATION = "class OpenKernel {"
 """A line of the namespace."""
 

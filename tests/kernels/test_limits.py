@@ -51,7 +51,7 @@ def test_the_longest_rows_fit_ub(shape):
     [
         Shape(2, 512, 1024, 16, 1024, shared_experts=1, shared_ranks=1, quant=True, smooth=True),
         Shape(2, 512, 1024, 16, 512, mask=2, quant=True, smooth=True),
-        Shape(2, 256, 5120, 16, 512, product="A2", packed=True),
+        Shape(2, 256, 1024, 16, 512, product="A2", packed=True),
     ],
     ids=["1024-experts-of-a-rank", "mask", "int4"],
 )

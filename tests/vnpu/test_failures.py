@@ -61,6 +61,7 @@ def test_mistakes_have_a_name(run, kernels, column):
 
 def test_dead_ranks_are_noticed(run, tmp_path, monkeypatch):
     """At once, long before the time limit: the virtual NPU sees that the process has ended."""
+    run("failures.py")  # or the virtual NPU would be built in the cache of the next line
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no other test's records
     environment = {"ASCEND_MOE_KERNELS": "require", "XDG_CACHE_HOME": str(tmp_path)}
     cases = ("dead_rank", "dead_in_kernel", "call_after_failure")
@@ -74,6 +75,12 @@ def test_dead_ranks_are_noticed(run, tmp_path, monkeypatch):
     record = recent_records()[-1]
     assert (record.ep_rank, record.missing_rank, record.virtual_npu) == (0, 1, True)
     assert record.op == "npu_moe_distribute_dispatch_v2"
+    assert (tmp_path / "ascend-moe/errors").stat().st_mode & 0o777 == 0o700
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.json")} == {0o600}
+    written = len(list(tmp_path.rglob("*.json")))
+    (tmp_path / "ascend-moe").chmod(0o777)  # nothing is written where others can write
+    run("failures.py", "dead_rank", environment=environment)
+    assert len(list(tmp_path.rglob("*.json"))) == written
     told = texts(run("failures.py", "dead_rank", "dead_rank_in_collective", environment=STOCK))
     assert "rank 1 is gone" in told["dead_rank", 0]
     assert "rank 1 is gone" in told["dead_rank_in_collective", 0]

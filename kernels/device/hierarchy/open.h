@@ -14,12 +14,8 @@ class HierarchyOpenKernel {
         Servers servers;
         RdmaPost post;
         Buffer block;
-        window.Init(context, meeting.timeout_ticks, kLastNone);
+        OpenKernel::Clear(pipe, context, meeting, window);
         servers.Init(context, window);
-        window.InitBuffers(pipe, 1);
-        ClearControl(pipe, window);
-        MOE_SYNC_ALL();
-        pipe->Reset();
         window.InitBuffers(pipe, 1);
         post.InitBuffers(pipe);
         pipe->InitBuffer(block, kBlockBytes);

@@ -24,6 +24,7 @@ class ServerReceiver {
     // The cores share the waiting; who does not come is the relay, not the source behind it.
     __aicore__ inline void WaitForCounts() {
         Share sources = ShareOf(window_.ranks, window_.core, window_.cores);
+        MOE_SYNC(S_MTE2);  // what the relay has read lay where the polls go
         for (uint32_t i = sources.begin; i < sources.end && !window_.failed; ++i) {
             uint32_t source =
                 (topology_.server * topology_.per_server + i) % window_.ranks;  // own server first
