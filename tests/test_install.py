@@ -6,6 +6,7 @@ import faulthandler
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -20,15 +21,18 @@ yaml = pytest.importorskip("yaml")
 
 
 def run(*words, env=None, cwd=None, timeout=60):
-    return subprocess.run(
-        list(map(str, words)),
-        env=env,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    """The command, with all that it starts ended when it takes too long."""
+    command = list(map(str, words))
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=env, cwd=cwd, stdout=pipe, stderr=pipe, text=True, start_new_session=True
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def test_the_action_is_the_script():
@@ -135,7 +139,10 @@ def test_an_empty_environment(tmp_path):
             (borrowed / entry.name).symlink_to(entry)
     (Path(purelib) / "borrowed.pth").write_text(f"{borrowed}\n")
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    tools = f"{environment / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/lib/ccache"
+    # The compiler as it is found here, because which one it is belongs to the name of a build.
+    here = Path(sys.executable).parent
+    theirs = [folder for folder in os.environ["PATH"].split(os.pathsep) if Path(folder) != here]
+    tools = os.pathsep.join([str(environment / "bin"), *theirs])
     if shutil.which("cmake", path=tools) is None or shutil.which("g++", path=tools) is None:
         pytest.skip("the system has no g++ or cmake of its own")
     env = {"PATH": tools, "HOME": str(tmp_path), "XDG_CACHE_HOME": cache, "PYTHON": str(python)}

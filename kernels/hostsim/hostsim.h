@@ -61,9 +61,9 @@ typedef struct {
 } hostsim_region;
 void hostsim_add_region(hostsim_world* world, const hostsim_region* region);
 
-/* A queue pair from `rank` to `peer`. Addresses are of memory of this world; the other fields are
- * those of ascend_moe::SendQueue. It goes on where its head stands: what was posted before is done.
- */
+/* A queue pair from `rank` to `peer`. The addresses are of memory that this world has already; the
+ * other fields are those of ascend_moe::SendQueue, the depth a power of two. It goes on where its
+ * head stands: what was posted before is done, and the tail says so. */
 typedef struct {
     int32_t rank, peer;
     uint32_t number;

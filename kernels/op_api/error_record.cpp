@@ -29,7 +29,7 @@ const char* OperatorOf(const uint32_t* record) {
 
 uint32_t RankOf(const uint32_t* record) { return record[kErrorPeer] - 1; }
 
-// Whether nobody but this user writes there; as require_own of ascend_moe/native.py, which reads it.
+// Whether nobody but this user writes there: require_own of ascend_moe/native.py.
 bool IsOwn(const std::string& folder) {
     struct stat found;
     return lstat(folder.c_str(), &found) == 0 && S_ISDIR(found.st_mode) &&

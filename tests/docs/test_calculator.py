@@ -228,6 +228,24 @@ def test_serving_flags_give_the_max_bs_of_the_package(tmp_path):
 
 
 @needs_chromium
+def test_a_known_model_three_clicks_and_two_numbers(tmp_path):
+    """Choose the model, say how many ranks and tokens: what a new user does first."""
+    models = json.loads((ROOT / "scripts/generators/calculator/models.json").read_text())
+    script = f"""{FILL} return {json.dumps(list(models))}.map((name) => {{
+      reset();
+      for (const [id, value] of [["known", name], ["ep_world_size", "16"], ["max_bs", "64"]]) {{
+        $(id).value = value;
+        $(id).dispatchEvent(new Event("input", {{ bubbles: true }}));
+      }}
+      return shown();
+    }});"""
+    for sizes, shown in zip(models.values(), outcome(PAGE, script, tmp_path), strict=True):
+        asked = {**sizes, "product": "A3", "contract": CONTRACTS[0]}
+        required = required_hccl_buffsize(**asked, ep_world_size=16, max_bs=64)
+        assert (int(shown["mb"]), shown["missing"]) == (required.mb, "")
+
+
+@needs_chromium
 def test_a_link_carries_the_inputs(tmp_path):
     values = {
         "product": "A2",

@@ -168,8 +168,8 @@ def test_a_dead_queue_ends_the_kernels_which_name_the_peer(dead, after):
         assert outcome.named == [[(ABSENT, 1)], [(ABSENT, 0)]]
 
 
-def test_a_full_queue_ends_by_the_time_limit():
-    """The records are more than the queue has room for, so their sender itself waits for ever."""
+def test_a_full_queue_waits_for_room():
+    """The records are more than the queue has room for, so their sender waits, here without a time limit."""
     waits = set()
     for seed in range(12):
         with Simulator(Schedule(seed=seed, patience=20)) as simulator:
@@ -180,7 +180,7 @@ def test_a_full_queue_ends_by_the_time_limit():
             simulator.launch(0, "mini_records_send", arguments, 1)
             finished = simulator.run()
             waits.add(simulator.deadlock if not finished else "")
-            assert all(f["kind"] == "card-order" for f in simulator.findings)
+            assert simulator.findings == []
     assert waits == {
         "",  # the tail of a dead queue runs on
         "rank 0 core 0 of mini_records_send: room in the queue of rank 1, epoch 3\n",

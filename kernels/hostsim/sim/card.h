@@ -39,6 +39,7 @@ class Cards {
 
     // One thing that a card can do; false if there is none, but for tails that are late on purpose.
     bool Step();
+    bool Busy() const { return !busy_.empty(); }
     // Moves a tail when nothing else in the world can go on.
     bool MoveLateTail();
     // A launch is over: what it has posted must be in the heads.

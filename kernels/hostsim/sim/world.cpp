@@ -170,7 +170,7 @@ void World::PollPause(Core* core, const char* wait, uint32_t peer, uint32_t epoc
 void World::Idle(Core* core, const char* wait, uint32_t peer) {
     constexpr uint32_t kYields = 64, kLookEvery = 64;
     constexpr int64_t kForever = int64_t{1} << 60;
-    if (core->poll_version != landings) idle_polls_ = 0;
+    if (core->poll_version != landings || (cards && cards->Busy())) idle_polls_ = 0;
     if (++idle_polls_ <= kYields) {
         sched_yield();
         return;
