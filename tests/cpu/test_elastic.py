@@ -26,6 +26,7 @@ from ascend_moe.cpu.distributed.group import resolve
 from ascend_moe.cpu.distributed.peers import state_of
 from ascend_moe.cpu.survivors import fresh
 from ascend_moe.cpu.survivors.boards import HERE, Note, SharedMemory
+from ascend_moe.cpu.survivors.meeting import Meeting
 from ascend_moe.cpu.windows.control import NOTE_HEAD
 from ascend_moe.reference import combine_world, dispatch_world
 
@@ -258,6 +259,26 @@ def test_half_a_note_is_none():
         assert board.read() == {}
         windows.control.notes[1, at] ^= 1
     assert board.read() == {1: note}
+
+
+def test_a_view_that_differed_counts_once_it_is_shared():
+    """Rank 0 knew more, and waits; rank 3, which has failed over that, comes to know the same: they meet."""
+    windows: Any = SimpleNamespace(rank=3, ranks=4, dead=set)
+    windows.control = SimpleNamespace(notes=np.zeros((4, 64), np.uint8))
+    meeting, other = Meeting(SharedMemory(windows)), SharedMemory(windows)
+    other.own = 0
+    other.post(Note(2, HERE, frozenset([1, 2])))
+    how = {"what": "here", "names": range(4)}
+    with pytest.raises(PeerError, match="disagree") as caught:
+        meeting.agree([1], time.monotonic() + 5, **how)
+    assert caught.value.ranks == (2,)
+    meeting.agree([1, 2], time.monotonic() + 5, **how)
+    other.post(Note(2, HERE, frozenset([1, 2]), (7, 1)))
+    assert meeting.offered_by(0, time.monotonic() + 5, **how) == (7, 1)
+    with pytest.raises(
+        PeerError, match="rank 0 did not come in time"
+    ):  # an offer is good for one meeting
+        meeting.agree([1, 2], time.monotonic() + 0.1, **how)
 
 
 def _shrink_own_way(rank: int, views: dict[int, list[int]], timeout_s: float) -> Any:

@@ -16,8 +16,10 @@ class Meeting:
     def __init__(self, board: Board) -> None:
         self.board = board
         self._attempt = 0
-        self._over: dict[int, int] = {}
-        """By rank: its last attempt that is over for this rank: of another view, or its offer was taken."""
+        self._told: dict[int, int] = {}
+        """By rank: its last attempt over whose view this rank has failed; it may have come to share it since."""
+        self._taken: dict[int, int] = {}
+        """By rank: its last attempt whose offer this rank has taken."""
         self._note = Note(0, LEFT, frozenset())
         self._gave_up_before: dict[int, int] = {}
         """By rank: the attempt that it had given up already when this one began."""
@@ -39,16 +41,16 @@ class Meeting:
         left = {*range(self.board.ranks)} - {*gone}
         others = left - {self.board.own}
         while True:
-            notes = self._notes()
-            agreeing = {rank: note for rank, note in notes.items() if self._agrees(note)}
+            notes = self.board.read()
+            agreeing = {rank: note for rank, note in notes.items() if self._agrees(rank, note)}
             here = {*agreeing}
             # Who offers something has seen all of them; meanwhile some may be further than that.
             if here >= others or any(any(note.offer) for note in agreeing.values()):
                 return
             self._look_after(others - here, deadline, what=what, names=names)
-            differing = {rank: note for rank, note in notes.items() if self._differs(note)}
+            differing = {rank: note for rank, note in notes.items() if self._differs(rank, note)}
             if differing:
-                self._over |= {rank: note.attempt for rank, note in differing.items()}
+                self._told |= {rank: note.attempt for rank, note in differing.items()}
                 text = _views(differing, self._note, self.board.own, names)
                 said = frozenset().union(*(note.gone for note in differing.values()))
                 self._fail(what, text, said - self._note.gone, names, DIFFERS)
@@ -63,9 +65,9 @@ class Meeting:
     ) -> tuple[int, int]:
         """What ``leader`` offers to those that agreed."""
         while True:
-            note = self._notes().get(leader)
-            if note is not None and self._agrees(note) and any(note.offer):
-                self._over[leader] = note.attempt  # good for one meeting
+            note = self.board.read().get(leader)
+            if note is not None and self._agrees(leader, note) and any(note.offer):
+                self._taken[leader] = note.attempt  # good for one meeting
                 return note.offer
             self._look_after({leader}, deadline, what=what, names=names)
 
@@ -76,20 +78,18 @@ class Meeting:
         self._note = self._note._replace(stage=stage, offer=(0, 0))
         self.board.post(self._note)
 
-    def _agrees(self, note: Note) -> bool:
-        return note.stage == HERE and note.gone == self._note.gone
+    def _agrees(self, rank: int, note: Note) -> bool:
+        is_new = note.attempt > self._taken.get(rank, 0)
+        return is_new and note.stage == HERE and note.gone == self._note.gone
 
-    def _differs(self, note: Note) -> bool:
+    def _differs(self, rank: int, note: Note) -> bool:
         """Who gave up has no view any more; who has not yet seen that others are dead will see it."""
         if note.stage == LEFT or note.gone == self._note.gone:
             return False
+        if note.attempt <= self._told.get(rank, 0):
+            return False
         not_yet = self._note.gone - note.gone
         return not (note.gone < self._note.gone and not_yet <= self.board.dead())
-
-    def _notes(self) -> dict[int, Note]:
-        """Those that count."""
-        found = self.board.read().items()
-        return {rank: note for rank, note in found if note.attempt > self._over.get(rank, 0)}
 
     def _look_after(
         self, missing: Collection[int], deadline: float, *, what: str, names: Sequence[int]
@@ -106,7 +106,9 @@ class Meeting:
     def _never_came(self, missing: Collection[int]) -> Collection[int]:
         """Who came, and gave up a moment ago because of others as this rank does, is not the reason."""
         before = self._gave_up_before
-        came = {rank for rank, note in self._notes().items() if note.attempt > before.get(rank, 0)}
+        came = {
+            rank for rank, note in self.board.read().items() if note.attempt > before.get(rank, 0)
+        }
         return {*missing} - came or missing
 
     def _fail(
