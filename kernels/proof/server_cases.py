@@ -185,7 +185,7 @@ def cases() -> list[Case]:
             Wire(),
         ),
         # Counts of more than a block.
-        (replace(SMALL, max_batch=1, topk=2, local_experts=6, uneven=True), 9, "dc", Wire()),
+        (replace(SMALL, max_batch=1, topk=2, local_experts=11, uneven=True), 9, "dc", Wire()),
         (SMALL, 3, "ddoc", Wire(depth=8)),
         # A core that serves several servers, and servers where no token goes.
         (
