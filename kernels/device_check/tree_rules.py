@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,6 @@ class _Walk:
             return self._read(place["expansionLoc"])
         if "offset" not in place:
             return None
-        self.file = place.get("file", self.file)
+        self.file = os.path.normpath(place.get("file", self.file))
         self.line = place.get("line", self.line)
         return self.file, self.line

@@ -185,8 +185,10 @@ def cases() -> list[Case]:
             Wire(),
         ),
         # Counts of more than a block.
-        (replace(SMALL, max_batch=1, topk=2, local_experts=6, uneven=True), 9, "dc", Wire()),
+        (replace(SMALL, max_batch=1, topk=2, local_experts=11, uneven=True), 9, "dc", Wire()),
         (SMALL, 3, "ddoc", Wire(depth=8)),
+        # Cores that copy rows and forward nothing.
+        (replace(SMALL, max_batch=20, topk=1, hidden=32, local_experts=1), 20, "d", Wire()),
         # A core that serves several servers, and servers where no token goes.
         (
             replace(SMALL, ranks=32, max_batch=1, topk=1, hidden=32, skewed=True),

@@ -48,7 +48,7 @@ def test_golden_data_bit_for_bit(case):
 
 
 def test_random_programs_equal_the_oracle():
-    assert run_server_sweep(range(1000, 1010)) == Tally(passed=10)
+    assert run_server_sweep(range(1000, 1006)) == Tally(passed=6)
 
 
 MODES = {
@@ -104,6 +104,7 @@ FLAGS = sorted(
 )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("place", FLAGS)
 def test_every_dropped_flag_and_step_of_all_cores_is_noticed(place):
     """The protocol itself; scripts/prove_kernels drops the other synchronisation, too."""
