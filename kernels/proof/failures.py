@@ -15,7 +15,7 @@ from .programs import Program
 from .simulator import Schedule, Simulator
 
 OPEN, DISPATCH, COMBINE = range(3)
-ABSENT, OTHER_CORES, OTHER_CALL, FOREIGN_USE = range(4)
+ABSENT, OTHER_CORES, OTHER_CALL, FOREIGN_USE, FULL_QUEUE = range(5)
 
 
 @dataclass(frozen=True, order=True)

@@ -25,7 +25,6 @@ from .servers import (
 from .simulator import Schedule, Simulator
 
 SERVER, NETWORK = range(2)
-FULL_QUEUE = 4
 TIMEOUT_TICKS = 1
 HEADS = (0, 13, 2**15 - 2, 2**16 - 3, 2**32 - 5)
 """Where queues stand at the start: inside a round, and before head words and doorbells wrap."""

@@ -133,7 +133,7 @@ def test_a_broken_group_is_whole_again_after_open():
     program = layer_program("again", SMALL, 1, "dc")
     with Simulator(Schedule(seed=2, patience=3)) as simulator:
         group = new_group(simulator, program, timeout_ticks=100)
-        enqueue(group, Program("first", program.contract, program.steps[:1]), absent=1)
+        enqueue(group, Program("first", program.contract, steps=program.steps[:1]), absent=1)
         assert simulator.run()
         assert records(simulator, group)[0] == [Record(DISPATCH, 1, 1, 0, ABSENT)]
         group.open(NONCE + 1)
@@ -160,7 +160,7 @@ def test_ranks_whose_calls_differ_name_each_other(op, other):
     """Without a time limit: the flags carry a mark of the call."""
     order = "d" if op == DISPATCH else "dc"
     programs = [layer_program("own", replace(SMALL, **change), 1, order) for change in ({}, other)]
-    largest = Program("largest", SMALL.contract, [step for p in programs for step in p.steps])
+    largest = Program("largest", SMALL.contract, steps=[step for p in programs for step in p.steps])
     with Simulator(Schedule(seed=3)) as simulator:
         group = new_group(simulator, largest)
         steps = list(zip(*(program.steps for program in programs), strict=True))
@@ -177,7 +177,7 @@ def test_ranks_whose_calls_differ_name_each_other(op, other):
 def test_foreign_use_of_the_buffer_is_named(order):
     """Somebody's collective ran over the control area: the next launch says so, on all ranks, and waits for nobody."""
     program = layer_program("foreign", SMALL, 1, order)
-    before = Program("before", program.contract, program.steps[:-1])
+    before = Program("before", program.contract, steps=program.steps[:-1])
     for content in (b"\0", b"\xa5"):
         with Simulator(Schedule(seed=3)) as simulator:
             group = new_group(simulator, program)

@@ -10,10 +10,9 @@ from random import Random
 import pytest
 import torch
 
-from kernels.proof.failures import ABSENT, COMBINE, DISPATCH
+from kernels.proof.failures import ABSENT, COMBINE, DISPATCH, FULL_QUEUE
 from kernels.proof.golden_programs import GoldenProgram, server_golden_cases
 from kernels.proof.server_cases import (
-    FULL_QUEUE,
     NETWORK,
     SERVER,
     blame,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <filesystem>
 
 namespace hostsim {
 
@@ -19,7 +20,8 @@ std::string JsonString(const std::string& text) {
 }
 
 std::string Loc::Text() const {
-    std::string path = file;
+    // A header that was first included from another folder carries the way there in its name.
+    std::string path = std::filesystem::path(file).lexically_normal().string();
     size_t at = path.rfind("kernels/");
     if (at != std::string::npos) path = path.substr(at);
     return path + ":" + std::to_string(line);
