@@ -15,7 +15,8 @@ from ascend_moe.contract.limits import RANKS_PER_SERVER
 from .execution import execute
 from .group import Dispatched, KernelGroup
 from .programs import Program, Step
-from .servers import ServerProgram, execute_on_servers
+from .server_programs import ServerProgram
+from .servers import execute_on_servers
 from .simulator import Schedule, Simulator
 
 

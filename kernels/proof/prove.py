@@ -26,7 +26,7 @@ from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .mutation import reached, what_notices
 from .programs import Program, layer_program
-from .server_prove import ServerProof
+from .server_proof import ServerProof
 from .shapes import Shape, random_shape, random_shape_a2
 from .simulator import Schedule, library
 from .tally import Tally, chunks

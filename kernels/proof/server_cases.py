@@ -14,14 +14,8 @@ from .execution import Outcome, old_window
 from .failures import Record, records_of
 from .mutation import Case
 from .programs import Program
-from .servers import (
-    SMALL,
-    ServerGroup,
-    compare,
-    execute_on_servers,
-    server_program,
-    server_window_bytes,
-)
+from .server_programs import SMALL, server_program
+from .servers import ServerGroup, compare, execute_on_servers, server_window_bytes
 from .simulator import Schedule, Simulator
 
 SERVER, NETWORK = range(2)

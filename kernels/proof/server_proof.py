@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import cache
 from random import Random
@@ -14,16 +15,11 @@ import torch
 from .arguments import Parameters
 from .cards import Wire
 from .golden_programs import GoldenProgram, server_golden_cases
-from .server_cases import HEADS
-from .servers import (
-    SMALL,
-    ServerShape,
-    execute_on_servers,
-    random_server_shape,
-    server_program,
-)
+from .server_cases import HEADS, reached, what_notices
+from .server_programs import SMALL, ServerShape, random_server_shape, server_program
+from .servers import execute_on_servers
 from .simulator import Schedule, library
-from .tally import Tally
+from .tally import Tally, chunks
 
 DEPTHS = (4, 8, 16, 128)
 PLAIN = replace(SMALL, max_batch=2)
@@ -199,3 +195,58 @@ def _vendor_posts(program: Any) -> float:
             if server != rank // 8:
                 posts += 2 + int((of == server).any(dim=1).sum())
     return posts / len(calls)
+
+
+class ServerProof:
+    """Its parts, started in a pool and then waited for."""
+
+    def __init__(self, pool: Executor, *, quick: bool) -> None:
+        self._sweep, self._schedules = (20, 80) if quick else (200, 5_000)
+        self._servers = (2,) if quick else (2, 4)
+        self._golden = pool.submit(run_server_golden, 1 if quick else 3)
+        self._swept = [pool.submit(run_server_sweep, seeds) for seeds in chunks(self._sweep, 20)]
+        self._scheduled = [
+            pool.submit(run_server_schedules, seeds) for seeds in chunks(self._schedules, 50)
+        ]
+        self._sites = sorted(reached())
+        self._noticed = [pool.submit(what_notices, site) for site in self._sites]
+
+    def figures(self, done: Callable[[str, Tally | None], None]) -> tuple[dict[str, Any], bool]:
+        """For the record, and whether nothing was found."""
+        golden, total = self._golden.result(), len(server_golden_cases())
+        done(f"servers, golden: {golden.passed} of {total} bit-exact", golden)
+        swept = sum((run.result() for run in self._swept), Tally())
+        done(f"servers, sweep: {swept.passed} of {self._sweep} equal to the oracle", swept)
+        scheduled = sum((run.result() for run in self._scheduled), Tally())
+        done(
+            f"servers, schedules: {scheduled.passed} of {self._schedules}"
+            " without finding, deadlock or difference",
+            scheduled,
+        )
+        noticed = zip(self._sites, self._noticed, strict=True)
+        survivors = [site for site, how in noticed if not how.result()]
+        number = len(self._sites)
+        done(f"servers, mutants: {number - len(survivors)} of {number} noticed", None)
+        for site in survivors:
+            print(f"  not noticed: {site}")
+        moved = {str(servers): traffic(servers) for servers in self._servers}
+        for servers, of_servers in moved.items():
+            for op, of_op in of_servers.items():
+                done(f"{servers} servers, {op}: {of_op}", None)
+        grid = list(window_cases())
+        larger = sum(case.ours > case.stock for case in grid)
+        done(f"servers, window: above the stock formula in {larger} of {len(grid)}", None)
+        everything = golden + swept + scheduled
+        return {
+            "golden_passed": golden.passed,
+            "golden_total": total,
+            "sweep_cases": self._sweep,
+            "schedules": self._schedules,
+            "findings": everything.findings,
+            "deadlocks": everything.deadlocks,
+            "mutations_caught": number - len(survivors),
+            "mutations_total": number,
+            "traffic": moved,
+            "windows": len(grid),
+            "windows_above_stock": larger,
+        }, not everything.examples

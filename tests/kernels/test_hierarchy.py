@@ -20,17 +20,13 @@ from kernels.proof.server_cases import (
     reached,
     what_notices,
 )
+from kernels.proof.server_programs import SMALL, random_server_shape, server_program
 from kernels.proof.server_proof import (
     SCHEDULE_SHAPES,
     run_server_schedules,
     run_server_sweep,
     traffic,
     window_cases,
-)
-from kernels.proof.servers import (
-    SMALL,
-    random_server_shape,
-    server_program,
 )
 from kernels.proof.simulator import Schedule
 from kernels.proof.tally import Tally
