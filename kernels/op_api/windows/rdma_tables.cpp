@@ -13,7 +13,9 @@ constexpr uint64_t kEndOffset = 8872;
 
 constexpr uint64_t kVectorCorePosts = 1 << 2;  // of the capability; bit 0 the host, bit 1 AICPU
 
-constexpr uint32_t kMaxQueuesPerPeer = 32;  // HCCL_RDMA_QPS_PER_CONNECTION
+// HCCL_RDMA_QPS_PER_CONNECTION: 1 to 32 (HCCL's page of that name; HCCL_QPS_PER_CONNECTION_MAX in
+// its externalinput.cc).
+constexpr uint32_t kMaxQueuesPerPeer = 32;
 constexpr uint32_t kMinDepth = 128, kMaxDepth = 32768;
 constexpr uint32_t kMaxServiceLevel = 7;
 constexpr uint64_t kWindowAlignment = 512;
