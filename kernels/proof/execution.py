@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -99,21 +100,33 @@ def execute(
                 results.append(group.dispatch(step.calls))
             else:
                 results.append(group.combine(step.calls, results[step.of]))
-        finished = simulator.run()
-        outcome = Outcome(simulator.findings, simulator.deadlock, [], sites=simulator.sites)
-        if not finished:
-            return outcome
-        outcome.counters = [
-            [simulator.counters(result.launch) for result in ranks] for ranks in results
-        ]
-        for number, (step, ranks) in enumerate(zip(program.steps, results, strict=True)):
-            for rank, result in enumerate(ranks):
-                wrong = (judge or compare_with_oracle)(group, step, rank, result)
-                if wrong:
-                    outcome.mismatches.append(
-                        f"{program.name} step {number} ({step.op}) rank {rank}: {wrong}"
-                    )
+        return run_and_judge(
+            simulator, program, results, partial(judge or compare_with_oracle, group)
+        )
+
+
+def run_and_judge(
+    simulator: Simulator,
+    program: Program,
+    results: Sequence[Sequence[Any]],
+    judge: Callable[[Step, int, Any], str],
+) -> Outcome:
+    """Runs what was enqueued; ``judge``: what is wrong with the result of a step on a rank, or an empty string."""
+    finished = simulator.run()
+    outcome = Outcome(simulator.findings, simulator.deadlock, [], sites=simulator.sites)
+    if not finished:
         return outcome
+    outcome.counters = [
+        [simulator.counters(result.launch) for result in ranks] for ranks in results
+    ]
+    for number, (step, ranks) in enumerate(zip(program.steps, results, strict=True)):
+        for rank, result in enumerate(ranks):
+            wrong = judge(step, rank, result)
+            if wrong:
+                outcome.mismatches.append(
+                    f"{program.name} step {number} ({step.op}) rank {rank}: {wrong}"
+                )
+    return outcome
 
 
 def compare_with_oracle(group: KernelGroup, step: Step, rank: int, result: Any) -> str:

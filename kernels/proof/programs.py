@@ -249,8 +249,12 @@ class Layers:
 
 def layer_program(name: str, shape: Shape, seed: int, order: str = "dc") -> Program:
     """A program of fresh layers: ``d`` dispatches, ``c`` combines the latest dispatch, ``o`` the one before it."""
-    program = Program(name, shape.contract, shape.product)
-    layers, dispatches = Layers(shape, seed), []
+    return with_layers(Program(name, shape.contract, shape.product), Layers(shape, seed), order)
+
+
+def with_layers(program: Program, layers: Layers, order: str) -> Program:
+    """The program with steps behind it, one for each letter of the order."""
+    dispatches: list[int] = []
     for letter in order:
         if letter == "d":
             dispatches.append(program.dispatch(layers.dispatch()))

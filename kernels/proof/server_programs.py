@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ascend_moe.reference import combine_world, dispatch_world
 
-from .programs import Calls, Layers, Program, Step
+from .programs import Calls, Layers, Program, Step, with_layers
 from .shapes import Shape
 
 PER_SERVER = {"A2": 8, "A3": 16}
@@ -81,15 +81,7 @@ class ServerProgram(Program):
 def server_program(name: str, shape: ServerShape, seed: int, order: str = "dc") -> Program:
     """As ``layer_program``: ``d`` dispatches, ``c`` combines the latest dispatch, ``o`` the one before it."""
     program = ServerProgram(name, shape.contract, shape.product)
-    layers, dispatches = ServerLayers(shape, seed), []
-    for letter in order:
-        if letter == "d":
-            dispatches.append(program.dispatch(layers.dispatch()))
-        else:
-            of = dispatches[-1 if letter == "c" else -2]
-            step = program.steps[of]
-            program.combine(layers.combine(step.calls, step.expected), of)
-    return program
+    return with_layers(program, ServerLayers(shape, seed), order)
 
 
 HIDDEN = {

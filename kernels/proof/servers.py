@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from ascend_moe.contract.signature import with_defaults
 
 from .arguments import Parameters, meeting, parameters, words
 from .cards import CardGroup, Wire
-from .execution import Outcome, old_window, same_bits
+from .execution import Outcome, old_window, run_and_judge, same_bits
 from .group import NONCE, Combined, Dispatched, output_shapes
 from .programs import Calls, Program, Step
 from .server_programs import PER_SERVER
@@ -198,21 +199,7 @@ def execute_on_servers(
             old_data=old_window(schedule.seed),
         )
         results = group.play(program)
-        finished = simulator.run()
-        outcome = Outcome(simulator.findings, simulator.deadlock, [], sites=simulator.sites)
-        if not finished:
-            return outcome
-        outcome.counters = [
-            [simulator.counters(result.launch) for result in ranks] for ranks in results
-        ]
-        for number, (step, ranks) in enumerate(zip(program.steps, results, strict=True)):
-            for rank, result in enumerate(ranks):
-                wrong = (judge or compare)(simulator, step, rank, result)
-                if wrong:
-                    outcome.mismatches.append(
-                        f"{program.name} step {number} ({step.op}) rank {rank}: {wrong}"
-                    )
-        return outcome
+        return run_and_judge(simulator, program, results, partial(judge or compare, simulator))
 
 
 def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:
