@@ -44,7 +44,14 @@ int64_t Milliseconds() {
 
 }  // namespace
 
+const char* NameOf(Form form) { return form == Form::kHierarchy ? "hierarchy" : "full mesh"; }
+
 Group::~Group() { GiveMemoryBack(); }
+
+Topology Group::topology() const {
+    const uint32_t per_server = per_server_ == 0 ? ep_.ranks : per_server_;
+    return {ep_.ranks / per_server, per_server, ep_rank_ / per_server, ep_rank_ % per_server};
+}
 
 std::shared_ptr<Group> Group::Find(int32_t device, const Attributes& attributes) {
     Registry& registry = Groups();
@@ -106,13 +113,17 @@ int Group::OpenOnce(const char* op, const Attributes& attributes, const Exchange
 std::string Group::Failure() {
     constexpr int64_t kLookEveryMs = 1000;
     std::lock_guard<std::mutex> lock(mutex_);
-    if (!failure_.empty() || Milliseconds() - looked_at_ < kLookEveryMs) return failure_;
+    if (failure_.empty() && Milliseconds() - looked_at_ >= kLookEveryMs) Look();
+    return failure_;
+}
+
+void Group::Look() {
     looked_at_ = Milliseconds();
     std::vector<uint32_t> control(kErrorOffset / sizeof(uint32_t) + kErrorWords);
     const BesideCapture beside;
     if (CopyFromDevice(control.data(), ep_.control[ep_rank_], control.size() * sizeof(uint32_t)) !=
         ACL_SUCCESS) {
-        return failure_;
+        return;
     }
     failure_ = Failure(control.data() + kErrorOffset / sizeof(uint32_t));
     // No launch has noticed yet, and perhaps none can: a communicator that was destroyed and made
@@ -124,7 +135,6 @@ std::string Group::Failure() {
         record[kErrorReason] = kForeignUse;
         failure_ = Text({name, ep_rank_, record, timeout_s_});
     }
-    return failure_;
 }
 
 std::string Group::Failure(const uint32_t* records) const {

@@ -8,6 +8,9 @@
 //              (on A2: where HCCL says that all ranks are in one server, whatever their number)
 //   require    the same, and stock, whoever says it, is an error on all ranks
 //
+// With it its Form is decided, from the algorithm of that call and from where HCCL says the ranks
+// are: HCCL makes the links of a group once, so what asks first must be what runs later.
+//
 // Ranks that stand on several A2 servers, and so few that CANN's kernels would take them for one,
 // can be served by nobody: an error under auto and require, a warning under off.
 //
@@ -25,12 +28,20 @@
 
 #include "agreement.h"
 #include "device/abi.h"
+#include "device/hierarchy/abi.h"
 #include "entry/check.h"
 #include "windows.h"
 
 namespace ascend_moe {
 
 enum class Kernel;
+
+// How the kernels of a group reach its ranks.
+enum class Form {
+    kWindows,    // full mesh: a core writes into the windows of all
+    kHierarchy,  // hierarchy: by window inside a server, by network card between servers
+};
+const char* NameOf(Form form);
 
 constexpr uint32_t kErrorWords = kMaxCores * kBlockWords;  // of all error blocks of a window
 
@@ -53,11 +64,15 @@ class Group : public std::enable_shared_from_this<Group> {
     const std::string name, tp_name;  // no tp_name: without TP
 
     bool ours() const { return ours_; }
+    Form form() const { return form_; }
     bool tp() const { return !tp_name.empty(); }
     const Windows& ep_windows() const { return ep_; }
     const Windows& tp_windows() const { return tp_; }
     uint32_t ep_rank() const { return ep_rank_; }
-    uint64_t context() const { return context_; }  // device address of abi.h's Context
+    // Device address of a HierarchyContext; of its head alone, in full mesh.
+    uint64_t context() const { return context_; }
+    // In several servers; all ranks in one, in full mesh.
+    Topology topology() const;
     uint32_t timeout_ticks() const { return timeout_ticks_; }
 
     // Why nothing can be launched any more: from the state and the error blocks of the own window,
@@ -78,7 +93,7 @@ class Group : public std::enable_shared_from_this<Group> {
                    bool off, const Decision& decision);
     int OpenStock(const char* op, const Attributes& attributes, const Decision& decision);
     static void Announce(const Attributes& attributes, const char* whose, const std::string& more);
-    int FindAllWindows();
+    int FindAllWindows(int64_t ranks);
 
     // opening.cpp
     int TakeMemory(const char* op);
@@ -91,6 +106,8 @@ class Group : public std::enable_shared_from_this<Group> {
                 const std::vector<uint32_t>& blocks) const;
     int WriteContext(const char* op, const Windows& windows, uint32_t rank);
     int RunAlone(Kernel kernel, Meeting meeting);
+    // The failure that is there now, whenever was looked last.
+    void Look();
 
     // An opening that a capture refuses; the next call tries again.
     static constexpr int kTryEagerFirst = -1;
@@ -100,6 +117,8 @@ class Group : public std::enable_shared_from_this<Group> {
     int status_ = 0;  // of opening
     std::string problem_;
     bool ours_ = false;
+    Form form_ = Form::kWindows;
+    uint32_t per_server_ = 0;  // ranks; 0 in full mesh
     Windows ep_, tp_;
     uint32_t ep_rank_ = 0, tp_rank_ = 0, nonce_ = 0, tp_nonce_ = 0;
     uint64_t context_ = 0;
