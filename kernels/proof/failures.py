@@ -78,6 +78,7 @@ def new_group(
         timeout_ticks=timeout_ticks,
         old_data=old_window(seed),
         cores=cores,
+        product=program.product,
     )
 
 
