@@ -50,7 +50,9 @@ class CombineKernel {
         }
         if (!window.failed) {
             window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch, MarkOf(p));
-            Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
+            Reducer<X, ReturnedSlots>(pipe, window, p, tensors, ReturnedSlots(window, p, epoch),
+                                      active)
+                .Run();
         }
         if (window.core == 0 && !window.failed)
             window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);

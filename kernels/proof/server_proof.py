@@ -5,41 +5,29 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from random import Random
 from typing import Any
 
-import torch
-
 from .arguments import Parameters
 from .cards import Wire
-from .golden_programs import GoldenProgram, server_golden_cases
+from .golden_programs import GoldenProgram, mesh_golden_cases, server_golden_cases
 from .server_cases import HEADS, reached, what_notices
-from .server_programs import SMALL, ServerShape, random_server_shape, server_program
+from .server_kernels import KERNELS
+from .server_programs import ServerShape, server_program
 from .servers import execute_on_servers
 from .simulator import Schedule, library
 from .tally import Tally, chunks
 
 DEPTHS = (4, 8, 16, 128)
-PLAIN = replace(SMALL, max_batch=2)
-SCHEDULE_SHAPES: tuple[tuple[ServerShape, int, str], ...] = (
-    (PLAIN, 2, "dcdc"),
-    (replace(PLAIN, quant=True, comm_quant=True, uneven=True), 2, "dcc"),
-    (replace(PLAIN, max_batch=1, topk=1, local_experts=1), 3, "ddocd"),
-    (replace(PLAIN, dtype=torch.float16, comm_quant=True, hidden=96, skewed=True), 1, "dccdc"),
-    (replace(PLAIN, ranks=32, max_batch=1, topk=6, hidden=32), 2, "dcdc"),
-    (replace(PLAIN, max_batch=3, topk=12, local_experts=1, hidden=32, quant=True), 4, "dcd"),
-    (replace(PLAIN, ranks=32, uneven=True, quant=True, comm_quant=True, hidden=32), 1, "dcc"),
-    (replace(PLAIN, ranks=64, max_batch=1, hidden=32, local_experts=1), 1, "dcc"),
-)
-"""Shapes, cores and step orders: 2, 4 and 8 servers, two layers in flight, two dispatches or two combines in a row."""
+GOLDEN = {"hierarchy": server_golden_cases, "mesh": mesh_golden_cases}
 
 
-def run_server_golden(schedules: int) -> Tally:
+def run_server_golden(schedules: int, kernels: str = "hierarchy") -> Tally:
     """The stored cases, each under several schedules."""
     tally = Tally()
-    for case in server_golden_cases():
+    for case in GOLDEN[kernels]():
         program, problems = GoldenProgram(case), []
         for seed in range(schedules):
             schedule = Schedule(seed=seed, uneven=seed % 2 == 1)
@@ -48,14 +36,14 @@ def run_server_golden(schedules: int) -> Tally:
     return tally
 
 
-def run_server_sweep(seeds: range) -> Tally:
+def run_server_sweep(seeds: range, kernels: str = "hierarchy") -> Tally:
     """Random programs against the oracle."""
-    tally = Tally()
+    tally, of = Tally(), KERNELS[kernels]
     for seed in seeds:
         random = Random(seed)
-        shape = random_server_shape(random)
+        shape = of.random_shape(random)
         order = random.choice(("dc", "dcdc", "ddoc", "dcc"))
-        program = server_program(f"servers {seed} {shape}", shape, seed, order)
+        program = of.program(f"{kernels} {seed} {shape}", shape, seed, order)
         outcome = execute_on_servers(
             program,
             Schedule(
@@ -64,31 +52,33 @@ def run_server_sweep(seeds: range) -> Tally:
             cores=random.choice((1, 2, 3, 5, 9)),
             wire=Wire(depth=random.choice(DEPTHS), head=random.choice(HEADS)),
             offset=random.choice((0, 0, 1, 8, 13)),
+            group_type=of.group_type,
         )
         tally.add(program.name, outcome.problems)
     return tally
 
 
 @cache
-def server_schedule_programs() -> list[Any]:
-    """One for each of `SCHEDULE_SHAPES`."""
+def server_schedule_programs(kernels: str) -> list[Any]:
+    """One for each shape of these kernels."""
+    of = KERNELS[kernels]
     return [
-        server_program(f"server schedule {index}", shape, index, order)
-        for index, (shape, _, order) in enumerate(SCHEDULE_SHAPES)
+        of.program(f"{kernels} schedule {index}", shape, index, order)
+        for index, (shape, _, order) in enumerate(of.schedules)
     ]
 
 
-def run_server_schedules(seeds: range) -> Tally:
-    """Schedules of `SCHEDULE_SHAPES` in turn: uneven ranks and cores, a stalled relay, old epochs in the windows.
+def run_server_schedules(seeds: range, kernels: str = "hierarchy") -> Tally:
+    """Schedules of the kernels' shapes in turn: uneven ranks and cores, a stalled relay, old epochs in the windows.
 
     Queues are of any depth and start anywhere. How a card cuts messages (64 bytes to 4096), its bursts and its late
     tails follow from the seed.
     """
-    tally, programs = Tally(), server_schedule_programs()
+    tally, of, programs = Tally(), KERNELS[kernels], server_schedule_programs(kernels)
     for seed in seeds:
         index = seed % len(programs)
         program, random = programs[index], Random(seed)
-        most = SCHEDULE_SHAPES[index][1]
+        most = of.schedules[index][1]
         schedule = Schedule(
             seed=seed,
             landing_percent=random.choice((1, 5, 30, 70, 95)),
@@ -102,6 +92,7 @@ def run_server_schedules(seeds: range) -> Tally:
             schedule,
             cores=[random.randint(1, most) for _ in range(program.ranks)],
             wire=Wire(depth=random.choice(DEPTHS), head=random.choice(HEADS)),
+            group_type=of.group_type,
         ).problems
         tally.add(f"{program.name} seed {seed}", problems)
     return tally
