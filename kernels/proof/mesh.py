@@ -139,7 +139,7 @@ execute_mesh = partial(execute_on_servers, group_type=MeshGroup)
 
 
 def random_mesh_shape(random: Random) -> Shape:
-    """A legal shape of 2 to 8 servers; all that A2 full mesh has occurs. Windows of many ranks are large: small rows."""
+    """A legal shape of 2 to 8 servers. Windows of many ranks are large, so these get short rows."""
     shape = random_shape_a2(random)
     ranks = random.choice((16, 16, 16, 32, 32, 64))
     hidden = random.choice((32, 64, 96, 160, 224, 1024, 2048) if ranks == 16 else (32, 64, 96))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import torch
@@ -18,6 +20,7 @@ from .server_kernels import KERNELS
 from .servers import ServerGroup, execute_on_servers, server_window_bytes
 from .simulator import Schedule, Simulator
 
+DEVICE = Path(__file__).parents[1] / "device"
 SERVER, NETWORK = range(2)
 TIMEOUT_TICKS = 1
 HEADS = (0, 13, 2**15 - 2, 2**16 - 3, 2**32 - 5)
@@ -202,6 +205,21 @@ def schedules(number: int = 15) -> Iterator[Schedule]:
         )
 
 
+SITE = re.compile(
+    r"MOE_(SYNC|VBARRIER|SYNC_ALL|FLAG)\(|(PipeBarrier|SyncAll|SetFlag|WaitFlag|AllocTensor|DeQue)<"
+)
+
+
+def written_sites(kernels: str) -> list[str]:
+    """Where the sources of these kernels synchronise: file and line."""
+    return [
+        f"kernels/device/{kernels}/{path.name}:{number}"
+        for path in sorted((DEVICE / kernels).glob("*.h"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if SITE.search(line.split("//")[0])
+    ]
+
+
 @cache
 def reached(kernels: str = "hierarchy") -> dict[str, list[Case]]:
     """Every site of these kernels that a case reaches, with these cases."""
@@ -209,7 +227,9 @@ def reached(kernels: str = "hierarchy") -> dict[str, list[Case]]:
     for case in cases(kernels):
         outcome = case.run(next(schedules()))
         if outcome.problems:
-            raise AssertionError(f"{case.program.name} fails without a mutation: {outcome.problems[0]}")
+            raise AssertionError(
+                f"{case.program.name} fails without a mutation: {outcome.problems[0]}"
+            )
         for site in outcome.sites:
             if f"/device/{kernels}/" in site:
                 sites.setdefault(site, []).append(case)

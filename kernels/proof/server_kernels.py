@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from .arguments import Parameters
 from .cards import Wire
 from .mesh import MeshGroup, mesh_program, random_mesh_shape
 from .programs import Program
@@ -30,6 +31,43 @@ class Kernels:
     """Small ones that together reach every site: shape, cores, order, queues."""
     late: tuple[Any, int, str]
     """A rank is late in it: shape, seed, order."""
+    edge: tuple[int, int]
+    """A legal batch and row at which the window is largest beside the stock kernels'."""
+    most_experts: int
+    most_servers: int
+    stock_window: Callable[[Parameters, int], int]
+    """What the stock A2 kernels ask for, in so many servers: docs/buffer-size.md."""
+    vendor_posts: Callable[[Program], float]
+    """Messages that the vendor's kernels post per rank in a dispatch of such a program."""
+
+
+def _hierarchy_window(p: Parameters, servers: int) -> int:
+    block = p.max_batch * (2 * p.hidden + 16 * (-(-p.topk // 8) * 8))
+    return (-(-block // 512) * 512) * (p.moe_experts + 2 * servers) + (8 << 20)
+
+
+def _mesh_window(p: Parameters, servers: int) -> int:
+    arriving = min(p.local_experts, p.topk)
+    return 2 * (p.max_batch * 8 * servers * arriving * 2 * p.hidden + (2 << 20))
+
+
+def _hierarchy_posts(program: Program) -> float:
+    """One message for each token and server, and two flags (combine one)."""
+    calls = program.steps[0].calls
+    servers = len(calls) // 8
+    experts = calls[0]["moe_expert_num"] // servers
+    posts = 0
+    for rank, call in enumerate(calls):
+        of = call["expert_ids"] // experts
+        for server in range(servers):
+            if server != rank // 8:
+                posts += 2 + int((of == server).any(dim=1).sum())
+    return posts / len(calls)
+
+
+def _mesh_posts(program: Program) -> float:
+    """One for each other rank, also of its own server, by the AI CPU."""
+    return program.ranks - 1
 
 
 PLAIN = replace(SMALL, max_batch=2)
@@ -118,9 +156,11 @@ KERNELS = {
     "hierarchy": Kernels(
         *(ServerGroup, server_program, random_server_shape),
         *(HIERARCHY_SCHEDULES, HIERARCHY_CASES, (replace(SMALL, max_batch=2, topk=3), 2, "dccdc")),
+        *((512, 10240), 512, 8, _hierarchy_window, _hierarchy_posts),
     ),
     "mesh": Kernels(
         *(MeshGroup, mesh_program, random_mesh_shape),
         *(MESH_SCHEDULES, MESH_CASES, (replace(MESH_SMALL, topk=3), 2, "dccdc")),
+        *((256, 32), 1024, 32, _mesh_window, _mesh_posts),
     ),
 }

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -15,10 +16,11 @@ from .cards import Wire
 from .golden_programs import GoldenProgram, mesh_golden_cases, server_golden_cases
 from .server_cases import HEADS, reached, what_notices
 from .server_kernels import KERNELS
-from .server_programs import ServerShape, server_program
+from .server_programs import ServerShape
 from .servers import execute_on_servers
 from .simulator import Schedule, library
 from .tally import Tally, chunks
+from .variants import NO_COPIES, variant
 
 DEPTHS = (4, 8, 16, 128)
 GOLDEN = {"hierarchy": server_golden_cases, "mesh": mesh_golden_cases}
@@ -98,12 +100,6 @@ def run_server_schedules(seeds: range, kernels: str = "hierarchy") -> Tally:
     return tally
 
 
-def stock_window_bytes(p: Parameters, servers: int) -> int:
-    """What the stock A2 kernels ask for: F7 of docs/buffer-size.md."""
-    block = p.max_batch * (2 * p.hidden + 16 * (-(-p.topk // 8) * 8))
-    return (-(-block // 512) * 512) * (p.moe_experts + 2 * servers) + (8 << 20)
-
-
 @dataclass(frozen=True)
 class WindowCase:
     """A group of A2 and how its window compares with the stock kernels'."""
@@ -117,48 +113,41 @@ class WindowCase:
     stock: int
 
 
-def window_cases() -> Iterator[WindowCase]:
+def window_cases(kernels: str = "hierarchy") -> Iterator[WindowCase]:
     """A grid of legal groups of A2, unquantised, which need most."""
-    lib = library()
-    for servers in (2, 4, 8):
-        for local_experts in (1, 2, 3, 4, 8, 16):
-            for topk in (1, 2, 4, 5, 6, 8, 9, 12, 14, 16):
-                for max_batch, hidden in (
-                    (1, 7168),
-                    (16, 2048),
-                    (64, 7168),
-                    (256, 7168),
-                    (512, 10240),
-                ):
-                    moe = servers * 8 * local_experts
-                    if topk > moe or moe > 512:
-                        continue
-                    p = Parameters(
-                        max_batch=max_batch,
-                        hidden=hidden,
-                        topk=topk,
-                        moe_experts=moe,
-                        local_experts=local_experts,
-                    )
-                    sizes = (ctypes.byref(p), servers, 8)
-                    ours = lib.moe_hierarchy_window_bytes(
-                        lib.moe_hierarchy_dispatch_bytes(*sizes),
-                        lib.moe_hierarchy_combine_bytes(*sizes),
-                    )
-                    yield WindowCase(
-                        *(servers, local_experts, topk, max_batch, hidden),
-                        ours,
-                        stock_window_bytes(p, servers),
-                    )
+    lib, of = library(), KERNELS[kernels]
+    sizes = [(1, 7168), (16, 2048), (64, 7168), (256, 7168), of.edge]
+    topks = (1, 2, 4, 5, 6, 8, 9, 12, 14, 16)
+    for servers, local_experts, topk, (max_batch, hidden) in product(
+        (2, 4, 8, 32), (1, 2, 3, 4, 8, 16), topks, sizes
+    ):
+        p = Parameters(
+            max_batch=max_batch,
+            hidden=hidden,
+            topk=topk,
+            moe_experts=servers * 8 * local_experts,
+            local_experts=local_experts,
+        )
+        if topk > p.moe_experts or p.moe_experts > of.most_experts or servers > of.most_servers:
+            continue
+        given = (ctypes.byref(p), servers, 8)
+        ours = getattr(lib, f"moe_{kernels}_window_bytes")(
+            *(getattr(lib, f"moe_{kernels}_{op}_bytes")(*given) for op in ("dispatch", "combine"))
+        )
+        stock = of.stock_window(p, servers)
+        yield WindowCase(servers, local_experts, topk, max_batch, hidden, ours, stock)
 
 
-def traffic(servers: int) -> dict[str, dict[str, float]]:
+def traffic(servers: int, kernels: str = "hierarchy") -> dict[str, dict[str, float]]:
     """Of a layer (BS 16, H 7168, K 8, 32 experts a server, bf16), per rank: MB of memory, messages, MB on the wire."""
+    of = KERNELS[kernels]
     shape = ServerShape(
         ranks=8 * servers, max_batch=16, hidden=7168, topk=8, local_experts=4, product="A2"
     )
-    program = server_program("traffic", shape, 0)
-    outcome = execute_on_servers(program, Schedule(seed=0), cores=8, wire=Wire(depth=128))
+    program = of.program("traffic", shape, 0)
+    outcome = execute_on_servers(
+        program, Schedule(seed=0), cores=8, wire=Wire(depth=128), group_type=of.group_type
+    )
     if outcome.problems:
         raise AssertionError(outcome.problems[0])
     moved = ("read_own", "read_remote", "write_own", "write_remote", "scalar_read", "scalar_write")
@@ -169,64 +158,61 @@ def traffic(servers: int) -> dict[str, dict[str, float]]:
             "memory_mb": round(sum(c[name] for c in counters for name in moved) / ranks / 1e6, 3),
             "posts": round(sum(c["messages"] for c in counters) / ranks, 2),
             "wire_mb": round(sum(c["message_bytes"] for c in counters) / ranks / 1e6, 3),
-            "vendor_posts": round(_vendor_posts(program), 2),
+            "vendor_posts": round(of.vendor_posts(program), 2),
         }
     return found
 
 
-def _vendor_posts(program: Any) -> float:
-    """What its kernels post: one message for each token and server, and two flags (dispatch; combine one)."""
-    calls = program.steps[0].calls
-    servers = len(calls) // 8
-    experts = calls[0]["moe_expert_num"] // servers
-    posts = 0
-    for rank, call in enumerate(calls):
-        of = call["expert_ids"] // experts
-        for server in range(servers):
-            if server != rank // 8:
-                posts += 2 + int((of == server).any(dim=1).sum())
-    return posts / len(calls)
+def run_without_copies(sweep: int, schedules: int) -> Tally:
+    """Hierarchy with the build switch the other way: the relay copies nothing."""
+    with variant(NO_COPIES):
+        tally = run_server_golden(1) + run_server_sweep(range(sweep))
+        return tally + run_server_schedules(range(schedules))
 
 
 class ServerProof:
     """Its parts, started in a pool and then waited for."""
 
-    def __init__(self, pool: Executor, *, quick: bool) -> None:
+    def __init__(self, pool: Executor, kernels: str, *, quick: bool) -> None:
+        self._kernels = kernels
         self._sweep, self._schedules = (20, 80) if quick else (200, 5_000)
         self._servers = (2,) if quick else (2, 4)
-        self._golden = pool.submit(run_server_golden, 1 if quick else 3)
-        self._swept = [pool.submit(run_server_sweep, seeds) for seeds in chunks(self._sweep, 20)]
-        self._scheduled = [
-            pool.submit(run_server_schedules, seeds) for seeds in chunks(self._schedules, 50)
+        self._golden = pool.submit(run_server_golden, 1 if quick else 3, kernels)
+        self._swept = [
+            pool.submit(run_server_sweep, seeds, kernels) for seeds in chunks(self._sweep, 20)
         ]
-        self._sites = sorted(reached())
+        self._scheduled = [
+            pool.submit(run_server_schedules, seeds, kernels)
+            for seeds in chunks(self._schedules, 50)
+        ]
+        self._sites = sorted(reached(kernels))
         self._noticed = [pool.submit(what_notices, site) for site in self._sites]
 
     def figures(self, done: Callable[[str, Tally | None], None]) -> tuple[dict[str, Any], bool]:
         """For the record, and whether nothing was found."""
-        golden, total = self._golden.result(), len(server_golden_cases())
-        done(f"servers, golden: {golden.passed} of {total} bit-exact", golden)
+        golden, total = self._golden.result(), len(GOLDEN[self._kernels]())
+        done(f"{self._kernels}, golden: {golden.passed} of {total} bit-exact", golden)
         swept = sum((run.result() for run in self._swept), Tally())
-        done(f"servers, sweep: {swept.passed} of {self._sweep} equal to the oracle", swept)
+        done(f"{self._kernels}, sweep: {swept.passed} of {self._sweep} equal to the oracle", swept)
         scheduled = sum((run.result() for run in self._scheduled), Tally())
         done(
-            f"servers, schedules: {scheduled.passed} of {self._schedules}"
+            f"{self._kernels}, schedules: {scheduled.passed} of {self._schedules}"
             " without finding, deadlock or difference",
             scheduled,
         )
         noticed = zip(self._sites, self._noticed, strict=True)
         survivors = [site for site, how in noticed if not how.result()]
         number = len(self._sites)
-        done(f"servers, mutants: {number - len(survivors)} of {number} noticed", None)
+        done(f"{self._kernels}, mutants: {number - len(survivors)} of {number} noticed", None)
         for site in survivors:
             print(f"  not noticed: {site}")
-        moved = {str(servers): traffic(servers) for servers in self._servers}
+        moved = {str(servers): traffic(servers, self._kernels) for servers in self._servers}
         for servers, of_servers in moved.items():
             for op, of_op in of_servers.items():
-                done(f"{servers} servers, {op}: {of_op}", None)
-        grid = list(window_cases())
+                done(f"{self._kernels}, {servers} servers, {op}: {of_op}", None)
+        grid = list(window_cases(self._kernels))
         larger = sum(case.ours > case.stock for case in grid)
-        done(f"servers, window: above the stock formula in {larger} of {len(grid)}", None)
+        done(f"{self._kernels}, window: above the stock formula in {larger} of {len(grid)}", None)
         everything = golden + swept + scheduled
         return {
             "golden_passed": golden.passed,
