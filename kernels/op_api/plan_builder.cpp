@@ -88,7 +88,7 @@ Packing PlanBuilder::PackingOf(const char* name, const Tensor& tensor) {
 }
 
 Parameters Common(const Attributes& a, const World& world, const Tensor& ids, const Tensor& mask,
-                  const Tensor& rows, const Group& group) {
+                  const Tensor& rows, const Tensor& performance_info, const Group& group) {
     Parameters p{};
     p.batch = static_cast<uint32_t>(ids.shape[0]);
     p.max_batch = static_cast<uint32_t>(MaxBatch(a, ids.shape[0]));
@@ -106,6 +106,9 @@ Parameters Common(const Attributes& a, const World& world, const Tensor& ids, co
                                          : Element::kBfloat16;
     p.mask = !mask.present ? Mask::kNone : mask.shape.size() == 1 ? Mask::kTokens : Mask::kPairs;
     p.tp = a.tp_world_size == 2;
+    p.waits = !performance_info.present ? Waits::kUntold
+              : world.a2                ? Waits::kAdded
+                                        : Waits::kLongest;
     p.timeout_ticks = group.timeout_ticks();
     return p;
 }

@@ -32,7 +32,7 @@ class PlanBuilder {
 
 // What both operators have in common. `rows` is x, or expand_x.
 Parameters Common(const Attributes& a, const World& world, const Tensor& ids, const Tensor& mask,
-                  const Tensor& rows, const Group& group);
+                  const Tensor& rows, const Tensor& performance_info, const Group& group);
 
 // How many cores a launch gets.
 uint32_t Blocks(const Parameters& p, const Attributes& a);

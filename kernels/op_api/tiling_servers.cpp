@@ -25,13 +25,14 @@ int TileHierarchy(const DispatchArguments& call, const std::shared_ptr<const Gro
     const char* op = DispatchCall::kOperator;
     const Attributes& a = call.attributes;
     const World world = World::Of(a);
-    Parameters p =
-        WithMask(Common(a, world, call.expert_ids, call.x_active_mask, call.x, *group), world);
+    Parameters p = WithMask(Common(a, world, call.expert_ids, call.x_active_mask, call.x,
+                                   call.performance_info, *group),
+                            world);
     p.quant = call.quant_mode == 2;
     p.cumulative_counts = call.expert_token_nums_type == 0;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckServed(op, world, p, a, call.elastic_info, call.performance_info);
+    int status = CheckServed(op, world, p, a, call.elastic_info);
     const auto need = [&](const Parameters& sized) {
         return HierarchyWindowBytes(HierarchyDispatchBytes(sized, group->topology()), 0);
     };
@@ -55,6 +56,7 @@ int TileHierarchy(const DispatchArguments& call, const std::shared_ptr<const Gro
          build.Out("expert_token_nums", call.expert_token_nums),
          build.Out("ep_recv_counts", call.ep_recv_counts),
          build.Out("expand_scales", call.expand_scales),
+         build.Out("performance_info", call.performance_info),
          build.Scratch("workspace", HierarchyDispatchWorkspace(p))},
         {},
         group};
@@ -68,13 +70,14 @@ int TileHierarchy(const CombineArguments& call, const std::shared_ptr<const Grou
     const char* op = CombineCall::kOperator;
     const Attributes& a = call.attributes;
     const World world = World::Of(a);
-    Parameters p = WithMask(
-        Common(a, world, call.expert_ids, call.x_active_mask, call.expand_x, *group), world);
+    Parameters p = WithMask(Common(a, world, call.expert_ids, call.x_active_mask, call.expand_x,
+                                   call.performance_info, *group),
+                            world);
     p.comm_quant = call.comm_quant_mode == 2;
     p.shared_x = call.shared_expert_x.present;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckServed(op, world, p, a, call.elastic_info, call.performance_info);
+    int status = CheckServed(op, world, p, a, call.elastic_info);
     const auto need = [&](const Parameters& sized) {
         return HierarchyWindowBytes(0, HierarchyCombineBytes(sized, group->topology()));
     };
@@ -91,7 +94,8 @@ int TileHierarchy(const CombineArguments& call, const std::shared_ptr<const Grou
                   {ContextOf(*group), build.In("expand_x", call.expand_x),
                    build.In("ep_send_counts", call.ep_send_counts),
                    build.In("expand_scales", call.expand_scales),
-                   build.In("x_active_mask", call.x_active_mask), build.Out("x", call.out)},
+                   build.In("x_active_mask", call.x_active_mask), build.Out("x", call.out),
+                   build.Out("performance_info", call.performance_info)},
                   {},
                   group};
     launch.Pass(p);
