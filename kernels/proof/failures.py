@@ -66,18 +66,21 @@ def new_group(
     timeout_ticks: int = 0,
     cores: int | Sequence[int] = 4,
     seed: int = 1,
+    ranks: int = 0,
+    opened: bool = True,
 ) -> KernelGroup:
-    """A group for this program, its windows full of old epochs."""
+    """A group for this program, its windows full of old epochs. ``ranks``: of the whole group, if some are gone."""
     calls = [(step.op, call) for step in program.steps for call in step.calls]
     return KernelGroup(
         simulator,
-        program.ranks,
+        ranks or program.ranks,
         window_bytes(calls),
         tp=program.tp,
         tp_window_bytes=tp_window_bytes(program.hidden, 8),
         timeout_ticks=timeout_ticks,
         old_data=old_window(seed),
         cores=cores,
+        opened=opened,
     )
 
 

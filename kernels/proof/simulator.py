@@ -55,6 +55,7 @@ def load(path: Path) -> ctypes.CDLL:
         ("hostsim_counters", text, [pointer, u32]),
         ("hostsim_sites", text, [pointer]),
         ("hostsim_steps", u64, [pointer]),
+        ("hostsim_death", text, [pointer]),
         ("hostsim_mutate", None, [pointer, text]),
         ("moe_parameter_bytes", u32, []),
         ("moe_context_bytes", u32, []),
@@ -92,6 +93,9 @@ class Schedule:
     patience: int = 0
     alone: bool = False
     """One rank per process: the others write into memory that is mapped, not simulated."""
+    dying_rank: int = -1
+    """From step ``dies_at`` on it is gone."""
+    dies_at: int = 0
     unchecked: bool = False
     """Copies take effect at once, and hardly a rule is checked."""
 
@@ -108,6 +112,8 @@ class _CSchedule(ctypes.Structure):
         ("max_steps", ctypes.c_uint64),
         ("patience", ctypes.c_uint32),
         ("unchecked", ctypes.c_uint32),
+        ("dying_rank", ctypes.c_int32),
+        ("dies_at", ctypes.c_uint64),
     ]
 
 
@@ -154,6 +160,8 @@ class Simulator:
             schedule.max_steps,
             schedule.patience,
             schedule.unchecked,
+            schedule.dying_rank,
+            schedule.dies_at,
         )
         self._world = self._lib.hostsim_new(ctypes.byref(given))
         if mutate:
@@ -264,6 +272,11 @@ class Simulator:
     def sites(self) -> dict[str, int]:
         """Synchronisation calls reached, ``file:line kind`` to how often."""
         return json.loads(self._lib.hostsim_sites(self._world))
+
+    @property
+    def death(self) -> str:
+        """In which kernel and where a rank died; empty if none has."""
+        return self._lib.hostsim_death(self._world).decode()
 
     @property
     def steps(self) -> int:

@@ -41,6 +41,8 @@ struct Schedule {
     bool unchecked =
         false;  // copies take effect at once, and of what is only judged nothing is kept
     uint64_t max_steps = 200'000'000;
+    int dying_rank = -1;  // from step dies_at on it is gone: at once, and for ever
+    uint64_t dies_at = 0;
     uint32_t patience = 0;  // so often, blocked everywhere (but for a stalled rank) only lets time
                             // pass
 };
@@ -64,6 +66,7 @@ class World {
     uint64_t steps = 0;
     int64_t Ticks(const Core* core) const;  // GetSystemCycle
     std::string deadlock;                   // the report, if there was one
+    std::string death;                      // where a core of the dying rank was; empty: it lives
 
     uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
                      std::function<void()> body);
@@ -132,6 +135,7 @@ class World {
     void StartLaunches();
     bool Stalled(const Core* core) const;
     bool LetTimePass();
+    void Die(int rank);
     bool LandSomething();
     void Switch(Core* core);
     void Retire(Core* core);
