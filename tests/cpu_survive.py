@@ -32,8 +32,8 @@ from elastic_calls import calls_of, home_of
 
 import ascend_moe
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.survivors.shrinking import LATER_S
 from ascend_moe.reference import combine_world, dispatch_world
+from ascend_moe.shrinking import LATER_S
 
 PAIRS_AFTER = 6
 """Right pairs that end a round, after the last death."""

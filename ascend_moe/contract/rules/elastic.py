@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ascend_moe.contract.buffsize import CPU
+from ascend_moe.contract.buffsize import CPU, OWN
 from ascend_moe.contract.call import Call, dtype_name
 from ascend_moe.contract.elastic import HEAD_WORDS, words_of_group
 from ascend_moe.contract.limits import MESHES
@@ -21,7 +21,7 @@ from ascend_moe.contract.rules.rule import (
 from ascend_moe.contract.rules.values import readable
 from ascend_moe.contract.signature import CANN_9_1
 
-SERVED_BY = (CPU,)
+SERVED_BY = (CPU, OWN)
 """The implementations that serve it."""
 FIRST = "op-plugin 2daa071d, the documents of 2025-08-30, which describe it"
 
@@ -32,7 +32,9 @@ def _allowed(call: Call) -> Finding:
         return None
     if call.implementation not in SERVED_BY:
         return Breach("a tensor", "None", message="is {value}; it is reserved, pass {limit}")
-    if not call.path_limits.elastic_info:
+    # Ours take it whatever CANN is below them; the contracts say what CANN's own take.
+    own = call.implementation == OWN and call.product == "A3" and call.path in MESHES
+    if not own and not call.path_limits.elastic_info:
         where = f"{call.product} {call.path} under {call.contract}"
         return Breach("a tensor", "None", message=f"is {{value}}; {where} takes {{limit}} only")
     if call.tp_world_size == 2:
@@ -114,7 +116,7 @@ ELASTIC_RULES: tuple[Rule, ...] = (
         id="X-30",
         param="elastic_info",
         statement=(
-            "elastic_info is None with CANN's kernels and ours; on CPU, for A3 full mesh without TP, also "
+            "elastic_info is None with CANN's kernels; with ours and on CPU, for A3 full mesh without TP, also "
             "int32 (4 + 2 * ep_world_size,)."
         ),
         source=f"{CURRENT_DOC}; {FIRST}; {TILING}",

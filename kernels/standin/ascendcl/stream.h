@@ -28,7 +28,7 @@ class Stream {
     // Marks the stream as failed because of an error elsewhere (an event of a failed stream).
     void Poison(int code, const std::string& message);
     int Error(std::string* message);
-    void Refuse(const std::string& text);
+    void Refuse(const std::string& text, int code = ACL_ERROR_OP_NOT_FOUND);
     std::string TakeRefusal();
 
     int device() const { return device_; }
@@ -57,7 +57,9 @@ class Stream {
     bool started_ = false;
     int error_ = ACL_SUCCESS;
     std::string message_;
-    std::string refusal_;  // of a call that was not done, until somebody is told
+    // Of a call that was not done, until somebody is told.
+    std::string refusal_;
+    int refusal_code_ = ACL_SUCCESS;
 };
 
 }  // namespace standin
