@@ -48,8 +48,6 @@ hostsim_world* hostsim_new(const hostsim_schedule* s) {
     schedule.alone = s->alone != 0;
     schedule.patience = s->patience;
     schedule.unchecked = s->unchecked != 0;
-    schedule.dying_rank = s->dying_rank;
-    schedule.dies_at = s->dies_at;
     if (s->max_steps != 0) schedule.max_steps = s->max_steps;
     return new hostsim_world(schedule);
 }
@@ -122,6 +120,9 @@ const char* hostsim_counters(hostsim_world* world, uint32_t launch) {
     return Keep(world, found == nullptr ? "{}" : found->counters.Json());
 }
 const char* hostsim_sites(hostsim_world* world) { return Keep(world, world->world.SitesJson()); }
+void hostsim_let_die(hostsim_world* world, int32_t rank, uint64_t step) {
+    world->world.LetDie(rank, step);
+}
 const char* hostsim_death(hostsim_world* world) { return Keep(world, world->world.death); }
 uint64_t hostsim_steps(hostsim_world* world) { return world->world.steps; }
 void hostsim_mutate(hostsim_world* world, const char* site) { world->world.Mutate(site); }

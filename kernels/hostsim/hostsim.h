@@ -23,9 +23,6 @@ typedef struct {
     uint32_t patience;  /* so often blocked everywhere, or everywhere but on the stalled rank, only
                            lets a million ticks pass, so that kernels with a time limit see it */
     uint32_t unchecked; /* fast: copies take effect at once, and hardly a rule is checked */
-    int32_t dying_rank; /* from step dies_at on it is gone, if that is not 0; of its copies under
-                           way some land and some never do */
-    uint64_t dies_at;
 } hostsim_schedule;
 
 hostsim_world* hostsim_new(const hostsim_schedule* schedule);
@@ -99,7 +96,9 @@ const char* hostsim_counters(hostsim_world* world, uint32_t launch);
 const char* hostsim_sites(
     hostsim_world* world); /* synchronisation calls reached, "file:line kind" -> times */
 uint64_t hostsim_steps(hostsim_world* world);
-const char* hostsim_death(hostsim_world* world); /* where a rank died; empty: none has */
+/* From that step on the rank is gone; of its copies under way some land and some never do. */
+void hostsim_let_die(hostsim_world* world, int32_t rank, uint64_t step);
+const char* hostsim_death(hostsim_world* world); /* in which kernel and where; empty: not yet */
 void hostsim_mutate(hostsim_world* world,
                     const char* site); /* that synchronisation call does nothing */
 

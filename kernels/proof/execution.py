@@ -38,6 +38,8 @@ class Outcome:
     named: list[list[tuple[int, int]]] = field(default_factory=list)
     """Per rank why it gave up and because of whom, where that is told."""
     steps: int = 0
+    deaths: list[str] = field(default_factory=list)
+    """In which kernel and where ranks died, one after the other; empty for who had ended all."""
 
     @property
     def problems(self) -> list[str]:

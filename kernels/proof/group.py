@@ -102,6 +102,7 @@ class KernelGroup:
         self.cores = [cores] * ranks if isinstance(cores, int) else cores
         self.timeout_ticks = timeout_ticks
         self.local: Sequence[int] = range(ranks) if only is None else (only,)
+        self._scaled = False
         self.windows = list(mapped) or [
             self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)
         ]
@@ -128,6 +129,7 @@ class KernelGroup:
         tp, pad = self._tp, [0] * (MAX_RANKS - len(self.windows) // self._tp)
         gone, said = ([], []) if elastic is None else (elastic.gone, elastic.words())
         self.local = [rank for rank in self.local if rank not in gone]
+        self._scaled = elastic is not None
         for rank in self.local:
             ep_rank, tp_rank = divmod(rank, tp)
             plane = self.windows[tp_rank::tp]
@@ -202,10 +204,8 @@ class KernelGroup:
             if rank in by_rank
         ]
 
-    @staticmethod
-    def _by_rank(calls: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-        left = bool(calls) and calls[0].get("elastic_info") is not None
-        ranks = [call["ep_rank_id"] for call in calls] if left else range(len(calls))
+    def _by_rank(self, calls: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        ranks = [call["ep_rank_id"] for call in calls] if self._scaled else range(len(calls))
         return dict(zip(ranks, calls, strict=True))
 
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:

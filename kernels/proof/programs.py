@@ -41,8 +41,8 @@ class Program:
     name: str
     contract: str
     product: str = "A3"
-    steps: list[Step] = field(default_factory=list)
-    ordinals: dict[int, list[Tensor]] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list, repr=False)
+    ordinals: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
     """A2's handles by step."""
 
     @property

@@ -55,6 +55,7 @@ def load(path: Path) -> ctypes.CDLL:
         ("hostsim_counters", text, [pointer, u32]),
         ("hostsim_sites", text, [pointer]),
         ("hostsim_steps", u64, [pointer]),
+        ("hostsim_let_die", None, [pointer, i32, u64]),
         ("hostsim_death", text, [pointer]),
         ("hostsim_mutate", None, [pointer, text]),
         ("moe_parameter_bytes", u32, []),
@@ -93,9 +94,6 @@ class Schedule:
     patience: int = 0
     alone: bool = False
     """One rank per process: the others write into memory that is mapped, not simulated."""
-    dying_rank: int = -1
-    """From step ``dies_at`` on it is gone."""
-    dies_at: int = 0
     unchecked: bool = False
     """Copies take effect at once, and hardly a rule is checked."""
 
@@ -112,8 +110,6 @@ class _CSchedule(ctypes.Structure):
         ("max_steps", ctypes.c_uint64),
         ("patience", ctypes.c_uint32),
         ("unchecked", ctypes.c_uint32),
-        ("dying_rank", ctypes.c_int32),
-        ("dies_at", ctypes.c_uint64),
     ]
 
 
@@ -160,8 +156,6 @@ class Simulator:
             schedule.max_steps,
             schedule.patience,
             schedule.unchecked,
-            schedule.dying_rank,
-            schedule.dies_at,
         )
         self._world = self._lib.hostsim_new(ctypes.byref(given))
         if mutate:
@@ -273,9 +267,13 @@ class Simulator:
         """Synchronisation calls reached, ``file:line kind`` to how often."""
         return json.loads(self._lib.hostsim_sites(self._world))
 
+    def let_die(self, rank: int, step: int) -> None:
+        """After so many more steps the rank is gone, with some of its copies under way."""
+        self._lib.hostsim_let_die(self._world, rank, self.steps + step)
+
     @property
     def death(self) -> str:
-        """In which kernel and where a rank died; empty if none has."""
+        """In which kernel and where that rank died; empty: it has not yet."""
         return self._lib.hostsim_death(self._world).decode()
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from random import Random
 from typing import Any
 
 import torch
@@ -20,12 +20,12 @@ from ascend_moe.contract.shapes import World
 from .execution import Outcome, compare_with_oracle
 from .failures import enqueue, new_group, records
 from .group import NONCE, KernelGroup
-from .programs import Layers, Program, with_layers
+from .programs import Layers, Program, layer_program, with_layers
 from .shapes import Shape
 from .simulator import Schedule, Simulator
 
-TIMEOUT_TICKS = 1000
-"""About the steps that all cores of a world take in a program, many times over."""
+TIMEOUT_TICKS = 500
+"""Many times the steps of a kernel here, and less than passes when everybody waits."""
 
 
 def world_of(shape: Shape) -> World:
@@ -84,24 +84,24 @@ def program_left(name: str, shape: Shape, elastic: Elastic, seed: int, order: st
     return with_layers(Program(name, "cann-9.1"), LayersLeft(shape, elastic, seed), order)
 
 
-def run_left(
-    simulator: Simulator, group: KernelGroup, program: Program, finish: bool = True
+def results_of_left(
+    simulator: Simulator, group: KernelGroup, program: Program, nonce: int
 ) -> list[str]:
-    """What is wrong with a program of the ranks that are left, whose meeting is enqueued."""
+    """What is wrong with a program of the ranks that are left: nothing may be, nobody may have given up."""
     results = enqueue(group, program)
     if not simulator.run():
-        return []
+        return []  # a deadlock says more
+    named = records(simulator, group, nonce)
     wrong = [
-        f"a rank that is left has an error record: {mine}"
+        f"rank {rank}, which is left, gives up: {named[rank]}"
         for rank in group.local
-        if (mine := records(simulator, group)[rank])
+        if named[rank]
     ]
     for number, (step, ranks) in enumerate(zip(program.steps, results, strict=True)):
         for at, result in enumerate(ranks):
             if difference := compare_with_oracle(group, step, at, result):
-                wrong.append(
-                    f"{program.name} step {number} ({step.op}) rank {group.local[at]}: {difference}"
-                )
+                rank = group.local[at]
+                wrong.append(f"{program.name} step {number} ({step.op}) rank {rank}: {difference}")
     return wrong
 
 
@@ -109,15 +109,10 @@ def run_left(
 class LeftCase:
     """A group that some ranks left before its first call."""
 
-    shape: Shape
+    program: Program
     elastic: Elastic
-    order: str
     cores: int
-    seed: int = 1
-
-    @cached_property
-    def program(self) -> Program:
-        return program_left(f"left {self.shape}", self.shape, self.elastic, self.seed, self.order)
+    offset: int = 0
 
     def run(self, schedule: Schedule, site: str = "") -> Outcome:
         """One run, without the site if one is given."""
@@ -125,11 +120,106 @@ class LeftCase:
             group = new_group(
                 simulator,
                 self.program,
-                ranks=self.shape.ranks,
+                ranks=self.elastic.whole,
                 cores=self.cores,
                 seed=schedule.seed,
+                offset=self.offset,
                 opened=False,
             )
             group.open(NONCE, self.elastic)
-            wrong = run_left(simulator, group, self.program)
+            wrong = results_of_left(simulator, group, self.program, NONCE)
             return Outcome(simulator.findings, simulator.deadlock, wrong, sites=simulator.sites)
+
+
+@dataclass(frozen=True)
+class DeathCase:
+    """Ranks die one after the other, each somewhere in a program of those that were left before.
+
+    ``programs``: the first one of all ranks, then one for each death, of the ranks that are left.
+    """
+
+    programs: tuple[Program, ...]
+    elastics: tuple[Elastic, ...]
+    """Who is left after each death."""
+    cores: int
+    steps: int = 1000
+    """About as many as the first program takes in the simulator: where ranks die."""
+    fresh: bool = True
+    """False: every context has the nonce of the one before, which it must not."""
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given; where each rank dies follows from the seed."""
+        random = Random(schedule.seed)
+        # Nobody is late but by the uneven speed: who is, would be taken for dead.
+        schedule = replace(schedule, patience=40, stalled_rank=-1)
+        with Simulator(schedule, site) as simulator:
+            group = new_group(
+                simulator,
+                self.programs[0],
+                timeout_ticks=TIMEOUT_TICKS,
+                cores=self.cores,
+                seed=schedule.seed,
+            )
+            outcome = Outcome([], "", [])
+            for number, (program, elastic) in enumerate(
+                zip(self.programs, self.elastics, strict=False)
+            ):
+                nonce = NONCE + number * self.fresh
+                dies = next(rank for rank in group.local if rank in elastic.gone)
+                simulator.let_die(dies, random.randrange(self.steps))
+                results = enqueue(group, program)
+                if not simulator.run():
+                    break
+                outcome.deaths.append(simulator.death)
+                outcome.mismatches += self._wrong(simulator, group, program, results, nonce, dies)
+                nonce += self.fresh
+                group.open(nonce, elastic)
+            else:
+                outcome.mismatches += results_of_left(simulator, group, self.programs[-1], nonce)
+            outcome.findings, outcome.deadlock = simulator.findings, simulator.deadlock
+            outcome.sites = simulator.sites
+            return outcome
+
+    def measured(self) -> DeathCase:
+        """The same with the steps that the first program takes."""
+        with Simulator() as simulator:
+            enqueue(new_group(simulator, self.programs[0], cores=self.cores), self.programs[0])
+            simulator.run()
+            return replace(self, steps=simulator.steps)
+
+    @staticmethod
+    def _wrong(
+        simulator: Simulator,
+        group: KernelGroup,
+        program: Program,
+        results: Sequence[Sequence[Any]],
+        nonce: int,
+        dead: int,
+    ) -> list[str]:
+        """What is wrong on the others: what has no error record in front of it must be right."""
+        wrong = []
+        for at, rank in enumerate(group.local):
+            if rank == dead:
+                continue
+            mine = records(simulator, group, nonce)[rank]
+            right = min((record.step(program) for record in mine), default=len(results))
+            for number in range(right):
+                step = program.steps[number]
+                if difference := compare_with_oracle(group, step, at, results[number][at]):
+                    wrong.append(f"death: step {number} rank {rank}: {difference}")
+        return wrong
+
+
+def death_case(
+    shape: Shape, dead: Sequence[int], order: str, cores: int, seed: int = 1
+) -> DeathCase:
+    """Ranks of a shape die in this order; every program has these steps."""
+    elastics = [
+        Elastic.of_survivors(world_of(shape), dead[: number + 1]) for number in range(len(dead))
+    ]
+    programs = [layer_program("all", shape, seed, order)]
+    programs += [
+        program_left(f"without {dead[: number + 1]}", shape, elastic, seed + number, order)
+        for number, elastic in enumerate(elastics)
+    ]
+    return DeathCase(tuple(programs), tuple(elastics), cores).measured()

@@ -306,7 +306,7 @@ bool World::Run() {
             deadlock = "no progress within the step limit\n" + WhoWaits();
             return false;
         }
-        if (steps == schedule_.dies_at) Die(schedule_.dying_rank);
+        if (steps == dies_at_) Die(dying_rank_);
         if (Random(100) < schedule_.landing_percent) LandSomething();
         if (ready_.empty()) {
             if (LandSomething()) continue;

@@ -41,8 +41,6 @@ struct Schedule {
     bool unchecked =
         false;  // copies take effect at once, and of what is only judged nothing is kept
     uint64_t max_steps = 200'000'000;
-    int dying_rank = -1;  // from step dies_at on it is gone: at once, and for ever
-    uint64_t dies_at = 0;
     uint32_t patience = 0;  // so often, blocked everywhere (but for a stalled rank) only lets time
                             // pass
 };
@@ -66,10 +64,16 @@ class World {
     uint64_t steps = 0;
     int64_t Ticks(const Core* core) const;  // GetSystemCycle
     std::string deadlock;                   // the report, if there was one
-    std::string death;                      // where a core of the dying rank was; empty: it lives
+    std::string death;                      // where the rank was that died last
 
     uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
                      std::function<void()> body);
+    // From that step on the rank is gone, at once and for ever.
+    void LetDie(int rank, uint64_t step) {
+        dying_rank_ = rank;
+        dies_at_ = step;
+        death.clear();
+    }
     bool Run();  // until every launch is done; false on deadlock
     const Launch* Find(uint32_t id) const;
     void CountMessage(uint32_t launch, uint64_t bytes);
@@ -107,6 +111,8 @@ class World {
     size_t first_open_ = 0;
     std::vector<Core*> ready_, polling_, in_flight_;
     std::vector<uint32_t> speed_;
+    int dying_rank_ = -1;
+    uint64_t dies_at_ = 0;
     jmp_buf main_;
     int64_t skipped_ticks_ = 0;
     uint32_t idle_polls_ = 0;  // since anything but polling happened
