@@ -156,8 +156,10 @@ int Stream::Synchronize(int timeout_ms) {
                     timeout_ms);
     }
     if (error_ != ACL_SUCCESS) return Fail(error_, "%s", message_.c_str());
+    if (told_ != ACL_SUCCESS)
+        return Fail(std::exchange(told_, ACL_SUCCESS), "%s", told_text_.c_str());
     if (refusal_.empty()) return ACL_SUCCESS;
-    return Fail(refusal_code_, "%s", std::exchange(refusal_, {}).c_str());
+    return Fail(ACL_ERROR_OP_NOT_FOUND, "%s", std::exchange(refusal_, {}).c_str());
 }
 
 bool Stream::Idle() {
@@ -178,10 +180,15 @@ int Stream::Error(std::string* message) {
     return error_;
 }
 
-void Stream::Refuse(const std::string& text, int code) {
+void Stream::TellAtSynchronisation(int code, const std::string& text) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    told_ = code;
+    told_text_ = text;
+}
+
+void Stream::Refuse(const std::string& text) {
     std::lock_guard<std::mutex> lock(mutex_);
     refusal_ = text;
-    refusal_code_ = code;
 }
 
 std::string Stream::TakeRefusal() {
@@ -191,7 +198,7 @@ std::string Stream::TakeRefusal() {
 
 void Refuse(aclrtStream stream, const std::string& text) { Stream::Of(stream).Refuse(text); }
 void TellAtSynchronisation(int code, const std::string& text) {
-    working_stream->Refuse(text, code);
+    working_stream->TellAtSynchronisation(code, text);
 }
 std::string TakeRefusal(aclrtStream stream) { return Stream::Of(stream).TakeRefusal(); }
 

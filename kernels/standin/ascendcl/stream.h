@@ -28,7 +28,8 @@ class Stream {
     // Marks the stream as failed because of an error elsewhere (an event of a failed stream).
     void Poison(int code, const std::string& message);
     int Error(std::string* message);
-    void Refuse(const std::string& text, int code = ACL_ERROR_OP_NOT_FOUND);
+    void Refuse(const std::string& text);
+    void TellAtSynchronisation(int code, const std::string& text);
     std::string TakeRefusal();
 
     int device() const { return device_; }
@@ -57,9 +58,10 @@ class Stream {
     bool started_ = false;
     int error_ = ACL_SUCCESS;
     std::string message_;
-    // Of a call that was not done, until somebody is told.
-    std::string refusal_;
-    int refusal_code_ = ACL_SUCCESS;
+    std::string refusal_;  // of a call that was not done, until somebody is told
+    // Of a task that has ended well, until somebody synchronises.
+    int told_ = ACL_SUCCESS;
+    std::string told_text_;
 };
 
 }  // namespace standin
