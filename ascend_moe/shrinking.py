@@ -27,7 +27,8 @@ def shrink(group_ep: str, dead_ranks: Sequence[int], *, timeout_s: float | None 
 
     Args:
         group_ep: the group, as in the operators. Dispatch or combine must have been called on it.
-        dead_ranks: ranks in the group that are gone; any of them may still be alive, it is left out.
+        dead_ranks: ranks in the group that are gone; any of them may still be alive, it is left out. After a failure
+            on NPUs it may be empty: everybody was there, only late, and the group is opened again with all.
         timeout_s: how long to wait for the others; default ``ASCEND_MOE_TIMEOUT_S`` and 6 s, because they may learn
             as late as that that somebody is dead. On an NPU all that was launched has to end first, which it does
             within its own limit.

@@ -72,7 +72,7 @@ def test_a_roll_call_finds_who_is_missing(windows: Windows):
     windows.board(2).post(Note(9, LEFT, before))  # has agreed, and has not been heard of since
     windows.board(3).post(Note(9, CALLS, frozenset([0])))  # an earlier roll
     for rank in range(4, RANKS - 1):
-        stage, more = (CALLS, ()) if rank % 2 else (HERE, (3,))
+        stage, more = ((CALLS, ()), (HERE, ()), (LEFT, (3,)))[rank % 3]
         windows.board(rank).post(Note(1, stage, before.union(more)))
     own = Meeting(windows.board(RANKS - 1))
     assert own.call_the_roll(before, time.monotonic() + 0.05) == {0, 1, 2, 3}

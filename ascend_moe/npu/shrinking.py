@@ -47,7 +47,10 @@ def shrink(name: str, dead_ranks: Sequence[int], seconds: float) -> Tensor:
     """See `ascend_moe.shrink`."""
     group, world, what = _met(name, "ascend_moe.shrink")
     meeting, notes = group.meeting, group.notes
-    elastic = left_of(world, notes.own, {*group.without, *dead_ranks}, sorted(group.without), what)
+    # A launch may give up although nobody is gone: the same ranks open the windows again.
+    failed = library.failure(name, notes.ranks) is not None
+    already = None if failed else sorted(group.without)
+    elastic = left_of(world, notes.own, {*group.without, *dead_ranks}, already, what)
     gone, names, deadline = frozenset(elastic.gone), range(notes.ranks), time.monotonic() + seconds
     meeting.agree(gone, deadline, what=what, names=names)
     group.agreed = gone

@@ -170,7 +170,7 @@ std::string Group::Gone() const {
     for (uint32_t rank = 0; rank < ep_.ranks; ++rank) {
         if (!IsLeft(rank)) text += (text.empty() ? "" : ", ") + std::to_string(rank);
     }
-    return text;
+    return text.empty() ? "[] (it was opened again with all)" : text;
 }
 
 }  // namespace ascend_moe

@@ -38,9 +38,12 @@ def test_two_deaths_and_the_graphs_of_before(run):
     assert not left_in_shared_memory()
 
 
-def test_two_at_once_with_shared_experts(run):
+def test_two_at_once_with_shared_experts_and_a_failure_without_a_death(run):
     texts = told(run("shrink.py", "together", environment=OURS), "together")
-    assert [texts[rank][-1] for rank in (0, 2)] == ["served"] * 2
+    for rank in (0, 2):
+        _, mistake, missing, served = texts[rank]
+        assert "made another call" in mistake
+        assert (missing, served) == ("missing: []", "served")
 
 
 def test_views_and_ranks_that_are_left_out(run):

@@ -73,7 +73,8 @@ class Meeting:
 
     def _is_there(self, note: Note) -> bool:
         agreed = self._note.gone
-        return note.gone > agreed or (note.gone == agreed and note.stage == CALLS)
+        # Who meets without more than these: after a failure for which nobody is the reason.
+        return note.gone > agreed or (note.gone == agreed and note.stage in (CALLS, HERE))
 
     def offer(self, first: int, second: int) -> None:
         """To those that agreed."""

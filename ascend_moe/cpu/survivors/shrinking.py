@@ -126,8 +126,13 @@ def _require_served(state: GroupState, what: str) -> World:
     return served.world
 
 
-def left_of(world: World, own: int, gone: set[int], already: Sequence[int], what: str) -> Elastic:
-    """The group without ranks; already: those that it goes on without. Raises ValueError where that cannot be."""
+def left_of(
+    world: World, own: int, gone: set[int], already: Sequence[int] | None, what: str
+) -> Elastic:
+    """The group without ranks. Raises ValueError where that cannot be.
+
+    already: those that it goes on without, if somebody has to be gone besides
+    """
     outside = sorted(rank for rank in gone if rank not in range(world.ep_world_size))
     if outside:
         raise ValueError(
@@ -135,7 +140,7 @@ def left_of(world: World, own: int, gone: set[int], already: Sequence[int], what
         )
     if own in gone:
         raise ValueError(f"{what}: dead_ranks has {own}, which is this rank")
-    if gone == set(already):
+    if already is not None and gone == set(already):
         raise ValueError(f"{what}: dead_ranks names nobody who is not gone already")
     try:
         return Elastic.of_survivors(world, gone)

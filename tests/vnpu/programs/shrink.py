@@ -31,17 +31,19 @@ DEATHS = {"deaths": [0, 2], "together": [1, 3]}
 
 
 class Rank:
-    """One rank of a group of four, and who is left in its view."""
+    """One rank of a group, and who is left in its view."""
 
-    def __init__(self, rank: int, case: str, attributes: dict[str, Any] | None = None) -> None:
-        self.rank, self.case, self.attributes = rank, case, attributes
+    def __init__(
+        self, rank: int, case: str, attributes: dict[str, Any] | None = None, *, size: int = 4
+    ) -> None:
+        self.rank, self.case, self.attributes, self.size = rank, case, attributes, size
         self.name = ranks.GROUPS["ep"]
-        self.left = list(range(SIZE))
+        self.left = list(range(size))
         self.info: torch.Tensor | None = None
 
     def prepare(self, seed: int = 1) -> None:
         """The calls of those that are left, and what is right."""
-        calls = calls_of(SIZE, self.left, seed=seed, attributes=self.attributes)
+        calls = calls_of(self.size, self.left, seed=seed, attributes=self.attributes)
         outputs = dispatch_world(calls)
         back, own = home_of(calls, outputs), self.left.index(self.rank)
         self.wanted, self.sum = outputs[own], combine_world(back)[own]
@@ -59,6 +61,7 @@ class Rank:
         for seed in seeds:
             self.prepare(seed)
             (rows, nums), y = self.layer()
+            ascend_moe.confirm(self.name)
             experts = 1 if self.holds_shared() else 2
             assert nums[:experts].cpu().equal(self.wanted[3][:experts]), "wrong counts"
             received = int(self.wanted[3][:experts].sum())
@@ -89,7 +92,7 @@ class Rank:
 
     def meet(self, dead: Sequence[int]) -> None:
         """As often as a view of before is still there that differs."""
-        for _ in range(SIZE):
+        for _ in range(self.size):
             with suppress(ascend_moe.PeerError):
                 return self.shrink(dead)
         raise AssertionError("views differ for ever")
@@ -98,7 +101,7 @@ class Rank:
         self.info = ascend_moe.shrink(self.name, dead, timeout_s=timeout_s)
         assert self.info.device.type == "npu"
         self.left = [rank for rank in self.left if rank not in dead]
-        wanted = calls_of(SIZE, self.left, attributes=self.attributes)[0]["elastic_info"]
+        wanted = calls_of(self.size, self.left, attributes=self.attributes)[0]["elastic_info"]
         assert self.info.cpu().equal(wanted)
 
 
@@ -134,13 +137,21 @@ def deaths(rank: int, case: str) -> None:
 
 
 def together(rank: int, case: str) -> None:
-    """Two deaths at once, with shared experts."""
+    """Two deaths at once, with shared experts. Then a failure without a death: the same ranks go on."""
     one = Rank(rank, case, SHARED)
     one.serve()
     if rank in DEATHS[case]:
         os.kill(os.getpid(), signal.SIGKILL)
     one.tell(f"death: {one.error(one.fail)}")
     one.shrink(ascend_moe.missing_ranks(one.name))
+    one.serve()
+    one.prepare()
+    if rank == 0:
+        one.call |= {"x": torch.zeros(4, 2048).bfloat16().npu()}
+    one.tell(f"mistake: {one.error(lambda: (one.layer(), ascend_moe.confirm(one.name)))}")
+    missing = ascend_moe.missing_ranks(one.name)
+    one.tell(f"missing: {missing}")
+    one.shrink(missing)
     one.serve()
     one.tell("served")
 
@@ -152,7 +163,7 @@ def views(rank: int, case: str) -> None:
     one.tell(f"itself: {one.error(lambda: one.shrink([rank]))}")
     one.tell(f"nobody: {one.error(lambda: one.shrink([]))}")
     one.tell(f"no group: {one.error(lambda: ascend_moe.shrink('no such group', [0]))}")
-    one.tell(f"differ: {one.error(lambda: one.shrink([(rank + 1) % SIZE]))}")
+    one.tell(f"differ: {one.error(lambda: one.shrink([(rank + 1) % 4]))}")
     one.serve()
     if rank != 3:
         one.meet([3])
@@ -171,7 +182,7 @@ def views(rank: int, case: str) -> None:
 
 def refused(rank: int, case: str) -> None:
     """Groups that cannot go on without ranks: whose kernels are not told of it."""
-    one = Rank(rank, case)
+    one = Rank(rank, case, size=2)
     one.tell(f"unused: {one.error(lambda: one.shrink([0 if rank else 1]))}")
     one.prepare()
     ascend_moe.npu_moe_distribute_dispatch_v2(**one.call)
@@ -186,10 +197,10 @@ def check(rank: int, case: str) -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[1:]:
-        SIZE = 2 if name == "refused" else 4
-        wanted = [-9 if rank in DEATHS.get(name, ()) else 0 for rank in range(SIZE)]
+        size = 2 if name == "refused" else 4
+        wanted = [-9 if rank in DEATHS.get(name, ()) else 0 for rank in range(size)]
         try:
-            ranks.run(SIZE, check, name, timeout=100)
+            ranks.run(size, check, name, timeout=100)
         except SystemExit as end:
             if end.code != f"exit codes of the ranks: {wanted}":
                 raise
