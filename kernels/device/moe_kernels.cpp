@@ -13,6 +13,7 @@
 #include "open.h"
 #include "pack.h"
 #include "ping_pong.h"
+#include "tell.h"
 
 namespace {
 
@@ -45,6 +46,11 @@ extern "C" MOE_KERNEL void ascend_moe_meet(GM_ADDR context, ascend_moe::Meeting 
 extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, ascend_moe::Meeting meeting) {
     AscendC::TPipe pipe;
     ascend_moe::OpenKernel().Run(&pipe, context, meeting);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_tell(GM_ADDR context, ascend_moe::Telling telling) {
+    AscendC::TPipe pipe;
+    ascend_moe::TellKernel().Run(&pipe, context, telling);
 }
 
 extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
