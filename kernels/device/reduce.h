@@ -2,6 +2,7 @@
 #pragma once
 
 #include "return_rows.h"
+#include "waited.h"
 
 namespace ascend_moe {
 
@@ -16,7 +17,8 @@ class Reducer {
           routing_(p, window.rank),
           epoch_(epoch),
           active_(active),
-          slots_(window.Data(window.rank, RowsOffset(window.bytes))) {
+          slots_(window.Data(window.rank, RowsOffset(window.bytes))),
+          waited_(window, Measured(p)) {
         pipe->InitBuffer(
             rows_, 2,
             p.comm_quant ? MaxOf(2 * p.hidden, GroupQuantizer<X>::StoredBytes(p)) : 2 * p.hidden);
@@ -32,6 +34,7 @@ class Reducer {
         if (p.comm_quant) quantizer_.InitBuffers(pipe, p);
         if (p.const_experts) pipe->InitBuffer(powers_, kBlockBytes);
         for (uint32_t i = 0; i < kMaxRanks / 32; ++i) arrived_[i] = 0;
+        waited_.Watch(pipe, MOE_FLAG("rows"), kDoneOffset, 1, Share{0, window.ranks}, epoch);
     }
 
     __aicore__ inline void Run() {
@@ -41,6 +44,7 @@ class Reducer {
             if (token < active_) CollectTerms(token);
             if (!window_.failed) WriteSum(token);
         }
+        waited_.MergeInto(WaitsOfCores(window_, p_, t_.workspace).Address(), Waits::kLongest);
     }
 
  private:
@@ -102,6 +106,7 @@ class Reducer {
             return;
         }
         if ((arrived_[from / 32] >> (from % 32) & 1) == 0) {
+            waited_.Until(from, from);
             LocalTensor<uint32_t> done = window_.Wait(
                 MOE_FLAG("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
             if (!window_.failed) window_.Compare(done, kTagWords, MarkOf(p_), from);
@@ -251,6 +256,7 @@ class Reducer {
     uint32_t terms_ = 0;
     Term term_[kMaxTerms];
     uint32_t arrived_[kMaxRanks / 32];  // bit r: rank r's rows are here
+    Waited waited_;
     // Two deep: WriteSum has the next row queued before it takes this one.
     AscendC::TQue<TPosition::VECIN, 2> rows_;
     AscendC::TQue<TPosition::VECOUT, 1> outputs_;

@@ -4,6 +4,7 @@
 
 // clang-format off
 #include "../rdma_post.h"  // first: abi.h takes its integer types from kernel_operator.h
+#include "../waited.h"
 #include "abi.h"
 // clang-format on
 
@@ -74,6 +75,20 @@ class Servers {
             QueuePair pair = Queue(post, server);
             post.PostTag(what, window, pair, TagSourceOffset(source, 0, server),
                          offset + window.rank * kBlockBytes, epoch);
+        }
+    }
+
+    // What performance_info is told comes from core 0, which looks at all that any core waits for.
+    __aicore__ inline static bool Measured(const Window& window, const Parameters& p) {
+        return window.core == 0 && ascend_moe::Measured(p);
+    }
+    __aicore__ inline void UntilMates(Waited& waited) const {
+        for (uint32_t number = 0; number < topology.per_server; ++number)
+            waited.Until(Mate(number), Mate(number));
+    }
+    __aicore__ inline void UntilRail(Waited& waited) const {
+        for (uint32_t server = 0; server < topology.servers; ++server) {
+            if (server != topology.server) waited.Until(Rail(server), Rail(server));
         }
     }
 
