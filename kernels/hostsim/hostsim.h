@@ -55,6 +55,9 @@ typedef struct {
     double memory, memory_latency_ns; /* of one die */
     hostsim_link link[3];             /* inside a package, inside a server, beyond */
     uint32_t package_dies, server_dies;
+    /* network cards: one direction of one; from a doorbell until the bytes of a small message are
+     * there; from one message of a queue to the next */
+    double card_rate, card_latency_ns, card_post_ns;
     double sync_all_ns, launch_ns;
 } hostsim_machine;
 

@@ -63,6 +63,9 @@ _CORE = {
     ),
     "core_remote_write": Figure(7.1, "assumed: like reads", 5.6, 28),
     "outstanding_bytes": Figure(16384, "assumed: bytes of one pipe that are on their way", 8192, 65536),
+    "card_rate": Figure(25, CLOUDMATRIX + ": 200 Gb/s of RoCE per die; A2: 200 Gb/s per card (product pages)"),
+    "card_latency_ns": Figure(3000, "assumed: from a doorbell until a small message is there", 2000, 6000),
+    "card_post_ns": Figure(300, "assumed: from one message of a queue to the next", 100, 1000),
     "sync_all_ns": Figure(1500, f"assumed; {UBEP}: SyncAll is 15 % of an operator of 62 us", 700, 3000),
     "launch_ns": Figure(20000, "an empty kernel on all cores of an A2 (asc-devkit, 2026); in no result"),
 }  # fmt: skip
@@ -122,8 +125,9 @@ class CMachine(ctypes.Structure):
         ("link", ctypes.c_double * 2 * len(LINKS)),
         ("package_dies", ctypes.c_uint32),
         ("server_dies", ctypes.c_uint32),
-        ("sync_all_ns", ctypes.c_double),
-        ("launch_ns", ctypes.c_double),
+        *((name, ctypes.c_double) for name in (
+            "card_rate", "card_latency_ns", "card_post_ns", "sync_all_ns", "launch_ns",
+        )),
     ]  # fmt: skip
 
 

@@ -63,7 +63,7 @@ void Core::Begin(pipe_t pipe, Loc loc) {
     where = loc;
     pipe_ = pipe;
     seq_ = ++issued_[pipe];
-    issued_at_[pipe].push_back(loc);
+    if (checks_) issued_at_[pipe].push_back(loc);
     if (timed && pipe == PIPE_S) world->timeline->Scalar(this);
     if (timed && pipe != PIPE_S) world->timeline->Issue(this);
     if (pipe != PIPE_S) {

@@ -38,6 +38,9 @@ class Links {
     // comes to the link now: when it is across, and in memory.
     Picoseconds Carry(int core_rank, int memory_rank, bool load, uint64_t bytes, Picoseconds now);
 
+    // The same for a message between the network cards of two ranks: when its last byte is across.
+    Picoseconds Message(int from, int to, uint64_t bytes, Picoseconds now);
+
     // Bytes that have left and reached each die over its links, in slices of time, for a trace.
     static constexpr Picoseconds kSlice = 500'000;
     struct Sent {
@@ -48,7 +51,7 @@ class Links {
 
  private:
     struct Die {
-        Server out, in, memory;
+        Server out, in, memory, card_out, card_in;
     };
     Die& Of(int rank) {
         if (dies_.size() <= static_cast<size_t>(rank)) dies_.resize(rank + 1);

@@ -33,6 +33,7 @@ struct Allocation {
     std::unique_ptr<uint8_t, decltype(&std::free)> owned{nullptr, std::free};  // if it is ours
     std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it; empty if nobody asks
     std::vector<BlockUse> uses;          // per 32-byte block
+    bool Ours() const { return owned != nullptr; }  // no other process maps it
     bool Tracked() const { return written != nullptr; }
 };
 

@@ -36,6 +36,20 @@ void Timeline::Plan(Picoseconds at, Kind kind, Core* core, int pipe, TimedCopy* 
     events_.push({at, order_++, kind, static_cast<uint8_t>(pipe), bytes, core, copy});
 }
 
+void Timeline::PlanCard(CardStep step, uint32_t queue, Picoseconds delay) {
+    Plan(clock_ + delay, kCard, nullptr, static_cast<int>(step), nullptr, queue);
+}
+
+Picoseconds Timeline::Message(int from, int to, uint64_t bytes) {
+    return links_.Message(from, to, bytes, clock_) - clock_ + KnownAfter();
+}
+Picoseconds Timeline::NextMessage() const {
+    return static_cast<Picoseconds>(1000 * machine_.card_post_ns);
+}
+Picoseconds Timeline::KnownAfter() const {
+    return static_cast<Picoseconds>(1000 * machine_.card_latency_ns);
+}
+
 int64_t Timeline::Ticks(const Core* core) const { return At(core).now / kTick; }
 
 // --- the scalar unit ---
@@ -358,6 +372,9 @@ void Timeline::Handle(const Event& event) {
     Core* core = event.core;
     switch (event.kind) {
         case kResume:
+            break;
+        case kCard:
+            world_->cards->Take(static_cast<CardStep>(event.pipe), event.bytes);
             break;
         case kAdvance:
             At(core).pipes[event.pipe].armed = false;

@@ -93,6 +93,15 @@ class Timeline {
     void Watch(Core* core, int memory_rank);
     int64_t Ticks(const Core* core) const;
 
+    // --- network cards: what one does next, at a time from now on ---
+    enum class CardStep : uint8_t { kTake, kLand, kTail };
+    void PlanCard(CardStep step, uint32_t queue, Picoseconds delay);
+    // How long until a message that is taken now has landed; until the next may be taken; until
+    // the sender knows.
+    Picoseconds Message(int from, int to, uint64_t bytes);
+    Picoseconds NextMessage() const;
+    Picoseconds KnownAfter() const;
+
     // --- the scheduler ---
     void Start(Launch* launch);
     void End(Launch* launch);
@@ -108,13 +117,13 @@ class Timeline {
     void WriteTrace(const std::string& path) const;
 
  private:
-    enum Kind : uint8_t { kResume, kAdvance, kAtLink, kInMemory, kReturned };
+    enum Kind : uint8_t { kResume, kAdvance, kAtLink, kInMemory, kReturned, kCard };
     struct Event {
         Picoseconds at;
         uint64_t order;  // of two at the same time, the one that was planned first
         Kind kind;
-        uint8_t pipe;
-        uint32_t bytes;
+        uint8_t pipe;    // of a card: its step
+        uint32_t bytes;  // of a card: its queue
         Core* core;
         TimedCopy* copy;
         bool operator>(const Event& o) const { return at != o.at ? at > o.at : order > o.order; }

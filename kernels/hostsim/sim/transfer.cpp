@@ -116,7 +116,7 @@ void Core::RunLoad(const PendingLoad& load) {
         Allocation* a = world->memory.Find(gm, s.bytes);
         if (a == nullptr || at + s.bytes + s.pad_bytes > kUbBytes) continue;
         uint64_t from = gm - a->base;
-        if (a->Tracked()) {
+        if (a->Ours()) {
             std::memcpy(ub + at, a->host + from, s.bytes);
         } else {
             GlobalMemory::Fetch(gm, ub + at, a->host + from, s.bytes);
@@ -184,9 +184,10 @@ void Core::LandPiece(size_t at) {
             world->cards->Judge(this, piece.loc, piece.gm, piece.bytes.size());
         if (piece.adding) {
             AddPiece(*a, piece);
-        } else if (a->Tracked()) {
+        } else if (a->Ours()) {
             std::memcpy(to, piece.bytes.data(), piece.bytes.size());
-            std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
+            if (a->Tracked())
+                std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
         } else {
             GlobalMemory::Land(piece.gm, to, piece.bytes.data(), piece.bytes.size());
         }
