@@ -64,8 +64,7 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
                                                GM_ADDR expand_x, GM_ADDR dynamic_scales,
                                                GM_ADDR assist_info, GM_ADDR expert_token_nums,
                                                GM_ADDR ep_recv_counts, GM_ADDR tp_recv_counts,
-                                               GM_ADDR performance_info,
-                                               GM_ADDR workspace,
+                                               GM_ADDR performance_info, GM_ADDR workspace,
                                                ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::DispatchTensors tensors{Address(x),
