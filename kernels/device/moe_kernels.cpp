@@ -13,6 +13,7 @@
 #include "open.h"
 #include "pack.h"
 #include "ping_pong.h"
+#include "tell.h"
 
 namespace {
 
@@ -47,6 +48,11 @@ extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, ascend_moe::Meeting 
     ascend_moe::OpenKernel().Run(&pipe, context, meeting);
 }
 
+extern "C" MOE_KERNEL void ascend_moe_tell(GM_ADDR context, ascend_moe::Telling telling) {
+    AscendC::TPipe pipe;
+    ascend_moe::TellKernel().Run(&pipe, context, telling);
+}
+
 extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
                                            ascend_moe::Packing packing) {
     AscendC::TPipe pipe;
@@ -58,8 +64,7 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
                                                GM_ADDR expand_x, GM_ADDR dynamic_scales,
                                                GM_ADDR assist_info, GM_ADDR expert_token_nums,
                                                GM_ADDR ep_recv_counts, GM_ADDR tp_recv_counts,
-                                               GM_ADDR performance_info,
-                                               GM_ADDR workspace,
+                                               GM_ADDR performance_info, GM_ADDR workspace,
                                                ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::DispatchTensors tensors{Address(x),

@@ -14,6 +14,7 @@ namespace {
 
 constexpr const char* kNames[] = {"ascend_moe_meet",
                                   "ascend_moe_open",
+                                  "ascend_moe_tell",
                                   "ascend_moe_pack",
                                   "ascend_moe_dispatch",
                                   "ascend_moe_combine",

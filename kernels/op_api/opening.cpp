@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kTicksPerSecond = int64_t{1'000'000} * kTicksPerMicrosecond;
 
 // In units of 1024 ticks.
-uint32_t Ticks(int64_t seconds) {
-    const int64_t units = seconds * kTicksPerSecond / 1024;
+uint32_t Ticks(int64_t milliseconds) {
+    const int64_t units = milliseconds * (kTicksPerSecond / 1000) / 1024;
     return static_cast<uint32_t>(std::min<int64_t>(units, UINT32_MAX));
 }
 
@@ -47,7 +47,9 @@ int Group::TakeMemory(const char* op) {
 
 void Group::GiveMemoryBack() {
     if (context_ != 0) aclrtFree(reinterpret_cast<void*>(context_));
+    for (uint64_t context : retired_) aclrtFree(reinterpret_cast<void*>(context));
     context_ = 0;
+    retired_.clear();
 }
 
 int Group::OpenOurs(const char* op, const Attributes& attributes) {
@@ -59,12 +61,14 @@ int Group::OpenOurs(const char* op, const Attributes& attributes) {
     if (status == ACL_SUCCESS && tp()) status = Meet(op, tp_, tp_rank_, "group_tp", &tp_nonce_);
     if (status == ACL_SUCCESS) status = WriteContext(op, ep_, ep_rank_);
     if (status != ACL_SUCCESS) return status;
-    status = RunAlone(hierarchy ? Kernel::kHierarchyOpen : Kernel::kOpen, Meeting{});
+    first_nonce_ = nonce_;
+    status = RunAlone(hierarchy ? Kernel::kHierarchyOpen : Kernel::kOpen, Meeting{},
+                      1000 * OpenTimeoutSeconds());
     if (status != ACL_SUCCESS) return status;
-    Look();
-    if (!failure_.empty()) return Fail(kInnerError, "%s: %s", op, failure_.c_str());
+    const std::string failure = Look();
+    if (!failure.empty()) return Fail(kInnerError, "%s: %s", op, failure.c_str());
     timeout_s_ = KernelTimeoutSeconds();
-    timeout_ticks_ = Ticks(timeout_s_);
+    timeout_ticks_ = Ticks(1000 * timeout_s_);
     ours_ = true;
     Announce(attributes, "ours",
              "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) + " ranks" +
@@ -80,7 +84,7 @@ int Group::OpenForProbe(const Windows& windows, uint32_t nonce) {
     ep_rank_ = windows.rank;
     nonce_ = nonce;
     timeout_s_ = KernelTimeoutSeconds();
-    timeout_ticks_ = Ticks(timeout_s_);
+    timeout_ticks_ = Ticks(1000 * timeout_s_);
     const int status = TakeMemory(kOp);
     return status == ACL_SUCCESS ? WriteContext(kOp, ep_, ep_rank_) : status;
 }
@@ -103,9 +107,10 @@ int Group::CheckWindows(const char* op, const Attributes& a) {
     return ACL_SUCCESS;
 }
 
-int Group::RunAlone(Kernel kernel, Meeting meeting) {
-    timeout_s_ = std::min(OpenTimeoutSeconds(), KernelLimitSeconds());
-    meeting.timeout_ticks = Ticks(timeout_s_);
+int Group::RunAlone(Kernel kernel, Meeting meeting, int64_t limit_ms) {
+    limit_ms = std::min(limit_ms, 1000 * KernelLimitSeconds());
+    timeout_s_ = limit_ms / 1000;
+    meeting.timeout_ticks = std::max(Ticks(limit_ms), 1u);  // 0 would be no limit
     Launch launch{kernel,
                   GrantedCores(),
                   {{"context", context_, sizeof(HierarchyContext)}},
@@ -125,7 +130,7 @@ int Group::Meet(const char* op, const Windows& windows, uint32_t rank, const cha
     meeting.statement[0] = kAbiVersion << 8 | (tp() ? 1 : 0);
     meeting.statement[1] = static_cast<uint32_t>(ep_.bytes / kPitchBytes);
     meeting.statement[2] = static_cast<uint32_t>(tp_.bytes / kPitchBytes);
-    status = RunAlone(Kernel::kMeet, meeting);
+    status = RunAlone(Kernel::kMeet, meeting, 1000 * OpenTimeoutSeconds());
     if (status != ACL_SUCCESS) return status;
     std::vector<uint32_t> blocks(windows.ranks * kBlockWords);
     status = CopyFromDevice(blocks.data(), windows.control[rank] + kMeetOffset,
@@ -187,6 +192,10 @@ int Group::WriteContext(const char* op, const Windows& windows, uint32_t rank) {
     std::copy(tp_.base.begin(), tp_.base.end(), context.tp_window);
     std::copy(windows.base.begin(), windows.base.end(), context.window);
     std::copy(windows.control.begin(), windows.control.end(), context.control);
+    for (uint32_t other = 0; other < windows.ranks; ++other) {
+        if (!IsLeft(other)) context.window[other] = context.control[other] = 0;
+    }
+    std::copy(elastic_.begin(), elastic_.end(), context.elastic);
     whole.ranks_per_server = per_server_;
     whole.sums_by_expert = World::OnA2();
     whole.output = windows.card.output;

@@ -29,10 +29,10 @@ def texts(said: str) -> dict[tuple[str, int], str]:
 
 def test_layers_graphs_and_refusals(run):
     """Both ways of selecting hierarchy, both ways of asking the other ranks."""
-    said = played(run, "by_keyword", "by_variables", "graph", "refused")
+    said = played(run, "by_keyword", "by_variables", "graph", "refused", HCCL_BUFFSIZE="100")
     for case in ("by_keyword", "by_variables", "graph", "refused"):
         assert f"{case} right" in said
-    ours = "kernels=ours (ABI 3, 16 ranks on 2 servers, windows of 200 MB through rdma)"
+    ours = "kernels=ours (ABI 3, 16 ranks on 2 servers, windows of 100 MB through rdma)"
     assert said.count(ours) == 4
     told = texts(said)
     for rank in range(16):
@@ -41,7 +41,7 @@ def test_layers_graphs_and_refusals(run):
         assert "hierarchy has no zero, copy or const experts" in told["const", rank]
         small = told["small", rank]
         assert (
-            "HCCL_BUFFSIZE is too SMALL for the kernels of ascend_moe: the group has 200 MB"
+            "HCCL_BUFFSIZE is too SMALL for the kernels of ascend_moe: the group has 100 MB"
             in small
         )
         assert re.search(r"NEEDED_HCCL_BUFFSIZE = \d+ MB \(\d+ bytes for max_bs=512, H=8192", small)
