@@ -18,7 +18,7 @@
 namespace ascend_moe {
 
 // Device memory of a rank; operands are this rank's.
-struct Range {
+struct MemoryRange {
     uint64_t begin, end;
     std::string name;
     uint32_t rank;
@@ -30,7 +30,7 @@ class Card {
     Card(const Group& group, std::string* problem);
 
     // What a kernel reads and writes when it posts: tables, queues, the output buffer.
-    const std::vector<Range>& memory() const { return memory_; }
+    const std::vector<MemoryRange>& memory() const { return memory_; }
     // Tells the world, which has that memory by then, of servers, buffers and queues.
     void Attach(hostsim_world* world) const;
 
@@ -39,7 +39,7 @@ class Card {
     int64_t Delivers(uint32_t peer, uint32_t head) const;
 
     const Group& group_;
-    std::vector<Range> memory_;
+    std::vector<MemoryRange> memory_;
     std::vector<hostsim_queue> queues_;
     std::vector<hostsim_region> regions_;
 };

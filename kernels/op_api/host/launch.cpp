@@ -31,11 +31,11 @@ namespace ascend_moe {
 namespace {
 
 // Operands may overlap (views of one tensor); the simulator wants each address once.
-std::vector<Range> Joined(std::vector<Range> ranges) {
+std::vector<MemoryRange> Joined(std::vector<MemoryRange> ranges) {
     std::sort(ranges.begin(), ranges.end(),
-              [](const Range& a, const Range& b) { return a.begin < b.begin; });
-    std::vector<Range> joined;
-    for (Range& range : ranges) {
+              [](const MemoryRange& a, const MemoryRange& b) { return a.begin < b.begin; });
+    std::vector<MemoryRange> joined;
+    for (MemoryRange& range : ranges) {
         if (joined.empty() || range.begin >= joined.back().end) {
             joined.push_back(std::move(range));
         } else {
@@ -101,9 +101,9 @@ class Simulation {
  private:
     static constexpr int kStuck = ACL_ERROR_RT_VECTOR_CORE_EXCEPTION;
 
-    std::vector<Range> Memory() const {
+    std::vector<MemoryRange> Memory() const {
         const Group& group = *launch_.group;
-        std::vector<Range> ranges;
+        std::vector<MemoryRange> ranges;
         const auto add = [&ranges](uint64_t begin, uint64_t bytes, const std::string& name,
                                    uint32_t rank) {
             if (bytes > 0) ranges.push_back({begin, begin + bytes, name, rank});
@@ -124,7 +124,7 @@ class Simulation {
     }
 
     int MapMemory() {
-        for (const Range& range : Memory()) {
+        for (const MemoryRange& range : Memory()) {
             const uint64_t bytes = range.end - range.begin;
             void* host = standin::HostAddress(reinterpret_cast<void*>(range.begin), bytes);
             if (host == nullptr && standin::BehindCard(reinterpret_cast<void*>(range.begin))) {
