@@ -66,6 +66,11 @@ struct CardContext {
 // that the caller gave it.
 enum class Element : uint32_t { kBfloat16 = 0, kFloat16 = 1, kInt4x8 = 2 };
 enum class Mask : uint32_t { kNone = 0, kTokens = 1, kPairs = 2 };
+// performance_info: how the microseconds that a launch waited for a rank meet those that are there.
+enum class Waits : uint32_t { kUntold = 0, kLongest = 1, kAdded = 2 };
+
+// Of GetSystemCycle, on A2 and A3: hiascend.com, Ascend C API, GetSystemCycle(ISASI), "50 MHz".
+constexpr uint32_t kTicksPerMicrosecond = 50;
 
 // Of one meeting and of the opening after it: docs/kernels.md, section 4, point 5. A statement is
 // what this rank has decided; the host compares those of all ranks.
@@ -104,6 +109,7 @@ struct Parameters {
     uint32_t comm_quant;         // combine: 1 for comm_quant_mode 2
     uint32_t shared_x;           // combine: shared_expert_x given
     uint32_t tp;                 // 1 for tp_world_size 2
+    Waits waits;                 // of this rank alone: others may not measure
     uint32_t timeout_ticks;      // of GetSystemCycle in units of 1024; 0 is no limit
 };
 
@@ -318,12 +324,18 @@ MOE_ABI constexpr uint32_t ScalePitchWords(const Parameters& p) {
     return Packed(p) ? 1 : AlignUp(StageRowsPerToken(p), kBlockWords);
 }
 // Private scratch of a launch. Dispatch: the scales of staged rows. Combine: where this rank's own
-// rows are.
+// rows are, then the waits of all cores, an int64 for each rank.
 MOE_ABI constexpr uint64_t DispatchWorkspace(const Parameters& p) {
     return p.quant ? 4ull * p.max_batch * ScalePitchWords(p) : 0;
 }
-MOE_ABI constexpr uint64_t CombineWorkspace(const Parameters& p) {
+MOE_ABI constexpr uint64_t WaitsOffset(const Parameters& p) {
     return static_cast<uint64_t>(kBlockBytes) * p.max_batch * (p.topk + p.shared_experts);
+}
+MOE_ABI constexpr uint32_t WaitsBytes(uint32_t ep_size) {
+    return AlignUp(8 * ep_size, kBlockBytes);
+}
+MOE_ABI constexpr uint64_t CombineWorkspace(const Parameters& p) {
+    return WaitsOffset(p) + (p.waits == Waits::kUntold ? 0 : WaitsBytes(kMaxRanks));
 }
 
 }  // namespace ascend_moe

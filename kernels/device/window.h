@@ -198,6 +198,11 @@ class Window {
         return blocks;
     }
 
+    // A block of this context, of that epoch or a later one.
+    __aicore__ inline bool Tagged(const LocalTensor<uint32_t>& block, uint32_t epoch) const {
+        return block.GetValue(0) == nonce && static_cast<int32_t>(block.GetValue(1) - epoch) >= 0;
+    }
+
     // Gives up when the peer announces this epoch with the mark of another call. Wants an S_MTE2
     // before the buffer of the wait is used again.
     __aicore__ inline void Compare(const LocalTensor<uint32_t>& block, uint32_t word, uint32_t mark,
@@ -264,9 +269,6 @@ class Window {
         block.SetValue(0, first);
         block.SetValue(1, second);
         for (uint32_t i = kTagWords; i < kBlockWords; ++i) block.SetValue(i, 0);
-    }
-    __aicore__ inline bool Tagged(const LocalTensor<uint32_t>& block, uint32_t epoch) const {
-        return block.GetValue(0) == nonce && static_cast<int32_t>(block.GetValue(1) - epoch) >= 0;
     }
     // The window has another context by now. This launch, of a graph that knows the old one, does
     // nothing; what it says does not touch that context's failures and records.

@@ -13,7 +13,7 @@
 namespace ascend_moe {
 namespace {
 
-constexpr int64_t kTicksPerSecond = 50'000'000;  // of GetSystemCycle
+constexpr int64_t kTicksPerSecond = int64_t{1'000'000} * kTicksPerMicrosecond;
 
 // In units of 1024 ticks.
 uint32_t Ticks(int64_t milliseconds) {
