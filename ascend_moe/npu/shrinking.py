@@ -19,7 +19,7 @@ from ascend_moe.cpu.survivors.meeting import Meeting, called
 from ascend_moe.cpu.survivors.shrinking import left_of
 from ascend_moe.npu import library
 from ascend_moe.npu.notes import WindowNotes
-from ascend_moe.ranks import capturing
+from ascend_moe.ranks import capturing, met_otherwise
 
 
 @dataclass
@@ -65,6 +65,7 @@ def shrink(name: str, dead_ranks: Sequence[int], seconds: float) -> Tensor:
         text = f"{called(missing, names)} did not come into the fresh context; shrink once more"
         raise PeerError(f"{what}: {text}", sorted(missing))
     group.without = gone
+    met_otherwise(name)
     return torch.tensor(elastic.words(), dtype=torch.int32, device="npu")
 
 

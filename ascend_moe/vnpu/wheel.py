@@ -18,8 +18,8 @@ DEFAULT = "2.13.0"
 # Wheels that passed the tests of the virtual NPU (scripts/compat); a test holds docs/compatibility.md to it.
 TESTED = ("2.9.0.post9", "2.10.0.post4", DEFAULT)
 INSTALL = f"pip install torch=={DEFAULT} torch_npu=={DEFAULT}"
-# A key of the allocators' configuration. torch for CUDA registers it from 2.10 on, as does a torch_npu that knows torch's
-# hook for that; whichever comes second aborts the process ("Duplicated key"). Seen with 2.10.0.post7 and 2.14.0.
+# A key of the allocators' configuration. torch for CUDA registers it from 2.10 on, as does a torch_npu with the hook
+# for it; whichever comes second aborts the process ("Duplicated key"). Seen with 2.10.0.post7 and 2.14.0.
 SHARED_KEY = b"pinned_reserve_segment_size_mb"
 HOOK = b"registerDeviceConfigParserHook"
 NAMED = 8  # of what is missing

@@ -19,7 +19,6 @@ from ascend_moe.contract.rules.rule import (
     shape_breach,
 )
 from ascend_moe.contract.rules.values import readable
-from ascend_moe.contract.signature import CANN_9_1
 
 SERVED_BY = (CPU, OWN)
 """The implementations that serve it."""
@@ -109,7 +108,7 @@ def _word(index: int, value: int, limit: str) -> Breach:
     return Breach(value, limit, message=f"word {index} is {{value}}, needed: {{limit}}")
 
 
-_SERVED = {"implementation": SERVED_BY[0]}
+_SERVED = {"implementation": OWN}
 
 ELASTIC_RULES: tuple[Rule, ...] = (
     Rule(
@@ -141,7 +140,6 @@ ELASTIC_RULES: tuple[Rule, ...] = (
         check=_head,
         checked=VALUES,
         products=("A3",),
-        contracts=(CANN_9_1,),
         paths=MESHES,
         safety=True,
         breaks={**_SERVED, "elastic_info": (36, "int32", "one expert too many")},
@@ -159,7 +157,6 @@ ELASTIC_RULES: tuple[Rule, ...] = (
         check=_tables,
         checked=VALUES,
         products=("A3",),
-        contracts=(CANN_9_1,),
         paths=MESHES,
         safety=True,
         breaks={**_SERVED, "elastic_info": (36, "int32", "tables that differ")},
@@ -173,7 +170,6 @@ ELASTIC_RULES: tuple[Rule, ...] = (
         check=_own,
         checked=VALUES,
         products=("A3",),
-        contracts=(CANN_9_1,),
         paths=MESHES,
         safety=True,
         breaks={

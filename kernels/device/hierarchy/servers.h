@@ -46,7 +46,10 @@ class Servers {
     // The queue pair to the rail's rank in `server` belongs to one core in every step of every
     // launch: that of server s to core s mod cores.
     __aicore__ inline QueuePair Queue(RdmaPost& post, uint32_t server) const {
-        return post.Open(queues_, Rail(server), 0);
+        return QueueTo(post, Rail(server));
+    }
+    __aicore__ inline QueuePair QueueTo(RdmaPost& post, uint32_t rank) const {
+        return post.Open(queues_, rank, 0);
     }
 
     // The block {nonce, epoch, mark} at `offset` + own rank to this core's share of the mates.
