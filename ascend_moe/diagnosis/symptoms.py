@@ -168,6 +168,42 @@ SYMPTOMS: tuple[Symptom, ...] = (
         said=("E-06",),
         ours=True,
     ),
+    Symptom(
+        name="the group goes on without ranks",
+        meaning="The group was shrunk (ascend_moe.shrink): calls and graphs of before do not know who is left.",
+        advice=(
+            "Pass the elastic_info that ascend_moe.shrink returned to every call, and capture graphs "
+            "again with it."
+        ),
+        source="kernels/op_api/phases.cpp, survivors.cpp; ascend_moe/cpu/survivors/shrinking.py",
+        pattern=re.compile(r"\bgoes on without ranks \[?\d[\d, ]*\]?"),
+        said=("E-15",),
+        ours=True,
+    ),
+    Symptom(
+        name="a rank was left out",
+        meaning="The other ranks have taken this one for dead and go on without it.",
+        kind=HANG,
+        advice=(
+            "It cannot come back: start it again. If it was only slow, raise ASCEND_MOE_TIMEOUT_S "
+            "on every rank."
+        ),
+        source="kernels/op_api/error_record.cpp",
+        pattern=re.compile(r"the others take it for dead and go on without it"),
+        said=("E-15",),
+        ours=True,
+    ),
+    Symptom(
+        name="ranks disagree who is gone",
+        meaning="Ranks called ascend_moe.shrink with different ranks.",
+        advice=(
+            "Ask ascend_moe.missing_ranks, or add the ranks that the error names, and call it again."
+        ),
+        source="ascend_moe/cpu/survivors/meeting.py",
+        pattern=re.compile(r"ranks disagree about who is gone"),
+        said=("E-15",),
+        ours=True,
+    ),
     AIV,
     DRIVER,
 )

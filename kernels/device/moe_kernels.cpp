@@ -7,9 +7,13 @@
 #include "hierarchy/dispatch.h"
 #include "hierarchy/open.h"
 #include "meet.h"
+#include "mesh/combine.h"
+#include "mesh/dispatch.h"
+#include "mesh/open.h"
 #include "open.h"
 #include "pack.h"
 #include "ping_pong.h"
+#include "tell.h"
 
 namespace {
 
@@ -44,6 +48,11 @@ extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, ascend_moe::Meeting 
     ascend_moe::OpenKernel().Run(&pipe, context, meeting);
 }
 
+extern "C" MOE_KERNEL void ascend_moe_tell(GM_ADDR context, ascend_moe::Telling telling) {
+    AscendC::TPipe pipe;
+    ascend_moe::TellKernel().Run(&pipe, context, telling);
+}
+
 extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
                                            ascend_moe::Packing packing) {
     AscendC::TPipe pipe;
@@ -55,7 +64,7 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
                                                GM_ADDR expand_x, GM_ADDR dynamic_scales,
                                                GM_ADDR assist_info, GM_ADDR expert_token_nums,
                                                GM_ADDR ep_recv_counts, GM_ADDR tp_recv_counts,
-                                               GM_ADDR workspace,
+                                               GM_ADDR performance_info, GM_ADDR workspace,
                                                ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::DispatchTensors tensors{Address(x),
@@ -69,6 +78,7 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
                                         Address(expert_token_nums),
                                         Address(ep_recv_counts),
                                         Address(tp_recv_counts),
+                                        Address(performance_info),
                                         Address(workspace)};
     ascend_moe::DispatchKernel().Run(&pipe, context, tensors, parameters);
 }
@@ -77,8 +87,8 @@ extern "C" MOE_KERNEL void ascend_moe_combine(
     GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids, GM_ADDR assist_info,
     GM_ADDR ep_send_counts, GM_ADDR expert_scales, GM_ADDR tp_send_counts, GM_ADDR mask,
     GM_ADDR shared_expert_x, GM_ADDR elastic_info, GM_ADDR ori_x, GM_ADDR const_expert_alpha_1,
-    GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR workspace,
-    ascend_moe::Parameters parameters) {
+    GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR performance_info,
+    GM_ADDR workspace, ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::CombineTensors tensors{Address(expand_x),
                                        Address(expert_ids),
@@ -94,6 +104,7 @@ extern "C" MOE_KERNEL void ascend_moe_combine(
                                        Address(const_expert_alpha_2),
                                        Address(const_expert_v),
                                        Address(out),
+                                       Address(performance_info),
                                        Address(workspace)};
     ascend_moe::CombineKernel().Run(&pipe, context, tensors, parameters);
 }
@@ -106,7 +117,8 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_open(GM_ADDR context, ascend_moe
 extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
     GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids, GM_ADDR expert_scales, GM_ADDR mask,
     GM_ADDR expand_x, GM_ADDR dynamic_scales, GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
-    GM_ADDR expand_scales, GM_ADDR workspace, ascend_moe::Parameters parameters) {
+    GM_ADDR expand_scales, GM_ADDR performance_info, GM_ADDR workspace,
+    ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::HierarchyDispatchTensors tensors{Address(x),
                                                  Address(expert_ids),
@@ -117,6 +129,7 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
                                                  Address(expert_token_nums),
                                                  Address(ep_recv_counts),
                                                  Address(expand_scales),
+                                                 Address(performance_info),
                                                  Address(workspace)};
     ascend_moe::HierarchyDispatchKernel().Run(&pipe, context, tensors, parameters);
 }
@@ -124,11 +137,55 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
 extern "C" MOE_KERNEL void ascend_moe_hierarchy_combine(GM_ADDR context, GM_ADDR expand_x,
                                                         GM_ADDR ep_send_counts,
                                                         GM_ADDR expand_scales, GM_ADDR mask,
-                                                        GM_ADDR out,
+                                                        GM_ADDR out, GM_ADDR performance_info,
                                                         ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
-    ascend_moe::HierarchyCombineTensors tensors{Address(expand_x), Address(ep_send_counts),
+    ascend_moe::HierarchyCombineTensors tensors{Address(expand_x),      Address(ep_send_counts),
                                                 Address(expand_scales), Address(mask),
-                                                Address(out)};
+                                                Address(out),           Address(performance_info)};
     ascend_moe::HierarchyCombineKernel().Run(&pipe, context, tensors, parameters);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_mesh_open(GM_ADDR context, ascend_moe::Meeting meeting) {
+    AscendC::TPipe pipe;
+    ascend_moe::MeshOpenKernel().Run(&pipe, context, meeting);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_mesh_dispatch(GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids,
+                                                    GM_ADDR scales, GM_ADDR mask, GM_ADDR expand_x,
+                                                    GM_ADDR dynamic_scales, GM_ADDR assist_info,
+                                                    GM_ADDR expert_token_nums,
+                                                    GM_ADDR ep_recv_counts, GM_ADDR workspace,
+                                                    ascend_moe::Parameters parameters) {
+    AscendC::TPipe pipe;
+    ascend_moe::DispatchTensors tensors{};
+    tensors.x = Address(x);
+    tensors.expert_ids = Address(expert_ids);
+    tensors.scales = Address(scales);
+    tensors.mask = Address(mask);
+    tensors.expand_x = Address(expand_x);
+    tensors.dynamic_scales = Address(dynamic_scales);
+    tensors.assist_info = Address(assist_info);
+    tensors.expert_token_nums = Address(expert_token_nums);
+    tensors.ep_recv_counts = Address(ep_recv_counts);
+    tensors.workspace = Address(workspace);
+    ascend_moe::MeshDispatchKernel().Run(&pipe, context, tensors, parameters);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_mesh_combine(GM_ADDR context, GM_ADDR expand_x,
+                                                   GM_ADDR expert_ids, GM_ADDR assist_info,
+                                                   GM_ADDR ep_send_counts, GM_ADDR expert_scales,
+                                                   GM_ADDR mask, GM_ADDR ori_x, GM_ADDR out,
+                                                   ascend_moe::Parameters parameters) {
+    AscendC::TPipe pipe;
+    ascend_moe::CombineTensors tensors{};
+    tensors.expand_x = Address(expand_x);
+    tensors.expert_ids = Address(expert_ids);
+    tensors.assist_info = Address(assist_info);
+    tensors.ep_send_counts = Address(ep_send_counts);
+    tensors.expert_scales = Address(expert_scales);
+    tensors.mask = Address(mask);
+    tensors.ori_x = Address(ori_x);
+    tensors.out = Address(out);
+    ascend_moe::MeshCombineKernel().Run(&pipe, context, tensors, parameters);
 }

@@ -10,9 +10,16 @@ namespace ascend_moe {
 struct DispatchTensors {
     uint64_t x, expert_ids, scales, mask, elastic_info;
     uint64_t expand_x, dynamic_scales, assist_info, expert_token_nums, ep_recv_counts,
-        tp_recv_counts;
+        tp_recv_counts, performance_info;
     uint64_t workspace;
 };
+
+// Where the row of a pair is in the stage.
+__aicore__ inline uint64_t StagedAt(const Parameters& p, uint32_t pair) {
+    uint32_t token = pair >> kSlotBits, per_token = StageRowsPerToken(p);
+    uint32_t row = per_token == 1 ? token : token * per_token + (pair & ((1 << kSlotBits) - 1));
+    return row * StagePitch(p);
+}
 
 class Stager {
  public:

@@ -15,6 +15,8 @@ void ascend_moe_launch_row(uint32_t blocks, void* stream, uint8_t* const* at, co
 // context, Meeting
 void ascend_moe_launch_meet(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 void ascend_moe_launch_open(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
+// context, Telling
+void ascend_moe_launch_tell(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 // source, target, Packing
 void ascend_moe_launch_pack(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 // context, x, expert_ids, scales, mask, elastic_info, expand_x, dynamic_scales, assist_info,

@@ -88,7 +88,9 @@ std::string Text(const GaveUp& event) {
     const std::string where = std::string(OperatorOf(event.record)) + " on rank " +
                               std::to_string(event.ep_rank) + " of group " + event.group;
     const std::string rank = std::to_string(RankOf(event.record));
-    const std::string end = ". The group cannot be used any more; make a new one";
+    const std::string end =
+        ". The group cannot be used any more: make a new one, or go on without ranks that are gone "
+        "(ascend_moe.shrink)";
     switch (event.record[kErrorReason]) {
         case kOtherCores:
             return where + ": TP rank " + rank + " launched on " +
@@ -114,6 +116,12 @@ std::string Text(const GaveUp& event) {
             return where + ": rank " + rank + " did not come (time limit " +
                    std::to_string(event.waited_s) + " s). It died, or has made another call" + end;
     }
+}
+
+std::string TextOfLeftOut(const std::string& group, uint32_t ep_rank, uint32_t by) {
+    return "rank " + std::to_string(ep_rank) + " of group " + group +
+           ": the others take it for dead and go on without it (ascend_moe.shrink on rank " +
+           std::to_string(by) + "). It cannot come back; start it again with a new group";
 }
 
 void Remember(const GaveUp& event) {

@@ -14,7 +14,7 @@
 // When all have said ours, a kernel meets them (device/meet.h) and compares window sizes and TP:
 // what differs or is damaged from here on is an error. The choice stands: a call that our kernels
 // cannot serve is an error, never a fallback. A group that failed once stays failed; make a new
-// one.
+// one, or go on without the ranks that are gone (survivors.h): a new context in the same windows.
 #pragma once
 
 #include <cstdint>  // before abi.h
@@ -26,6 +26,7 @@
 #include "agreement.h"
 #include "device/abi.h"
 #include "entry/check.h"
+#include "survivors.h"
 #include "windows.h"
 
 namespace ascend_moe {
@@ -33,6 +34,8 @@ namespace ascend_moe {
 enum class Kernel;
 
 constexpr uint32_t kErrorWords = kMaxCores * kBlockWords;  // of all error blocks of a window
+// From the beginning of a window to their end: what tells the host how launches have ended.
+constexpr uint32_t kWatchedWords = kErrorOffset / sizeof(uint32_t) + kErrorWords;
 
 class Group : public std::enable_shared_from_this<Group> {
  public:
@@ -46,6 +49,9 @@ class Group : public std::enable_shared_from_this<Group> {
     static int Of(const char* op, const Attributes& attributes, std::shared_ptr<Group>* group);
     // The same before a call, with another way for the words of the ranks. Whether it is decided.
     static bool Decide(const char* op, const Attributes& attributes, const Exchange& exchange);
+
+    // One that was asked for before, on this thread's device; null if none was.
+    static std::shared_ptr<Group> Known(const std::string& name);
 
     // For first_steps_probe.cpp: these windows and this nonce, without a meeting of the ranks.
     int OpenForProbe(const Windows& windows, uint32_t nonce);
@@ -63,8 +69,21 @@ class Group : public std::enable_shared_from_this<Group> {
     // Why nothing can be launched any more: from the state and the error blocks of the own window,
     // which are read at most once a second. Empty while all is well.
     std::string Failure();
-    // The same from blocks that have been read already.
-    std::string Failure(const uint32_t* records) const;
+    std::string Look(const uint32_t* control);  // under the lock
+    // The same from kWatchedWords that have been read already.
+    std::string Failure(const uint32_t* control) const;
+    // Of a launch that a graph has made with a retired context: an error of that launch alone.
+    std::string OfRetired(const uint32_t* control) const;
+
+    // survivors.cpp
+    bool shrunk() const { return !elastic_.empty(); }
+    std::string Gone() const;  // the ranks that are
+    void Serves(const Attributes& attributes);
+    void Describe(ascend_moe_members* members);
+    int TellNote(const uint32_t* note, const uint8_t* to);
+    int Hear(uint32_t* notes, uint8_t* dead);
+    int Confirm(uint8_t* waited);
+    int Reopen(const int32_t* elastic_info, uint32_t nonce, int64_t limit_ms, uint8_t* missing);
 
  private:
     static std::shared_ptr<Group> Find(int32_t device, const Attributes& attributes);
@@ -90,7 +109,17 @@ class Group : public std::enable_shared_from_this<Group> {
     int Compare(const char* op, const char* parameter, const Meeting& own,
                 const std::vector<uint32_t>& blocks) const;
     int WriteContext(const char* op, const Windows& windows, uint32_t rank);
-    int RunAlone(Kernel kernel, Meeting meeting);
+    int RunAlone(Kernel kernel, Meeting meeting, int64_t limit_ms);
+
+    // survivors.cpp
+    bool IsLeft(uint32_t rank) const {
+        return elastic_.empty() || elastic_[kElasticNewOfOld + rank] >= 0;
+    }
+    int Tell(uint32_t offset, const std::vector<uint32_t>& words, const uint8_t* to);
+    int ReadControl(std::vector<uint32_t>* control) const;
+    bool WaitedFor(const uint32_t* control, uint8_t* ranks) const;  // whether any core has given up
+    int LeaveOut(const uint8_t* ranks);
+    int Retire();
 
     // An opening that a capture refuses; the next call tries again.
     static constexpr int kTryEagerFirst = -1;
@@ -101,12 +130,15 @@ class Group : public std::enable_shared_from_this<Group> {
     std::string problem_;
     bool ours_ = false;
     Windows ep_, tp_;
-    uint32_t ep_rank_ = 0, tp_rank_ = 0, nonce_ = 0, tp_nonce_ = 0;
+    uint32_t ep_rank_ = 0, tp_rank_ = 0, nonce_ = 0, first_nonce_ = 0, tp_nonce_ = 0;
     uint64_t context_ = 0;
+    std::vector<uint64_t> retired_;  // contexts
+    std::vector<int32_t> elastic_;   // elastic_info, when some ranks are gone
+    Attributes served_;              // of the last call
     int64_t timeout_s_ = 0;
     uint32_t timeout_ticks_ = 0;
     int64_t looked_at_ = 0;  // milliseconds
-    mutable std::once_flag remembered_;
+    std::unique_ptr<std::once_flag> remembered_ = std::make_unique<std::once_flag>();
     std::string failure_;
 };
 

@@ -13,11 +13,11 @@
 namespace ascend_moe {
 namespace {
 
-constexpr int64_t kTicksPerSecond = 50'000'000;  // of GetSystemCycle
+constexpr int64_t kTicksPerSecond = int64_t{1'000'000} * kTicksPerMicrosecond;
 
 // In units of 1024 ticks.
-uint32_t Ticks(int64_t seconds) {
-    const int64_t units = seconds * kTicksPerSecond / 1024;
+uint32_t Ticks(int64_t milliseconds) {
+    const int64_t units = milliseconds * (kTicksPerSecond / 1000) / 1024;
     return static_cast<uint32_t>(std::min<int64_t>(units, UINT32_MAX));
 }
 
@@ -52,7 +52,9 @@ int Group::TakeMemory(const char* op) {
 
 void Group::GiveMemoryBack() {
     if (context_ != 0) aclrtFree(reinterpret_cast<void*>(context_));
+    for (uint64_t context : retired_) aclrtFree(reinterpret_cast<void*>(context));
     context_ = 0;
+    retired_.clear();
 }
 
 int Group::OpenOurs(const char* op, const Attributes& attributes) {
@@ -62,10 +64,11 @@ int Group::OpenOurs(const char* op, const Attributes& attributes) {
     if (status == ACL_SUCCESS && tp()) status = Meet(op, tp_, tp_rank_, "group_tp", &tp_nonce_);
     if (status == ACL_SUCCESS) status = WriteContext(op, ep_, ep_rank_);
     if (status != ACL_SUCCESS) return status;
-    status = RunAlone(Kernel::kOpen, Meeting{});
+    first_nonce_ = nonce_;
+    status = RunAlone(Kernel::kOpen, Meeting{}, 1000 * OpenTimeoutSeconds());
     if (status != ACL_SUCCESS) return status;
     timeout_s_ = KernelTimeoutSeconds();
-    timeout_ticks_ = Ticks(timeout_s_);
+    timeout_ticks_ = Ticks(1000 * timeout_s_);
     ours_ = true;
     Announce(attributes, "ours",
              "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) +
@@ -81,7 +84,7 @@ int Group::OpenForProbe(const Windows& windows, uint32_t nonce) {
     ep_rank_ = windows.rank;
     nonce_ = nonce;
     timeout_s_ = KernelTimeoutSeconds();
-    timeout_ticks_ = Ticks(timeout_s_);
+    timeout_ticks_ = Ticks(1000 * timeout_s_);
     const int status = TakeMemory(kOp);
     return status == ACL_SUCCESS ? WriteContext(kOp, ep_, ep_rank_) : status;
 }
@@ -104,9 +107,10 @@ int Group::CheckWindows(const char* op, const Attributes& a) {
     return ACL_SUCCESS;
 }
 
-int Group::RunAlone(Kernel kernel, Meeting meeting) {
-    timeout_s_ = std::min(OpenTimeoutSeconds(), KernelLimitSeconds());
-    meeting.timeout_ticks = Ticks(timeout_s_);
+int Group::RunAlone(Kernel kernel, Meeting meeting, int64_t limit_ms) {
+    limit_ms = std::min(limit_ms, 1000 * KernelLimitSeconds());
+    timeout_s_ = limit_ms / 1000;
+    meeting.timeout_ticks = std::max(Ticks(limit_ms), 1u);  // 0 would be no limit
     Launch launch{
         kernel, GrantedCores(), {{"context", context_, sizeof(Context)}}, {}, shared_from_this()};
     launch.Pass(meeting);
@@ -123,7 +127,7 @@ int Group::Meet(const char* op, const Windows& windows, uint32_t rank, const cha
     meeting.statement[0] = kAbiVersion << 8 | (tp() ? 1 : 0);
     meeting.statement[1] = static_cast<uint32_t>(ep_.bytes / kPitchBytes);
     meeting.statement[2] = static_cast<uint32_t>(tp_.bytes / kPitchBytes);
-    status = RunAlone(Kernel::kMeet, meeting);
+    status = RunAlone(Kernel::kMeet, meeting, 1000 * OpenTimeoutSeconds());
     if (status != ACL_SUCCESS) return status;
     std::vector<uint32_t> blocks(windows.ranks * kBlockWords);
     status = CopyFromDevice(blocks.data(), windows.control[rank] + kMeetOffset,
@@ -184,6 +188,10 @@ int Group::WriteContext(const char* op, const Windows& windows, uint32_t rank) {
     std::copy(tp_.base.begin(), tp_.base.end(), context.tp_window);
     std::copy(windows.base.begin(), windows.base.end(), context.window);
     std::copy(windows.control.begin(), windows.control.end(), context.control);
+    for (uint32_t other = 0; other < windows.ranks; ++other) {
+        if (!IsLeft(other)) context.window[other] = context.control[other] = 0;
+    }
+    std::copy(elastic_.begin(), elastic_.end(), context.elastic);
     const int status = CopyToDevice(context_, &context, sizeof(context));
     return status == ACL_SUCCESS
                ? ACL_SUCCESS

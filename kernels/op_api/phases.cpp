@@ -28,8 +28,16 @@ int Prepare(const Call& call, const std::shared_ptr<Group>& group, Plan* plan) {
             "which have none; use another group",
             Call::kOperator, call.attributes.group_ep.c_str());
     }
-    const int status = Check(arguments, world);
-    return status == ACL_SUCCESS ? Tile(arguments, group, plan) : status;
+    if (group->shrunk() && !arguments.elastic_info.present) {
+        return Fail(kInnerError,
+                    "%s: group_ep %s goes on without ranks %s (ascend_moe.shrink): pass the "
+                    "elastic_info that it returned",
+                    Call::kOperator, call.attributes.group_ep.c_str(), group->Gone().c_str());
+    }
+    int status = Check(arguments, world);
+    if (status == ACL_SUCCESS) status = Tile(arguments, group, plan);
+    if (status == ACL_SUCCESS) group->Serves(call.attributes);
+    return status;
 }
 
 template <typename Arguments, typename Call>

@@ -12,15 +12,6 @@ const limits::PathLimits& LimitsOf(const World& world) {
     return world.a2 ? limits::kCann91A2FullMesh : limits::kCann91A3FullMesh;
 }
 
-// What the operators have and the kernels do not.
-int CheckWritten(const char* op, const Tensor& performance_info) {
-    if (!performance_info.present) return ACL_SUCCESS;
-    return Fail(kInnerError,
-                "%s: performance_info is not written by the kernels of ascend_moe; "
-                "ASCEND_MOE_KERNELS=off uses those of CANN",
-                op);
-}
-
 // What A2's own operators do not have, ours do not have there either.
 int CheckProduct(const char* op, const World& world, const Parameters& p,
                  const Tensor& elastic_info) {
@@ -45,9 +36,10 @@ int CheckProduct(const char* op, const World& world, const Parameters& p,
     return ACL_SUCCESS;
 }
 
-// What the kernels' buffers and the control area are made for.
-int CheckSizes(const char* op, const World& world, const Parameters& p, const Attributes& a,
-               const Tensor& elastic_info) {
+}  // namespace
+
+int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a,
+                const Tensor& elastic_info) {
     const limits::PathLimits& limits = LimitsOf(world);
     const struct {
         const char* name;
@@ -72,14 +64,6 @@ int CheckSizes(const char* op, const World& world, const Parameters& p, const At
                     value, world.a2 ? "A2" : "A3", most);
     }
     return CheckProduct(op, world, p, elastic_info);
-}
-
-}  // namespace
-
-int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a,
-                const Tensor& elastic_info, const Tensor& performance_info) {
-    const int status = CheckWritten(op, performance_info);
-    return status == ACL_SUCCESS ? CheckSizes(op, world, p, a, elastic_info) : status;
 }
 
 int CheckWindow(const char* op, const Windows& windows, Parameters p, const Attributes& a,

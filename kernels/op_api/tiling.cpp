@@ -105,7 +105,7 @@ class Builder {
 };
 
 Parameters Common(const Attributes& a, const World& world, const Tensor& ids, const Tensor& mask,
-                  const Tensor& rows, const Group& group) {
+                  const Tensor& rows, const Tensor& performance_info, const Group& group) {
     Parameters p{};
     p.batch = static_cast<uint32_t>(ids.shape[0]);
     p.max_batch = static_cast<uint32_t>(MaxBatch(a, ids.shape[0]));
@@ -123,6 +123,9 @@ Parameters Common(const Attributes& a, const World& world, const Tensor& ids, co
                                          : Element::kBfloat16;
     p.mask = !mask.present ? Mask::kNone : mask.shape.size() == 1 ? Mask::kTokens : Mask::kPairs;
     p.tp = a.tp_world_size == 2;
+    p.waits = !performance_info.present ? Waits::kUntold
+              : world.a2                ? Waits::kAdded
+                                        : Waits::kLongest;
     p.timeout_ticks = group.timeout_ticks();
     return p;
 }
@@ -158,13 +161,14 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     const char* op = DispatchCall::kOperator;
     const Attributes& a = call.attributes;
     const World world = World::Of(a);
-    Parameters p = Common(a, world, call.expert_ids, call.x_active_mask, call.x, *group);
+    Parameters p = Common(a, world, call.expert_ids, call.x_active_mask, call.x,
+                          call.performance_info, *group);
     p.quant = call.quant_mode == 2;
     p.smooth = p.quant && call.scales.present;
     p.cumulative_counts = call.expert_token_nums_type == 0;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckServed(op, world, p, a, call.elastic_info, call.performance_info);
+    int status = CheckServed(op, world, p, a, call.elastic_info);
     const auto need = [&](const Parameters& sized) {
         return WindowBytes(DispatchBytes(sized, static_cast<uint32_t>(a.ep_world_size)), 0);
     };
@@ -198,6 +202,7 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
          build.Out("assist_info_for_combine", call.assist_info_for_combine),
          build.Out("expert_token_nums", call.expert_token_nums), written,
          build.Out("tp_recv_counts", call.tp_recv_counts),
+         build.Out("performance_info", call.performance_info),
          build.Scratch("workspace", DispatchWorkspace(p))},
         {},
         group};
@@ -211,12 +216,13 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     const char* op = CombineCall::kOperator;
     const Attributes& a = call.attributes;
     const World world = World::Of(a);
-    Parameters p = Common(a, world, call.expert_ids, call.x_active_mask, call.expand_x, *group);
+    Parameters p = Common(a, world, call.expert_ids, call.x_active_mask, call.expand_x,
+                          call.performance_info, *group);
     p.comm_quant = call.comm_quant_mode == 2;
     p.shared_x = call.shared_expert_x.present;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckServed(op, world, p, a, call.elastic_info, call.performance_info);
+    int status = CheckServed(op, world, p, a, call.elastic_info);
     const auto need = [](const Parameters& sized) { return WindowBytes(0, CombineBytes(sized)); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
     const uint32_t blocks = Blocks(p, a);
@@ -243,6 +249,7 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
                    build.In("const_expert_alpha_1", call.const_expert_alpha_1),
                    build.In("const_expert_alpha_2", call.const_expert_alpha_2),
                    build.In("const_expert_v", call.const_expert_v), build.Out("x", call.out),
+                   build.Out("performance_info", call.performance_info),
                    build.Scratch("workspace", CombineWorkspace(p))},
                   {},
                   group};

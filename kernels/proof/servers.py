@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ascend_moe.contract.signature import with_defaults
 
-from .arguments import Parameters, meeting, parameters, words
+from .arguments import Parameters, meeting, parameters, waits, words
 from .cards import CardGroup, Wire
 from .execution import Outcome, old_window, run_and_judge, same_bits
-from .group import NONCE, Combined, Dispatched, output_shapes
+from .group import NONCE, Combined, Dispatched, Kept, output_shapes
 from .programs import Calls, Program, Step
 from .server_programs import PER_SERVER
 from .simulator import Schedule, Simulator, library
@@ -27,6 +27,8 @@ from .simulator import Schedule, Simulator, library
 
 class ServerGroup(CardGroup):
     """The ranks of one EP group in several servers, each with its windows, queue pairs and context."""
+
+    kernels = "hierarchy"
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class ServerGroup(CardGroup):
         self.per_server, self.product = PER_SERVER[product], product
         self.cores = [cores] * ranks if isinstance(cores, int) else list(cores)
         self.offset, self.timeout_ticks, self.absent = offset, timeout_ticks, frozenset(absent)
+        self.kept = Kept(simulator)
         super().__init__(
             simulator,
             [rank // self.per_server for rank in range(ranks)],
@@ -57,7 +60,9 @@ class ServerGroup(CardGroup):
         for rank in range(ranks):
             given = meeting(rank, NONCE)
             given.timeout_ticks = timeout_ticks
-            self._launch(rank, "ascend_moe_hierarchy_open", [self.contexts[rank], *words(given)])
+            self._launch(
+                rank, f"ascend_moe_{self.kernels}_open", [self.contexts[rank], *words(given)]
+            )
 
     def _linked(self, rank: int, peer: int) -> bool:
         """The kernels use queue pairs along the rail only."""
@@ -95,6 +100,7 @@ class ServerGroup(CardGroup):
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
         shapes = output_shapes(call)
         given = parameters("dispatch", call)
+        given.waits = waits(call, self.product)
         given.capacity = shapes["expand_x"].shape[0]
         if self.product == "A2":
             given.mask = 0  # the contract ignores it there
@@ -118,6 +124,7 @@ class ServerGroup(CardGroup):
                 for name in ("x", "expert_ids", "expert_scales", "x_active_mask")
             ),
             *(addresses[name] for name in outputs),
+            self.kept.address(rank, call["performance_info"], "performance_info"),
             self.simulator.alloc(
                 rank, library().moe_hierarchy_workspace(ctypes.byref(given)), "workspace"
             ),
@@ -135,6 +142,7 @@ class ServerGroup(CardGroup):
 
     def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
         given = parameters("combine", call)
+        given.waits = waits(call, self.product)
         if self.product == "A2":
             given.mask = 0
         out = torch.empty(given.batch, given.hidden, dtype=call["expand_x"].dtype)
@@ -148,9 +156,15 @@ class ServerGroup(CardGroup):
             handle.addresses["expand_scales"],
             self._tensor(rank, call["x_active_mask"], "x_active_mask"),
             address,
+            self.kept.address(rank, call["performance_info"], "performance_info"),
             *self._by_value(given),
         ]
         return Combined(address, out, self._launch(rank, "ascend_moe_hierarchy_combine", arguments))
+
+    @staticmethod
+    def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:
+        """What differs from the oracle, or an empty string."""
+        return compare(simulator, step, rank, result)
 
     def play(self, program: Program) -> list[Sequence[Any]]:
         """Enqueues all steps."""
@@ -163,7 +177,7 @@ class ServerGroup(CardGroup):
         return results
 
 
-def server_window_bytes(program: Program) -> int:
+def server_window_bytes(program: Program, kernels: str = ServerGroup.kernels) -> int:
     """The smallest window that serves all steps."""
     lib, per_server = library(), PER_SERVER[program.product]
     needed = {"dispatch": 0, "combine": 0}
@@ -171,9 +185,9 @@ def server_window_bytes(program: Program) -> int:
         for call in step.calls:
             given = parameters(step.op, with_defaults(step.op, {"group_ep": "ep", **call}))
             sizes = (ctypes.byref(given), program.ranks // per_server, per_server)
-            size = getattr(lib, f"moe_hierarchy_{step.op}_bytes")(*sizes)
+            size = getattr(lib, f"moe_{kernels}_{step.op}_bytes")(*sizes)
             needed[step.op] = max(needed[step.op], size)
-    return lib.moe_hierarchy_window_bytes(needed["dispatch"], needed["combine"])
+    return getattr(lib, f"moe_{kernels}_window_bytes")(needed["dispatch"], needed["combine"])
 
 
 def execute_on_servers(
@@ -185,13 +199,14 @@ def execute_on_servers(
     offset: int = 0,
     mutate: str = "",
     judge: Any = None,
+    group_type: type[ServerGroup] = ServerGroup,
 ) -> Outcome:
     """One run in windows full of old data, judged by the oracle unless told otherwise."""
     with Simulator(schedule, mutate) as simulator:
-        group = ServerGroup(
+        group = group_type(
             simulator,
             program.ranks,
-            server_window_bytes(program),
+            server_window_bytes(program, group_type.kernels),
             wire or Wire(),
             product=program.product,
             cores=cores,
@@ -199,7 +214,9 @@ def execute_on_servers(
             old_data=old_window(schedule.seed),
         )
         results = group.play(program)
-        return run_and_judge(simulator, program, results, partial(judge or compare, simulator))
+        return run_and_judge(
+            simulator, program, results, partial(judge or group.compare, simulator)
+        )
 
 
 def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:

@@ -80,6 +80,9 @@ def load(path: Path) -> ctypes.CDLL:
         ("moe_hierarchy_window_bytes", u64, [u64, u64]),
         ("moe_hierarchy_workspace", u64, [pointer]),
         ("moe_hierarchy_handle_words", u32, [pointer, u32, u32]),
+        ("moe_mesh_dispatch_bytes", u64, [pointer, u32, u32]),
+        ("moe_mesh_combine_bytes", u64, [pointer, u32, u32]),
+        ("moe_mesh_window_bytes", u64, [u64, u64]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments

@@ -4,6 +4,7 @@
 
 // clang-format off
 #include "../rdma_post.h"  // first: abi.h takes its integer types from kernel_operator.h
+#include "../waited.h"
 #include "abi.h"
 // clang-format on
 
@@ -45,7 +46,10 @@ class Servers {
     // The queue pair to the rail's rank in `server` belongs to one core in every step of every
     // launch: that of server s to core s mod cores.
     __aicore__ inline QueuePair Queue(RdmaPost& post, uint32_t server) const {
-        return post.Open(queues_, Rail(server), 0);
+        return QueueTo(post, Rail(server));
+    }
+    __aicore__ inline QueuePair QueueTo(RdmaPost& post, uint32_t rank) const {
+        return post.Open(queues_, rank, 0);
     }
 
     // The block {nonce, epoch, mark} at `offset` + own rank to this core's share of the mates.
@@ -74,6 +78,20 @@ class Servers {
             QueuePair pair = Queue(post, server);
             post.PostTag(what, window, pair, TagSourceOffset(source, 0, server),
                          offset + window.rank * kBlockBytes, epoch);
+        }
+    }
+
+    // What performance_info is told comes from core 0, which looks at all that any core waits for.
+    __aicore__ inline static bool Measured(const Window& window, const Parameters& p) {
+        return window.core == 0 && ascend_moe::Measured(p);
+    }
+    __aicore__ inline void UntilMates(Waited& waited) const {
+        for (uint32_t number = 0; number < topology.per_server; ++number)
+            waited.Until(Mate(number), Mate(number));
+    }
+    __aicore__ inline void UntilRail(Waited& waited) const {
+        for (uint32_t server = 0; server < topology.servers; ++server) {
+            if (server != topology.server) waited.Until(Rail(server), Rail(server));
         }
     }
 

@@ -245,9 +245,10 @@ void Core::Finish() {
                    "a scalar write is still in the data cache at the end of the kernel");
         }
     }
-    if (adding) {
-        where = adding_since;
-        Report("event", "SetAtomicAdd is still on at the end of the kernel");
+    if (atomic != Atomic::kNone) {
+        where = atomic_since;
+        Report("event", std::string(atomic == Atomic::kAdd ? "SetAtomicAdd" : "SetAtomicMax") +
+                            " is still on at the end of the kernel");
     }
     if (queues_open != 0) {
         where = queue_where;

@@ -122,8 +122,12 @@ class Core {
     void SpinForever(const std::string& why);  // a loop that only this core could end; no return
     float deq_scale = 0.0f;
     bool deq_scale_set = false;
-    bool adding = false;  // SetAtomicAdd: copies to GM add int32
-    Loc adding_since{"", 0};
+    Atomic atomic = Atomic::kNone;  // of copies to GM
+    Loc atomic_since{"", 0};
+    void SetAtomic(Atomic kind, Loc loc) {
+        atomic = kind;
+        atomic_since = loc;
+    }
     uint32_t phase = 0;
 
     // --- the fiber ---
@@ -149,7 +153,7 @@ class Core {
     };
     struct Piece {  // of a store: bytes that land together
         uint32_t seq, generation;
-        bool adding;
+        Atomic atomic;
         uint64_t gm;
         Loc loc;
         std::vector<uint8_t> bytes;
@@ -192,7 +196,7 @@ class Core {
     void RunLoad(const PendingLoad& load);
     void LandUnder(const PendingLoad& load);
     void LandPiece(size_t at);
-    void AddPiece(Allocation& a, const Piece& piece);
+    void MergePiece(Allocation& a, const Piece& piece);
     bool LandStore();
     Line& Cached(uint64_t address, const Allocation& a, Loc loc);
     void WriteBack(size_t at);

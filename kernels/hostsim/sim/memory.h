@@ -15,14 +15,17 @@ namespace hostsim {
 constexpr uint64_t kBlock = 32;  // the unit of DMA and of everything the checker tracks
 constexpr uint64_t kCacheLine = 64;
 
+// What copies to GM do there instead of overwriting; int32_t, word by word.
+enum class Atomic : uint8_t { kNone = 0, kAdd, kMax };
+
 // Who used a 32-byte block last. Launches count from 1.
 struct BlockUse {
     uint32_t reader = 0;  // launch; polls are not counted
     uint32_t launch = 0;  // that wrote; 0: the host
     uint32_t phase = 0;   // SyncAlls the writing core had passed
     uint16_t core = 0;
-    bool adding = false;  // written by an atomic add
-    Loc loc{"", 0};       // of the write
+    Atomic atomic = Atomic::kNone;  // how it was written
+    Loc loc{"", 0};                 // of the write
 };
 
 struct Allocation {

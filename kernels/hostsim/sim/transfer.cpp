@@ -51,13 +51,13 @@ void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
             continue;
         }
         if (last.launch == launch->id && last.core != index && last.phase == phase &&
-            !(last.adding && adding)) {
+            !(atomic != Atomic::kNone && last.atomic == atomic)) {
             Report("block-sharing", "writes byte " + std::to_string(b * kBlock - a->base) +
                                         " of '" + a->name + "' in a 32-byte block core " +
                                         std::to_string(last.core) + " writes at " +
                                         last.loc.Text() + " with no SyncAll between");
         }
-        last = {last.reader, launch->id, phase, static_cast<uint16_t>(index), adding, where};
+        last = {last.reader, launch->id, phase, static_cast<uint16_t>(index), atomic, where};
     }
 }
 
@@ -157,7 +157,7 @@ void Core::Store(const CopyShape& shape) {
             uint64_t to = end;
             if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
             const uint8_t* bytes = ub + at + (from - gm);
-            stores_.push_back({seq_, generation_, adding, from, where,
+            stores_.push_back({seq_, generation_, atomic, from, where,
                                std::vector<uint8_t>(bytes, bytes + (to - from))});
             from = to;
         }
@@ -182,8 +182,8 @@ void Core::LandPiece(size_t at) {
         const bool rings = world->cards && world->cards->IsDoorbell(piece.gm, piece.bytes.size());
         if (world->cards && !rings)
             world->cards->Judge(this, piece.loc, piece.gm, piece.bytes.size());
-        if (piece.adding) {
-            AddPiece(*a, piece);
+        if (piece.atomic != Atomic::kNone) {
+            MergePiece(*a, piece);
         } else if (a->Ours()) {
             std::memcpy(to, piece.bytes.data(), piece.bytes.size());
             if (a->Tracked())
@@ -198,21 +198,29 @@ void Core::LandPiece(size_t at) {
     stores_.erase(stores_.begin() + at);
 }
 
-// Words are added one by one, each as a whole: other processes may map the memory, but only one
-// rank adds.
-void Core::AddPiece(Allocation& a, const Piece& piece) {
+// Words are merged one by one, each as a whole: other processes may map the memory, but only one
+// rank merges.
+void Core::MergePiece(Allocation& a, const Piece& piece) {
     uint64_t at = piece.gm - a.base;
     if (a.Tracked() && checks_ &&
         std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
         where = piece.loc;
-        Report("uninit",
-               "adds to byte " + std::to_string(at) + " of '" + a.name + "', which nobody wrote");
+        Report("uninit", std::string(piece.atomic == Atomic::kAdd ? "adds to" : "compares with") +
+                             " byte " + std::to_string(at) + " of '" + a.name +
+                             "', which nobody wrote");
     }
     for (uint64_t byte = 0; byte + 4 <= piece.bytes.size(); byte += 4) {
-        int32_t summand;
-        std::memcpy(&summand, piece.bytes.data() + byte, 4);
-        __atomic_fetch_add(reinterpret_cast<int32_t*>(a.host + at + byte), summand,
-                           __ATOMIC_RELEASE);
+        int32_t word;
+        std::memcpy(&word, piece.bytes.data() + byte, 4);
+        int32_t* to = reinterpret_cast<int32_t*>(a.host + at + byte);
+        if (piece.atomic == Atomic::kAdd) {
+            __atomic_fetch_add(to, word, __ATOMIC_RELEASE);
+            continue;
+        }
+        int32_t there = __atomic_load_n(to, __ATOMIC_RELAXED);
+        while (there < word && !__atomic_compare_exchange_n(to, &there, word, false,
+                                                            __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+        }
     }
 }
 

@@ -66,9 +66,10 @@ class World {
     uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
                            // drawn from the seed
     uint64_t steps = 0;
-    int64_t Ticks(const Core* core) const;  // GetSystemCycle
-    std::string deadlock;                   // the report, if there was one
-    std::string death;                      // where the rank was that died last
+    // GetSystemCycle: a tick is a step of the scheduler, or, alone, 20 ns of this machine's clock.
+    int64_t Ticks(const Core* core) const;
+    std::string deadlock;  // the report, if there was one
+    std::string death;     // where the rank was that died last
 
     uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
                      std::function<void()> body);

@@ -2,8 +2,9 @@
 //
 // Every launch has a simulated world of one rank of its own. Its memory is the operands of the
 // launch and the windows of the group, by the addresses that kernels see; peers are other processes
-// that write into the same windows. What the simulator's checker finds fails the stream, and so
-// does a kernel that gave up, at once: on hardware the next call says it.
+// that write into the same windows. What the simulator's checker finds fails the stream. A kernel
+// that gave up does not, as on hardware; but who synchronises next is told, on hardware the next
+// call.
 //
 // ASCEND_MOE_VNPU_TRACE=FILE appends a line of JSON per launch: kernel, group, rank, cores,
 // counters. For tests, ASCEND_MOE_VNPU_REFUSE_LAUNCH=KERNEL lets no launch of that kernel onto its
@@ -146,7 +147,7 @@ class Simulation {
 
     // Where a kernel that gives up says so: failures, and the error blocks behind them.
     struct Control {
-        char bytes[kErrorOffset + kErrorWords * sizeof(uint32_t)];
+        char bytes[kWatchedWords * sizeof(uint32_t)];
     };
     Control& control() const {
         const Group& group = *launch_.group;
@@ -171,14 +172,19 @@ class Simulation {
         return found == nullptr || !found->Alive(peer);
     }
 
+    // The kernel has ended in good order, as its stream goes on to show. Who synchronises next is
+    // told; on hardware the next call says it.
     int GaveUp() const {
-        if (launch_.kernel == Kernel::kMeet) return ACL_SUCCESS;  // the host compares
-        const uint64_t control = launch_.group->ep_windows().control[launch_.group->ep_rank()];
-        const void* records = standin::HostAddress(reinterpret_cast<void*>(control + kErrorOffset),
-                                                   kErrorWords * sizeof(uint32_t));
-        const std::string failure = launch_.group->Failure(static_cast<const uint32_t*>(records));
-        if (failure.empty()) return ACL_SUCCESS;
-        return standin::Fail(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, "%s", failure.c_str());
+        if (launch_.kernel == Kernel::kMeet || launch_.kernel == Kernel::kTell)
+            return ACL_SUCCESS;  // the host compares
+        const Group& group = *launch_.group;
+        char* bytes = control().bytes;
+        const uint32_t* words = reinterpret_cast<const uint32_t*>(bytes);
+        std::string text = group.Failure(words);
+        if (text.empty()) text = group.OfRetired(words);
+        memset(bytes + kRetiredOffset, 0, kBlockBytes);
+        if (!text.empty()) standin::TellAtSynchronisation(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, text);
+        return ACL_SUCCESS;
     }
 
     void Trace(const char* name, uint32_t id) {
@@ -216,6 +222,11 @@ void Enqueue(const Launch& launch, aclrtStream stream) {
         return;
     }
     standin::Launch(stream, NameOf(launch.kernel), [launch] { return Simulation(launch).Run(); });
+}
+
+bool ProcessEnded(const std::string& group, uint32_t rank) {
+    const auto found = standin::Group::Find(group);
+    return found != nullptr && !found->Alive(rank);
 }
 
 bool StreamsShowFailures() {
