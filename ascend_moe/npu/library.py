@@ -24,6 +24,7 @@ class Members(ctypes.Structure):
         ("ours", ctypes.c_uint32),
         ("a2", ctypes.c_uint32),
         ("tp", ctypes.c_uint32),
+        ("hierarchy", ctypes.c_uint32),
         ("note_words", ctypes.c_uint32),
         ("note_tag", ctypes.c_uint32),
         ("moe_expert_num", ctypes.c_int64),

@@ -122,6 +122,8 @@ def _require_served(group: library.Members, what: str) -> World:
         reason = "no call of dispatch or combine was made on it"
     elif group.a2:
         reason = "on A2 the operators take no elastic_info (X-30)"
+    elif group.hierarchy:
+        reason = "in hierarchy the operators take no elastic_info (X-30)"
     elif not group.note_words:
         reason = f"it has {group.ranks} ranks, and its windows have room for the notes of 554"
     if reason:

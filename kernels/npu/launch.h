@@ -28,4 +28,14 @@ void ascend_moe_launch_dispatch(uint32_t blocks, void* stream, uint8_t* const* a
 // const_expert_v, out, workspace, Parameters
 void ascend_moe_launch_combine(uint32_t blocks, void* stream, uint8_t* const* at,
                                const void* value);
+// In several servers: context, Meeting
+void ascend_moe_launch_hierarchy_open(uint32_t blocks, void* stream, uint8_t* const* at,
+                                      const void* value);
+// context, x, expert_ids, expert_scales, mask, expand_x, dynamic_scales, expert_token_nums,
+// ep_recv_counts, expand_scales, performance_info, workspace, Parameters
+void ascend_moe_launch_hierarchy_dispatch(uint32_t blocks, void* stream, uint8_t* const* at,
+                                          const void* value);
+// context, expand_x, ep_send_counts, expand_scales, mask, out, performance_info, Parameters
+void ascend_moe_launch_hierarchy_combine(uint32_t blocks, void* stream, uint8_t* const* at,
+                                         const void* value);
 }

@@ -44,7 +44,14 @@ int64_t Milliseconds() {
 
 }  // namespace
 
+const char* NameOf(Form form) { return form == Form::kHierarchy ? "hierarchy" : "full mesh"; }
+
 Group::~Group() { GiveMemoryBack(); }
+
+Topology Group::topology() const {
+    const uint32_t per_server = per_server_ == 0 ? ep_.ranks : per_server_;
+    return {ep_.ranks / per_server, per_server, ep_rank_ / per_server, ep_rank_ % per_server};
+}
 
 std::shared_ptr<Group> Group::Find(int32_t device, const Attributes& attributes) {
     Registry& registry = Groups();
@@ -116,6 +123,10 @@ std::string Group::Failure() {
     constexpr int64_t kLookEveryMs = 1000;
     std::lock_guard<std::mutex> lock(mutex_);
     if (!failure_.empty() || Milliseconds() - looked_at_ < kLookEveryMs) return failure_;
+    return Look();
+}
+
+std::string Group::Look() {
     looked_at_ = Milliseconds();
     std::vector<uint32_t> control(kWatchedWords);
     const BesideCapture beside;

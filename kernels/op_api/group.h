@@ -8,6 +8,9 @@
 //              (on A2: where HCCL says that all ranks are in one server, whatever their number)
 //   require    the same, and stock, whoever says it, is an error on all ranks
 //
+// With it its Form is decided, from the algorithm of that call and from where HCCL says the ranks
+// are: HCCL makes the links of a group once, so what asks first must be what runs later.
+//
 // Ranks that stand on several A2 servers, and so few that CANN's kernels would take them for one,
 // can be served by nobody: an error under auto and require, a warning under off.
 //
@@ -25,6 +28,7 @@
 
 #include "agreement.h"
 #include "device/abi.h"
+#include "device/hierarchy/abi.h"
 #include "entry/check.h"
 #include "survivors.h"
 #include "windows.h"
@@ -32,6 +36,13 @@
 namespace ascend_moe {
 
 enum class Kernel;
+
+// How the kernels of a group reach its ranks.
+enum class Form {
+    kWindows,    // full mesh: a core writes into the windows of all
+    kHierarchy,  // hierarchy: by window inside a server, by network card between servers
+};
+const char* NameOf(Form form);
 
 constexpr uint32_t kErrorWords = kMaxCores * kBlockWords;  // of all error blocks of a window
 // From the beginning of a window to their end: what tells the host how launches have ended.
@@ -59,17 +70,23 @@ class Group : public std::enable_shared_from_this<Group> {
     const std::string name, tp_name;  // no tp_name: without TP
 
     bool ours() const { return ours_; }
+    Form form() const { return form_; }
     bool tp() const { return !tp_name.empty(); }
     const Windows& ep_windows() const { return ep_; }
     const Windows& tp_windows() const { return tp_; }
     uint32_t ep_rank() const { return ep_rank_; }
-    uint64_t context() const { return context_; }  // device address of abi.h's Context
+    // Device address of a HierarchyContext; of its head alone, in full mesh.
+    uint64_t context() const { return context_; }
+    // In several servers; all ranks in one, in full mesh.
+    Topology topology() const;
     uint32_t timeout_ticks() const { return timeout_ticks_; }
 
     // Why nothing can be launched any more: from the state and the error blocks of the own window,
     // which are read at most once a second. Empty while all is well.
     std::string Failure();
-    std::string Look(const uint32_t* control);  // under the lock
+    // The failure that is there now, whenever was looked last. Under the lock.
+    std::string Look();
+    std::string Look(const uint32_t* control);
     // The same from kWatchedWords that have been read already.
     std::string Failure(const uint32_t* control) const;
     // Of a launch that a graph has made with a retired context: an error of that launch alone.
@@ -97,7 +114,7 @@ class Group : public std::enable_shared_from_this<Group> {
                    bool off, const Decision& decision);
     int OpenStock(const char* op, const Attributes& attributes, const Decision& decision);
     static void Announce(const Attributes& attributes, const char* whose, const std::string& more);
-    int FindAllWindows();
+    int FindAllWindows(int64_t ranks);
 
     // opening.cpp
     int TakeMemory(const char* op);
@@ -129,6 +146,8 @@ class Group : public std::enable_shared_from_this<Group> {
     int status_ = 0;  // of opening
     std::string problem_;
     bool ours_ = false;
+    Form form_ = Form::kWindows;
+    uint32_t per_server_ = 0;  // ranks; 0 in full mesh
     Windows ep_, tp_;
     uint32_t ep_rank_ = 0, tp_rank_ = 0, nonce_ = 0, first_nonce_ = 0, tp_nonce_ = 0;
     uint64_t context_ = 0;

@@ -17,7 +17,19 @@ namespace ascend_moe {
 
 class Group;
 
-enum class Kernel { kMeet, kOpen, kTell, kPack, kDispatch, kCombine, kCores, kRow };
+enum class Kernel {
+    kMeet,
+    kOpen,
+    kTell,
+    kPack,
+    kDispatch,
+    kCombine,
+    kHierarchyOpen,
+    kHierarchyDispatch,
+    kHierarchyCombine,
+    kCores,
+    kRow
+};
 
 // Device memory that a kernel may touch; all zero for a tensor that is absent.
 struct Operand {

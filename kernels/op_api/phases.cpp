@@ -21,12 +21,13 @@ int Prepare(const Call& call, const std::shared_ptr<Group>& group, Plan* plan) {
     if (!failure.empty()) return Fail(kInnerError, "%s: %s", Call::kOperator, failure.c_str());
     const Arguments arguments = Arguments::Of(call);
     const World world = World::Of(call.attributes);
-    if (world.hierarchy()) {
-        return Fail(
-            kInnerError,
-            "%s: comm_alg=hierarchy, but group_ep %s runs our kernels since its first call, "
-            "which have none; use another group",
-            Call::kOperator, call.attributes.group_ep.c_str());
+    const Form form = world.hierarchy() ? Form::kHierarchy : Form::kWindows;
+    if (form != group->form()) {
+        return Fail(kInnerError,
+                    "%s: this call says %s, but group_ep %s runs our kernels of %s since its first "
+                    "call; use another group",
+                    Call::kOperator, NameOf(form), call.attributes.group_ep.c_str(),
+                    NameOf(group->form()));
     }
     if (group->shrunk() && !arguments.elastic_info.present) {
         return Fail(kInnerError,

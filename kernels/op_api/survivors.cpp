@@ -33,6 +33,7 @@ void Group::Describe(ascend_moe_members* members) {
     members->ranks = ep_.ranks;
     members->rank = ep_rank_;
     members->tp = tp();
+    members->hierarchy = form_ == Form::kHierarchy;
     members->note_words = NotesFit(ep_.ranks) ? NoteWords(ep_.ranks) : 0;
     members->note_tag = first_nonce_;
     if (served_.moe_expert_num == 0) return;
@@ -80,8 +81,11 @@ int Group::Tell(uint32_t offset, const std::vector<uint32_t>& words, const uint8
     for (uint32_t rank = 0; rank < ep_.ranks; ++rank) {
         if (to[rank] != 0) telling.to[rank / 32] |= 1u << rank % 32;
     }
-    Launch launch{
-        Kernel::kTell, 1, {{"context", context_, sizeof(Context)}}, {}, shared_from_this()};
+    Launch launch{Kernel::kTell,
+                  1,
+                  {{"context", context_, sizeof(HierarchyContext)}},
+                  {},
+                  shared_from_this()};
     launch.Pass(telling);
     return OwnStream().Run(launch);
 }

@@ -22,6 +22,7 @@ struct ascend_moe_members {
     uint32_t ranks, rank;
     uint32_t ours;        // 0: CANN's own operators serve it
     uint32_t a2, tp;      // 1: on A2; with tp_world_size 2
+    uint32_t hierarchy;   // 1: that is its algorithm
     uint32_t note_words;  // of a note of each rank; 0: the control area has no room for so many
     uint32_t note_tag;    // of the notes of this group: the nonce of its first context
     int64_t moe_expert_num, shared_expert_num, shared_expert_rank_num;  // 0 experts: no call yet

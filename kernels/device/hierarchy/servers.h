@@ -102,6 +102,10 @@ class Servers {
             uint32_t mate = Mate((topology.number + 1 + i) % topology.per_server);
             window.Wait(what, offset + mate * kBlockBytes, 1, 1, mate, epoch);
         }
+        WaitForRail(what, window, offset, epoch);
+    }
+    __aicore__ inline void WaitForRail(FlagName what, Window& window, uint64_t offset,
+                                       uint32_t epoch) const {
         for (uint32_t server = window.core; server < topology.servers; server += window.cores) {
             if (server != topology.server)
                 window.Wait(what, offset + Rail(server) * kBlockBytes, 1, 1, Rail(server), epoch);

@@ -10,3 +10,6 @@ HOSTSIM_KERNEL(ascend_moe_tell);
 HOSTSIM_KERNEL(ascend_moe_pack);
 HOSTSIM_KERNEL(ascend_moe_dispatch);
 HOSTSIM_KERNEL(ascend_moe_combine);
+HOSTSIM_KERNEL(ascend_moe_hierarchy_open);
+HOSTSIM_KERNEL(ascend_moe_hierarchy_dispatch);
+HOSTSIM_KERNEL(ascend_moe_hierarchy_combine);

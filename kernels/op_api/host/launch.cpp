@@ -2,9 +2,9 @@
 //
 // Every launch has a simulated world of one rank of its own. Its memory is the operands of the
 // launch and the windows of the group, by the addresses that kernels see; peers are other processes
-// that write into the same windows. What the simulator's checker finds fails the stream. A kernel
-// that gave up does not, as on hardware; but who synchronises next is told, on hardware the next
-// call.
+// that write into the same windows, by cores or by the network card (card.h). What the simulator's
+// checker finds fails the stream. A kernel that gave up does not, as on hardware; but who
+// synchronises next is told, on hardware the next call.
 //
 // ASCEND_MOE_VNPU_TRACE=FILE appends a line of JSON per launch: kernel, group, rank, cores,
 // counters. For tests, ASCEND_MOE_VNPU_REFUSE_LAUNCH=KERNEL lets no launch of that kernel onto its
@@ -23,18 +23,12 @@
 
 #include "../group.h"
 #include "../report.h"
+#include "card.h"
 #include "hostsim.h"
 #include "standin.h"
 
 namespace ascend_moe {
 namespace {
-
-// Device memory of a rank; operands are this rank's.
-struct Range {
-    uint64_t begin, end;
-    std::string name;
-    uint32_t rank;
-};
 
 // Operands may overlap (views of one tensor); the simulator wants each address once.
 std::vector<Range> Joined(std::vector<Range> ranges) {
@@ -54,7 +48,8 @@ std::vector<Range> Joined(std::vector<Range> ranges) {
 
 class Simulation {
  public:
-    explicit Simulation(const Launch& launch) : launch_(launch) {
+    explicit Simulation(const Launch& launch)
+        : launch_(launch), card_(*launch.group, &card_problem_) {
         static std::atomic<uint64_t> launches{0};
         hostsim_schedule schedule = {};
         schedule.seed = ++launches * 1024 + launch.group->ep_rank();
@@ -70,8 +65,11 @@ class Simulation {
 
     int Run() {
         const char* name = NameOf(launch_.kernel);
+        if (!card_problem_.empty())
+            return standin::Fail(kBadParameter, "%s: %s", name, card_problem_.c_str());
         const int status = MapMemory();
         if (status != ACL_SUCCESS) return status;
+        card_.Attach(world_);
         hostsim_watch(world_, &Simulation::Gone, this);
         std::vector<uint64_t> words;
         for (const Operand& operand : launch_.operands) words.push_back(operand.address);
@@ -114,13 +112,14 @@ class Simulation {
             add(operand.address, operand.bytes, operand.name, group.ep_rank());
         for (const Windows* windows : {&group.ep_windows(), &group.tp_windows()}) {
             for (uint32_t rank = 0; rank < windows->base.size(); ++rank) {
-                if (windows->base[rank] == 0) continue;  // gone
+                if (windows->base[rank] == 0) continue;  // gone, or in another server
                 const std::string owner = " of rank " + std::to_string(rank);
                 add(windows->base[rank], windows->bytes, "window" + owner, rank);
                 if (windows->control[rank] != windows->base[rank])
                     add(windows->control[rank], kControlBytes, "control words" + owner, rank);
             }
         }
+        ranges.insert(ranges.end(), card_.memory().begin(), card_.memory().end());
         return Joined(std::move(ranges));
     }
 
@@ -203,6 +202,8 @@ class Simulation {
     }
 
     const Launch& launch_;
+    std::string card_problem_;
+    const Card card_;
     hostsim_world* world_;
     const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
     bool ended_ = false;

@@ -8,10 +8,17 @@ namespace {
 
 using Function = void (*)(uint32_t, void*, uint8_t* const*, const void*);
 
-constexpr Function kLaunch[] = {ascend_moe_launch_meet,     ascend_moe_launch_open,
-                                ascend_moe_launch_tell,     ascend_moe_launch_pack,
-                                ascend_moe_launch_dispatch, ascend_moe_launch_combine,
-                                ascend_moe_launch_cores,    ascend_moe_launch_row};
+constexpr Function kLaunch[] = {ascend_moe_launch_meet,
+                                ascend_moe_launch_open,
+                                ascend_moe_launch_tell,
+                                ascend_moe_launch_pack,
+                                ascend_moe_launch_dispatch,
+                                ascend_moe_launch_combine,
+                                ascend_moe_launch_hierarchy_open,
+                                ascend_moe_launch_hierarchy_dispatch,
+                                ascend_moe_launch_hierarchy_combine,
+                                ascend_moe_launch_cores,
+                                ascend_moe_launch_row};
 
 }  // namespace
 

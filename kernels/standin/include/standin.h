@@ -130,6 +130,9 @@ class STANDIN_API Group {
     // barrier of their own). Non-zero, with a message that names the rank, when a rank is gone or
     // does not come in time.
     virtual int KernelBarrier(const char* what) = 0;
+    // For whoever plays the card: where the bytes are that an address of a window stands for, in
+    // another server or not; null if it is none of this group's.
+    virtual void* ForCard(const void* device_address, size_t bytes) = 0;
 };
 
 }  // namespace standin
