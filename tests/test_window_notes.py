@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ascend_moe.cpu.survivors.boards import CALLS, HERE, LEFT, Note
+from ascend_moe.cpu.survivors.boards import CALLS, DIFFERS, HERE, LEFT, Note
 from ascend_moe.cpu.survivors.meeting import Meeting
 from ascend_moe.npu import notes
 from ascend_moe.npu.notes import WindowNotes
@@ -58,10 +58,13 @@ def test_what_is_half_written_or_of_another_group_is_none(windows: Windows, word
     assert windows.board(5).read() == {}
 
 
-def test_who_is_gone_is_not_told(windows: Windows):
+def test_who_is_gone_is_neither_told_nor_heard(windows: Windows):
     board = windows.board(3)
+    windows.board(5).post(Note(1, DIFFERS, frozenset([3])))
+    assert board.read()
     board.reached -= {5}
     board.post(Note(1, HERE, frozenset([5])))
+    assert board.read() == {}
     assert windows.board(5).read() == {}
     assert windows.board(6).read()
 

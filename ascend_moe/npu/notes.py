@@ -32,7 +32,10 @@ class WindowNotes:
         self._name, self._tag, self._words = name, group.note_tag, group.note_words
         self.own, self.ranks = group.rank, group.ranks
         self.reached = {*range(group.ranks)} - {group.rank}
-        """Who is told: ranks that were not gone when the context was made."""
+        """Who is told and heard: ranks that were not gone when the context was made.
+
+        What others have left in the windows says nothing any more: unlike on CPU, it is the same memory.
+        """
 
     def post(self, note: Note) -> None:
         words = np.zeros(self._words, np.uint32)
@@ -54,9 +57,9 @@ class WindowNotes:
     def _look(self) -> tuple[dict[int, Note], set[int]]:
         notes, dead = hear(self._name, self.ranks, self._words)
         found = {}
-        for rank in range(self.ranks):
+        for rank in self.reached:
             words = notes[rank]
-            if rank == self.own or words[_TAG] != self._tag or words[_CHECKSUM] != _checksum(words):
+            if words[_TAG] != self._tag or words[_CHECKSUM] != _checksum(words):
                 continue
             bits = np.unpackbits(words[_HEAD_WORDS:].view(np.uint8), bitorder="little")
             gone = frozenset(np.flatnonzero(bits[: self.ranks]).tolist())

@@ -58,10 +58,10 @@ _CORE = {
     "core_read": Figure(57.6, PLATFORM + ": 32 bytes per cycle from memory", 40, 108),
     "core_write": Figure(30.3, PTO + ": UB to GM, 28.19 GiB/s"),
     "core_remote_read": Figure(
-        7.1, f"{UBEP}: half of the 48 cores fill the link, so at least this; one core alone copies 4 KB in 0.73 us"
-        " with nothing overlapped (pto-isa, tget_bandwidth), so at least 5.6", 5.6, 28
+        28, "assumed: one core's loop over 4 KB from a neighbour, in and out with nothing overlapped, takes 0.73 us"
+        f" (pto-isa, tget_bandwidth), which leaves about this; half of 48 cores fill a link ({UBEP})", 7.1, 40
     ),
-    "core_remote_write": Figure(7.1, "assumed: like reads", 5.6, 28),
+    "core_remote_write": Figure(28, "assumed: like reads", 7.1, 40),
     "outstanding_bytes": Figure(16384, "assumed: bytes of one pipe that are on their way", 8192, 65536),
     "card_rate": Figure(25, CLOUDMATRIX + ": 200 Gb/s of RoCE per die; A2: 200 Gb/s per card (product pages)"),
     "card_latency_ns": Figure(3000, "assumed: from a doorbell until a small message is there", 2000, 6000),

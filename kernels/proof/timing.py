@@ -6,7 +6,7 @@ the routes decide what a kernel does, so the rows' bytes are never made.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,12 @@ class Timing:
         """Until the last rank is done."""
         return max(self.per_rank)
 
+    @classmethod
+    def of(cls, simulator: Simulator, results: Sequence[Any]) -> Timing:
+        """Of launches that have ended."""
+        times = [simulator.timing(result.launch) for result in results]
+        return cls(tuple(time["ended_us"] - time["began_us"] for time in times))
+
 
 def balanced_ids(rank: int, batch: int, ep: int) -> Tensor:
     """Experts of every token of a rank: over all tokens the same number of rows for every destination."""
@@ -105,7 +111,7 @@ def simulate(
         {**_common(rank, shape.batch, ranks), "x": x, "quant_mode": 2 if shape.int8 else 0}
         for rank in range(ranks)
     ]
-    rows = output_shapes(_filled(dispatches[0]))["expand_x"].shape[0]
+    rows = rows_of(dispatches[0])
     combines = [
         {
             **_common(rank, shape.batch, ranks),
@@ -120,25 +126,27 @@ def simulate(
     with Simulator(Schedule(unchecked=True, max_steps=1 << 40)) as simulator:
         simulator.time(machine)
         group = _Group(simulator, ranks, window, cores=cores or machine.cores)
-        _run(simulator)
+        run(simulator)
         results: Any = group.dispatch(dispatches)
         if shape.operator == "combine":
-            _run(simulator)
+            run(simulator)
             results = group.combine(combines, results)
         if trace is not None:
             simulator.trace(traced_ranks)
-        _run(simulator)
+        run(simulator)
         if trace is not None:
             simulator.write_trace(trace)
-        times = [simulator.timing(result.launch) for result in results]
-    return Timing(tuple(time["ended_us"] - time["began_us"] for time in times))
+        return Timing.of(simulator, results)
 
 
-def _filled(call: Mapping[str, Any]) -> dict[str, Any]:
-    return with_defaults("dispatch", {"group_ep": "ep", **call})
+def rows_of(dispatch: Mapping[str, Any]) -> int:
+    """Rows that the outputs of a dispatch have room for."""
+    filled = with_defaults("dispatch", {"group_ep": "ep", **dispatch})
+    return output_shapes(filled)["expand_x"].shape[0]
 
 
-def _run(simulator: Simulator) -> None:
+def run(simulator: Simulator) -> None:
+    """All that is enqueued, to its end."""
     if not simulator.run():
         raise RuntimeError(f"the simulation did not end:\n{simulator.deadlock}")
     if simulator.findings:

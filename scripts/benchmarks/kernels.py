@@ -14,6 +14,8 @@ from kernels.proof.floor import floor
 from kernels.proof.machine import Machine, machine
 from kernels.proof.timing import BATCHES, EXPERTS, HIDDEN, OPERATORS, TOPK, Shape, simulate
 
+from .kernel_record import PARTS, record
+
 
 def table(shapes: list[Shape], given: Machine, cores: int | None) -> tuple[str, dict[str, float]]:
     """The lines to print, and microseconds by the name of the shape."""
@@ -53,7 +55,16 @@ def main() -> None:
         metavar="FILE",
         help="write what rank 0 does in the last shape there, for ui.perfetto.dev",
     )
+    parser.add_argument(
+        "--record",
+        choices=PARTS,
+        nargs="*",
+        help="run these parts of docs/kernels-time.json anew (none: all), and rewrite the pages; minutes",
+    )
     given = parser.parse_args()
+    if given.record is not None:
+        record(given.record or list(PARTS))
+        return
     hardware = machine("A3", given.tuning)
     shapes = [
         Shape(operator, batch, ep)
