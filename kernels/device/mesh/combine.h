@@ -17,11 +17,11 @@ class ReturnedPlaces {
     }
 
     __aicore__ inline bool OwnTravel() const { return true; }
-    __aicore__ inline void LoadToken(uint32_t token) const {
+    __aicore__ inline void LoadToken(uint32_t token) {
         Load(places_.Get<uint32_t>(), At<uint32_t>(t_.assist_info + 4ull * token * p_.topk),
              p_.topk);
     }
-    __aicore__ inline uint64_t Row(uint32_t from, uint32_t, uint32_t slot) const {
+    __aicore__ inline uint64_t Row(uint32_t from, uint32_t, uint32_t slot) {
         uint32_t place = places_.Get<uint32_t>().GetValue(slot);
         if (place >= ListRows(p_)) place = 0;  // not this call's handle; stay inside the window
         return returned_ + MeshReturnedOffset(p_, from) + 2ull * place * p_.hidden;

@@ -49,7 +49,7 @@ class PlaceTable {
     }
 
  private:
-    __aicore__ inline bool Sent(uint32_t i) const {
+    __aicore__ inline bool Sent(uint32_t i) {
         return (p_.mask != Mask::kPairs || mask_.Get<uint8_t>().GetValue(i) != 0) &&
                ids_.Get<uint32_t>().GetValue(i) < p_.moe_experts;
     }

@@ -55,11 +55,9 @@ class MeshReturner {
     }
 
  private:
-    __aicore__ inline uint32_t End(uint32_t slot) const {
-        return ends_.Get<uint32_t>().GetValue(slot);
-    }
-    __aicore__ inline uint32_t Begin(uint32_t slot) const { return slot == 0 ? 0 : End(slot - 1); }
-    __aicore__ inline uint32_t RowsOf(uint32_t source) const {
+    __aicore__ inline uint32_t End(uint32_t slot) { return ends_.Get<uint32_t>().GetValue(slot); }
+    __aicore__ inline uint32_t Begin(uint32_t slot) { return slot == 0 ? 0 : End(slot - 1); }
+    __aicore__ inline uint32_t RowsOf(uint32_t source) {
         uint32_t rows = 0;
         for (uint32_t slot = source; slot < p_.moe_experts; slot += window_.ranks)
             rows += End(slot) - Begin(slot);
