@@ -11,6 +11,8 @@
 namespace ascend_moe {
 
 constexpr uint32_t kContextMagic = 0x454f4d41;  // "AMOE"
+// Of a context in whose place the group has another. Graphs that were captured with it find out.
+constexpr uint32_t kRetiredMagic = 0x444c4f41;  // "AOLD"
 constexpr uint32_t kAbiVersion = 3;
 constexpr uint32_t kMaxRanks = 768;
 constexpr uint32_t kBlockBytes = 32;   // the unit of a DMA write: an aligned block is written whole
@@ -64,6 +66,11 @@ struct CardContext {
 // that the caller gave it.
 enum class Element : uint32_t { kBfloat16 = 0, kFloat16 = 1, kInt4x8 = 2 };
 enum class Mask : uint32_t { kNone = 0, kTokens = 1, kPairs = 2 };
+// performance_info: how the microseconds that a launch waited for a rank meet those that are there.
+enum class Waits : uint32_t { kUntold = 0, kLongest = 1, kAdded = 2 };
+
+// Of GetSystemCycle, on A2 and A3: hiascend.com, Ascend C API, GetSystemCycle(ISASI), "50 MHz".
+constexpr uint32_t kTicksPerMicrosecond = 50;
 
 // Of one meeting and of the opening after it: docs/kernels.md, section 4, point 5. A statement is
 // what this rank has decided; the host compares those of all ranks.
@@ -72,6 +79,14 @@ struct Meeting {
     uint32_t nonce[2];  // random, new for every meeting of every rank
     uint32_t statement[kStatementWords];
     uint32_t timeout_ticks;  // as in Parameters
+};
+
+// Words for the control areas of some ranks, told with one copy to each (tell.h).
+constexpr uint32_t kTellingWords = 24;
+struct Telling {
+    uint32_t offset, count;
+    uint32_t words[kTellingWords];
+    uint32_t to[kMaxRanks / 32];  // a bit per rank
 };
 
 // Of one call.
@@ -94,6 +109,7 @@ struct Parameters {
     uint32_t comm_quant;         // combine: 1 for comm_quant_mode 2
     uint32_t shared_x;           // combine: shared_expert_x given
     uint32_t tp;                 // 1 for tp_world_size 2
+    Waits waits;                 // of this rank alone: others may not measure
     uint32_t timeout_ticks;      // of GetSystemCycle in units of 1024; 0 is no limit
 };
 
@@ -121,14 +137,32 @@ enum CoreWord : uint32_t { kCoreMark = 0, kCoreIndex, kCoreBlocks, kCoreTicks };
 constexpr uint64_t kStateOffset = 0;
 constexpr uint64_t kFailuresOffset =
     32;  // word 0: cores that have given up since `open`; not 0: broken
+// {nonce, rank + 1}: told, with a failure, to a rank that others go on without.
+constexpr uint64_t kLeftOutOffset = 64;
+// {nonce, epoch} of a launch with a context that was retired.
+constexpr uint64_t kRetiredOffset = 96;
 constexpr uint64_t kErrorOffset = 512;  // one block per core
 constexpr uint64_t kHelloOffset = 4 << 10;
 constexpr uint64_t kReadyOffset = 28 << 10;
 constexpr uint64_t kDoneOffset = 52 << 10;
 constexpr uint64_t kMeetOffset = 76 << 10;
+// The notes of the ranks that are left, when some are gone: from the opening on, in the place of
+// the meeting. `open` leaves them, as it does hello.
+constexpr uint64_t kNotesOffset = kMeetOffset;
 constexpr uint64_t kCountsOffset = 128 << 10;  // two of them
 constexpr uint64_t kCountsBytes = 64 << 10;
 constexpr uint64_t kControlBytes = 256 << 10;
+
+// A note: its head, then a bit per rank of the group.
+constexpr uint32_t kNoteHeadWords = 5;
+MOE_ABI constexpr uint32_t NoteWords(uint32_t ep_size) {
+    return (kNoteHeadWords + (ep_size + 31) / 32 + 7) / 8 * 8;
+}
+// Whether there is room for one of each rank.
+MOE_ABI constexpr bool NotesFit(uint32_t ep_size) {
+    return NoteWords(ep_size) <= kTellingWords &&
+           uint64_t{4} * NoteWords(ep_size) * ep_size <= kCountsOffset - kNotesOffset;
+}
 
 // Words of the state block.
 enum StateWord : uint32_t {
@@ -290,12 +324,18 @@ MOE_ABI constexpr uint32_t ScalePitchWords(const Parameters& p) {
     return Packed(p) ? 1 : AlignUp(StageRowsPerToken(p), kBlockWords);
 }
 // Private scratch of a launch. Dispatch: the scales of staged rows. Combine: where this rank's own
-// rows are.
+// rows are, then the waits of all cores, an int64 for each rank.
 MOE_ABI constexpr uint64_t DispatchWorkspace(const Parameters& p) {
     return p.quant ? 4ull * p.max_batch * ScalePitchWords(p) : 0;
 }
-MOE_ABI constexpr uint64_t CombineWorkspace(const Parameters& p) {
+MOE_ABI constexpr uint64_t WaitsOffset(const Parameters& p) {
     return static_cast<uint64_t>(kBlockBytes) * p.max_batch * (p.topk + p.shared_experts);
+}
+MOE_ABI constexpr uint32_t WaitsBytes(uint32_t ep_size) {
+    return AlignUp(8 * ep_size, kBlockBytes);
+}
+MOE_ABI constexpr uint64_t CombineWorkspace(const Parameters& p) {
+    return WaitsOffset(p) + (p.waits == Waits::kUntold ? 0 : WaitsBytes(kMaxRanks));
 }
 
 }  // namespace ascend_moe

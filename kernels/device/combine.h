@@ -32,7 +32,10 @@ class CombineKernel {
         uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        if (window.last_op == kLastCombine) WaitForRelease(pipe, window);
+        WaitsOfCores waits(window, p, tensors.workspace);
+        if (Measured(p) && window.core == 0) waits.Clear(pipe);
+        if (window.last_op == kLastCombine)
+            WaitForRelease(pipe, window, p, tensors.performance_info);
         // With TP the next step may give up, and a core that only hears of it would not greet the
         // other rank: first all have looked for failures.
         if (p.tp) AscendC::SyncAll<true>();
@@ -53,19 +56,30 @@ class CombineKernel {
         }
         if (!window.failed) {
             window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch, MarkOf(p));
-            Reducer<X, ReturnedSlots>(pipe, window, p, tensors, ReturnedSlots(window, p, epoch),
-                                      active)
-                .Run();
+            ReturnedSlots returned(pipe, window, p, epoch);
+            Reducer<X, ReturnedSlots>(pipe, window, p, tensors, returned, active).Run();
+            returned.MergeWaitsInto(waits);
+        }
+        if (Measured(p)) {
+            MOE_SYNC_ALL();
+            pipe->Reset();
+            window.InitBuffers(pipe, 1);
+            if (window.core == 0) waits.Tell(pipe, tensors.performance_info);
         }
         if (window.core == 0 && !window.failed)
             window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
     }
 
     // Nothing since the last combine tells that its rows have been read everywhere.
-    __aicore__ inline void WaitForRelease(TPipe* pipe, Window& window) {
+    __aicore__ inline void WaitForRelease(TPipe* pipe, Window& window, const Parameters& p,
+                                          uint64_t performance_info) {
         Share peers = ShareOf(window.ranks, window.core, window.cores);
         window.InitBuffers(pipe, peers.end - peers.begin + 1);
         if (!window.failed) window.PostToAll(MOE_FLAG("ready"), kReadyOffset, window.epoch);
+        Waited waited(window, Measured(p));
+        waited.Watch(pipe, MOE_FLAG("readiness"), kReadyOffset, 1, peers, window.epoch);
+        waited.UntilAll();
+        waited.MergeInto(performance_info, p.waits);
         window.Wait(MOE_FLAG("readiness"), kReadyOffset + peers.begin * kBlockBytes,
                     peers.end - peers.begin, 1, peers.begin, window.epoch);
         AscendC::SyncAll<true>();  // nothing to drain

@@ -13,6 +13,7 @@
 #include "open.h"
 #include "pack.h"
 #include "ping_pong.h"
+#include "tell.h"
 
 namespace {
 
@@ -47,6 +48,11 @@ extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, ascend_moe::Meeting 
     ascend_moe::OpenKernel().Run(&pipe, context, meeting);
 }
 
+extern "C" MOE_KERNEL void ascend_moe_tell(GM_ADDR context, ascend_moe::Telling telling) {
+    AscendC::TPipe pipe;
+    ascend_moe::TellKernel().Run(&pipe, context, telling);
+}
+
 extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
                                            ascend_moe::Packing packing) {
     AscendC::TPipe pipe;
@@ -58,7 +64,7 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
                                                GM_ADDR expand_x, GM_ADDR dynamic_scales,
                                                GM_ADDR assist_info, GM_ADDR expert_token_nums,
                                                GM_ADDR ep_recv_counts, GM_ADDR tp_recv_counts,
-                                               GM_ADDR workspace,
+                                               GM_ADDR performance_info, GM_ADDR workspace,
                                                ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::DispatchTensors tensors{Address(x),
@@ -72,6 +78,7 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
                                         Address(expert_token_nums),
                                         Address(ep_recv_counts),
                                         Address(tp_recv_counts),
+                                        Address(performance_info),
                                         Address(workspace)};
     ascend_moe::DispatchKernel().Run(&pipe, context, tensors, parameters);
 }
@@ -80,8 +87,8 @@ extern "C" MOE_KERNEL void ascend_moe_combine(
     GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids, GM_ADDR assist_info,
     GM_ADDR ep_send_counts, GM_ADDR expert_scales, GM_ADDR tp_send_counts, GM_ADDR mask,
     GM_ADDR shared_expert_x, GM_ADDR elastic_info, GM_ADDR ori_x, GM_ADDR const_expert_alpha_1,
-    GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR workspace,
-    ascend_moe::Parameters parameters) {
+    GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR performance_info,
+    GM_ADDR workspace, ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::CombineTensors tensors{Address(expand_x),
                                        Address(expert_ids),
@@ -97,6 +104,7 @@ extern "C" MOE_KERNEL void ascend_moe_combine(
                                        Address(const_expert_alpha_2),
                                        Address(const_expert_v),
                                        Address(out),
+                                       Address(performance_info),
                                        Address(workspace)};
     ascend_moe::CombineKernel().Run(&pipe, context, tensors, parameters);
 }
@@ -109,7 +117,8 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_open(GM_ADDR context, ascend_moe
 extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
     GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids, GM_ADDR expert_scales, GM_ADDR mask,
     GM_ADDR expand_x, GM_ADDR dynamic_scales, GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
-    GM_ADDR expand_scales, GM_ADDR workspace, ascend_moe::Parameters parameters) {
+    GM_ADDR expand_scales, GM_ADDR performance_info, GM_ADDR workspace,
+    ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::HierarchyDispatchTensors tensors{Address(x),
                                                  Address(expert_ids),
@@ -120,6 +129,7 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
                                                  Address(expert_token_nums),
                                                  Address(ep_recv_counts),
                                                  Address(expand_scales),
+                                                 Address(performance_info),
                                                  Address(workspace)};
     ascend_moe::HierarchyDispatchKernel().Run(&pipe, context, tensors, parameters);
 }
@@ -127,12 +137,12 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_dispatch(
 extern "C" MOE_KERNEL void ascend_moe_hierarchy_combine(GM_ADDR context, GM_ADDR expand_x,
                                                         GM_ADDR ep_send_counts,
                                                         GM_ADDR expand_scales, GM_ADDR mask,
-                                                        GM_ADDR out,
+                                                        GM_ADDR out, GM_ADDR performance_info,
                                                         ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
-    ascend_moe::HierarchyCombineTensors tensors{Address(expand_x), Address(ep_send_counts),
+    ascend_moe::HierarchyCombineTensors tensors{Address(expand_x),      Address(ep_send_counts),
                                                 Address(expand_scales), Address(mask),
-                                                Address(out)};
+                                                Address(out),           Address(performance_info)};
     ascend_moe::HierarchyCombineKernel().Run(&pipe, context, tensors, parameters);
 }
 

@@ -17,6 +17,7 @@ struct PathLimits {
     int64_t ranks_per_server;  // 0: full mesh
     bool sums_by_expert;       // a server adds the rows of a token by expert id, not by k
     bool mask_ignored;         // x_active_mask is looked at for its shape alone
+    bool performance_info;
     bool shared_ranks, zero_experts, copy_experts, const_experts;
 };
 
@@ -45,6 +46,7 @@ constexpr PathLimits kCann82A2FullMesh = {
     0,      // ranks_per_server
     false,  // sums_by_expert
     false,  // mask_ignored
+    false,  // performance_info
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -67,6 +69,7 @@ constexpr PathLimits kCann82A2Hierarchy = {
     8,      // ranks_per_server
     false,  // sums_by_expert
     true,   // mask_ignored
+    false,  // performance_info
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -89,6 +92,7 @@ constexpr PathLimits kCann82A3FullMesh = {
     0,      // ranks_per_server
     false,  // sums_by_expert
     false,  // mask_ignored
+    false,  // performance_info
     true,   // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -111,6 +115,7 @@ constexpr PathLimits kCann91A2FullMesh = {
     0,      // ranks_per_server
     false,  // sums_by_expert
     false,  // mask_ignored
+    true,   // performance_info
     false,  // shared_ranks
     true,   // zero_experts
     true,   // copy_experts
@@ -133,6 +138,7 @@ constexpr PathLimits kCann91A2Hierarchy = {
     8,      // ranks_per_server
     true,   // sums_by_expert
     true,   // mask_ignored
+    true,   // performance_info
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts
@@ -155,6 +161,7 @@ constexpr PathLimits kCann91A3FullMesh = {
     0,      // ranks_per_server
     false,  // sums_by_expert
     false,  // mask_ignored
+    true,   // performance_info
     true,   // shared_ranks
     true,   // zero_experts
     true,   // copy_experts
@@ -177,6 +184,7 @@ constexpr PathLimits kCann91A3FullMeshV2 = {
     0,      // ranks_per_server
     false,  // sums_by_expert
     false,  // mask_ignored
+    true,   // performance_info
     true,   // shared_ranks
     true,   // zero_experts
     true,   // copy_experts
@@ -199,6 +207,7 @@ constexpr PathLimits kCann91A3Hierarchy = {
     16,     // ranks_per_server
     false,  // sums_by_expert
     false,  // mask_ignored
+    false,  // performance_info
     false,  // shared_ranks
     false,  // zero_experts
     false,  // copy_experts

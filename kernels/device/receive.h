@@ -3,6 +3,7 @@
 #pragma once
 
 #include "publish.h"
+#include "waited.h"
 
 namespace ascend_moe {
 
@@ -122,6 +123,11 @@ class Receiver {
     // The cores share the waiting; afterwards every core may read all counts.
     __aicore__ inline void WaitForCounts() {
         Share peers = ShareOf(window_.ranks, window_.core, window_.cores);
+        Waited waited(window_, Measured(p_));
+        waited.Watch(pipe_, MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, 0), layout_.blocks,
+                     peers, epoch_);
+        waited.UntilAll();
+        waited.MergeInto(t_.performance_info, p_.waits);
         LocalTensor<uint32_t> blocks = window_.Wait(
             MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, peers.begin),
             (peers.end - peers.begin) * layout_.blocks, layout_.blocks, peers.begin, epoch_);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "return_rows.h"
+#include "waited.h"
 
 namespace ascend_moe {
 
@@ -9,18 +10,22 @@ namespace ascend_moe {
 // row is asked for.
 class ReturnedSlots {
  public:
-    __aicore__ inline ReturnedSlots(Window& window, const Parameters& p, uint32_t epoch)
+    __aicore__ inline ReturnedSlots(TPipe* pipe, Window& window, const Parameters& p,
+                                    uint32_t epoch)
         : window_(window),
           p_(p),
           epoch_(epoch),
-          slots_(window.Data(window.rank, RowsOffset(window.bytes))) {
+          slots_(window.Data(window.rank, RowsOffset(window.bytes))),
+          waited_(window, Measured(p)) {
         for (uint32_t i = 0; i < kMaxRanks / 32; ++i) arrived_[i] = 0;
+        waited_.Watch(pipe, MOE_FLAG("rows"), kDoneOffset, 1, Share{0, window.ranks}, epoch);
     }
 
     __aicore__ inline bool OwnTravel() const { return OwnRowsTravel(p_); }
     __aicore__ inline void LoadToken(uint32_t) const {}
     __aicore__ inline uint64_t Row(uint32_t from, uint32_t token, uint32_t slot) {
         if ((arrived_[from / 32] >> (from % 32) & 1) == 0) {
+            waited_.Until(from, from);
             LocalTensor<uint32_t> done = window_.Wait(
                 MOE_FLAG("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
             if (!window_.failed) window_.Compare(done, kTagWords, MarkOf(p_), from);
@@ -29,6 +34,9 @@ class ReturnedSlots {
         }
         return slots_ + SlotOffset(p_, token, slot);
     }
+    __aicore__ inline void MergeWaitsInto(const WaitsOfCores& waits) {
+        waited_.MergeInto(waits.Address(), Waits::kLongest);
+    }
 
  private:
     Window& window_;
@@ -36,6 +44,7 @@ class ReturnedSlots {
     uint32_t epoch_;
     uint64_t slots_;
     uint32_t arrived_[kMaxRanks / 32];  // bit r: rank r's rows are here
+    Waited waited_;
 };
 
 // Returned says where a row is that a rank has returned, by token and slot, and whether own rows
@@ -44,7 +53,7 @@ template <typename X, typename Returned>
 class Reducer {
  public:
     __aicore__ inline Reducer(TPipe* pipe, Window& window, const Parameters& p,
-                              const CombineTensors& t, const Returned& returned, uint32_t active)
+                              const CombineTensors& t, Returned& returned, uint32_t active)
         : window_(window),
           p_(p),
           t_(t),
@@ -272,7 +281,7 @@ class Reducer {
     const Parameters& p_;
     const CombineTensors& t_;
     Routing routing_;
-    Returned returned_;
+    Returned& returned_;
     uint32_t active_;
     uint32_t terms_ = 0;
     Term term_[kMaxTerms];

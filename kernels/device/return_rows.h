@@ -11,7 +11,7 @@ struct CombineTensors {
     uint64_t expand_x, expert_ids, assist_info, ep_send_counts, expert_scales, tp_send_counts, mask,
         shared_x, elastic_info;
     uint64_t ori_x, const_alpha_1, const_alpha_2, const_v;
-    uint64_t out, workspace;
+    uint64_t out, performance_info, workspace;
 };
 
 // Where in the workspace a rank notes the row of expand_x that is its own pair's.

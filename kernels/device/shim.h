@@ -118,5 +118,13 @@ __aicore__ inline void StoreAdding(const AscendC::GlobalTensor<int32_t>& dst,
     Store(dst, src, count MOE_CALLER);
     AscendC::SetAtomicNone();
 }
+// The same with the larger of two words.
+__aicore__ inline void StoreLarger(const AscendC::GlobalTensor<int32_t>& dst,
+                                   const AscendC::LocalTensor<int32_t>& src,
+                                   uint32_t count MOE_CALLER_PARAMETER) {
+    AscendC::SetAtomicMax<int32_t>();
+    Store(dst, src, count MOE_CALLER);
+    AscendC::SetAtomicNone();
+}
 
 }  // namespace ascend_moe

@@ -210,6 +210,10 @@ template <typename T>
 __aicore__ void SetAtomicAdd() {
     CHECK_TYPE(T, SetAtomicAdd, half, float, int16_t, int32_t, int8_t, bfloat16_t);
 }
+template <typename T>
+__aicore__ void SetAtomicMax() {
+    CHECK_TYPE(T, SetAtomicMax, half, float, int16_t, int32_t, int8_t, bfloat16_t);
+}
 __aicore__ void SetAtomicNone();
 
 }  // namespace AscendC

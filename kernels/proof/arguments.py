@@ -23,7 +23,7 @@ class Parameters(ctypes.Structure):
             "batch", "max_batch", "hidden", "topk", "moe_experts", "local_experts",
             "shared_experts", "shared_ranks", "zero_experts", "copy_experts", "const_experts",
             "element", "mask", "quant", "smooth", "cumulative_counts", "capacity", "comm_quant",
-            "shared_x", "tp", "timeout_ticks",
+            "shared_x", "tp", "waits", "timeout_ticks",
         )
     ]  # fmt: skip
 
@@ -84,6 +84,13 @@ def parameters(op: str, call: Mapping[str, Any]) -> Parameters:
         given.shared_x = call["shared_expert_x"] is not None
         given.capacity = rows.shape[0]
     return given
+
+
+def waits(call: Mapping[str, Any], product: str) -> int:
+    """``Waits`` of a call: how what it waited meets what ``performance_info`` holds."""
+    if call["performance_info"] is None:
+        return 0
+    return 2 if product == "A2" else 1
 
 
 def words(given: ctypes.Structure) -> list[int]:

@@ -92,6 +92,7 @@ def execute(
             cores=cores,
             offset=offset,
             old_data=old_data,
+            product=program.product,
         )
         results: list[Sequence[Any]] = []
         for step in program.steps:

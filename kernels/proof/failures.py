@@ -83,6 +83,7 @@ def new_group(
         cores=cores,
         offset=offset,
         opened=opened,
+        product=program.product,
     )
 
 

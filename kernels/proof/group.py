@@ -20,7 +20,7 @@ from ascend_moe.contract.elastic import Elastic, words_of_group
 from ascend_moe.contract.shapes import dispatch_specs_of_call
 from ascend_moe.contract.signature import with_defaults
 
-from .arguments import Packing, Parameters, meeting, parameters, words
+from .arguments import Packing, Parameters, meeting, parameters, waits, words
 from .simulator import Simulator, library
 
 MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 3, 768
@@ -72,6 +72,31 @@ class Combined:
     launch: int = 0
 
 
+class Kept:
+    """Tensors that calls change in place: the same one of several calls is one in device memory."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self._simulator = simulator
+        self._kept: dict[tuple[int, int], tuple[Tensor, int]] = {}
+
+    def address(self, rank: int, tensor: Tensor | None, name: str) -> int:
+        """Where it is; 0 for none."""
+        if tensor is None:
+            return 0
+        key = (rank, id(tensor))
+        if key not in self._kept:
+            self._kept[key] = tensor, self._simulator.put(rank, tensor, name)
+        return self._kept[key][1]
+
+    def place(self, rank: int, tensor: Tensor, address: int) -> None:
+        """Where it lies inside something larger."""
+        self._kept[rank, id(tensor)] = tensor, address
+
+    def content(self, rank: int, tensor: Tensor) -> Tensor:
+        """What it holds now."""
+        return self._simulator.get(self._kept[rank, id(tensor)][1], tensor)[0]
+
+
 class KernelGroup:
     """The ranks of one EP group inside a simulator, each with its window and context."""
 
@@ -91,6 +116,7 @@ class KernelGroup:
         mapped: Sequence[int] = (),
         only: int | None = None,
         opened: bool = True,
+        product: str = "A3",
     ) -> None:
         """``ranks`` counts all: rank ``r`` is EP rank ``r // tp`` of plane ``r % tp``; pairs are TP pairs.
 
@@ -98,7 +124,8 @@ class KernelGroup:
         tensor by so many elements, as views are. ``mapped``: addresses of windows that exist
         already; ``only``: this process runs one rank of the group. ``cores``: of every rank, or one number each.
         """
-        self.simulator, self.offset = simulator, offset
+        self.simulator, self.offset, self.product = simulator, offset, product
+        self.kept = Kept(simulator)
         self.cores = [cores] * ranks if isinstance(cores, int) else cores
         self.timeout_ticks = timeout_ticks
         self.local: Sequence[int] = range(ranks) if only is None else (only,)
@@ -211,6 +238,7 @@ class KernelGroup:
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
         shapes = output_shapes(call)
         given = parameters("dispatch", call)
+        given.waits = waits(call, self.product)
         given.capacity = shapes["expand_x"].shape[0]
         addresses = {
             name: self.simulator.alloc(rank, max(like.numel() * like.element_size(), 1), name)
@@ -224,6 +252,7 @@ class KernelGroup:
             self.contexts[rank],
             *inputs,
             *(addresses[name] for name in OUTPUTS[:6]),
+            self.kept.address(rank, call["performance_info"], "performance_info"),
             self._workspace(rank, library().moe_dispatch_workspace(ctypes.byref(given))),
             *self._by_value(given),
         ]
@@ -247,6 +276,7 @@ class KernelGroup:
 
     def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
         given = parameters("combine", call)
+        given.waits = waits(call, self.product)
         out = torch.empty(given.batch, given.hidden, dtype=call["expand_x"].dtype)
         address = self.simulator.alloc(rank, out.numel() * out.element_size(), "combine out")
 
@@ -269,6 +299,7 @@ class KernelGroup:
             tensor("const_expert_alpha_2"),
             tensor("const_expert_v"),
             address,
+            self.kept.address(rank, call["performance_info"], "performance_info"),
             self._workspace(rank, library().moe_combine_workspace(ctypes.byref(given))),
             *self._by_value(given),
         ]

@@ -7,6 +7,7 @@ HOSTSIM_KERNEL(ascend_moe_row);
 HOSTSIM_KERNEL(ascend_moe_ping_pong);
 HOSTSIM_KERNEL(ascend_moe_meet);
 HOSTSIM_KERNEL(ascend_moe_open);
+HOSTSIM_KERNEL(ascend_moe_tell);
 HOSTSIM_KERNEL(ascend_moe_pack);
 HOSTSIM_KERNEL(ascend_moe_dispatch);
 HOSTSIM_KERNEL(ascend_moe_combine);

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import torch
 
+from ascend_moe.contract.elastic import Elastic
+
 from .cards import Wire
 from .execution import Outcome, execute, old_window
 from .failures import LateCase, UnequalCase
@@ -20,7 +22,9 @@ from .ping_pong import PingPongCase
 from .programs import Program, layer_program
 from .shapes import Shape
 from .simulator import Schedule
-from .small_cases import CoresCase, MeetingCase, PackCase, RowCase
+from .small_cases import CoresCase, MeetingCase, PackCase, RowCase, TellCase
+from .survivors import LeftCase, RetiredCase, program_left
+from .waits import WaitsCase
 
 SMALL = Shape(ranks=4, max_batch=5, hidden=1031, topk=4, local_experts=3)
 SHARED = replace(SMALL, local_experts=2, shared_experts=1, shared_ranks=2)
@@ -66,11 +70,15 @@ def cases_a2() -> Iterator[Case]:
         (replace(a2, ranks=2, max_batch=24, topk=1, quant=True, smooth=True, mask=2), 1, "d"),
         (replace(a2, ranks=2, max_batch=200, hidden=1024, local_experts=4, quant=True), 1, "dc"),
         (replace(a2, ranks=2, max_batch=160, local_experts=4, strided=True), 2, "dc"),
+        (replace(a2, quant=True, measured=True), 3, "dccd"),
+        (replace(a2, ranks=2, max_batch=80, measured=True), 1, "dcc"),
     )
     yield MeetingCase(ranks=4, cores=2)
     yield MeetingCase(ranks=2, cores=1, old_data=False)
     for number, (shape, cores, order) in enumerate(shapes):
         yield ProgramCase(layer_program(f"A2 mutation {number}", shape, number, order), cores)
+    apart = replace(a2, topk=1, local_experts=1, measured=True)
+    yield WaitsCase(layer_program("A2 waits", apart, 3), cores=5, late_rank=1, late_step=1)
     late = replace(a2, ranks=2, max_batch=16, local_experts=2, packed=True)
     yield LateCase(layer_program("A2 late", late, 2, "dccc"), 3)
 
@@ -118,9 +126,19 @@ def cases(product: str = "A3") -> Iterator[Case]:
         (replace(SMALL, ranks=2, max_batch=1, topk=1, local_experts=1, tp=2), 3, "ddddd"),
         (replace(SMALL, ranks=2, max_batch=200, hidden=1024, local_experts=4, quant=True), 1, "dc"),
         (replace(SMALL, ranks=2, max_batch=160, hidden=1024, local_experts=4), 2, "dc"),
+        # More ranks, and more of their blocks, than a core looks at at once.
+        (replace(SMALL, ranks=9, max_batch=1, local_experts=41, measured=True), 1, "dccd"),
+        (replace(SMALL, ranks=2, max_batch=80, hidden=1024, measured=True), 1, "dcc"),
     )
     yield MeetingCase(ranks=4, cores=2)
     yield MeetingCase(ranks=2, cores=1, old_data=False)
+    yield MeetingCase(ranks=4, cores=2, gone=(1,))
+    yield TellCase(ranks=5, cores=2)
+    yield TellCase(ranks=3, cores=1, words=8)
+    elastic = Elastic(140, 0, 3 * SMALL.local_experts, (7, 139, 70))  # many words
+    left = program_left("left", replace(SMALL, ranks=140, max_batch=2), elastic, 1, "dc")
+    yield LeftCase(left, elastic, 2)
+    yield RetiredCase(layer_program("retired", SMALL, 1, "dc"), 2)
     yield CoresCase(cores=5)
     yield RowCase(ranks=3)
     yield PingPongCase(Wire(depth=4), turns=6, burst=6, bytes=700)
@@ -132,6 +150,9 @@ def cases(product: str = "A3") -> Iterator[Case]:
     pair = replace(SMALL, ranks=2, max_batch=2, topk=1, local_experts=1, tp=2)
     for order in ("d", "dc"):
         yield UnequalCase(layer_program("unequal", pair, 1, order), (3, 2, 4, 1))
+    # Each core waits for one rank, so that few of them know of the late one.
+    apart = replace(SMALL, topk=1, local_experts=1, measured=True)
+    yield WaitsCase(layer_program("waits", apart, 3), cores=5, late_rank=1, late_step=1)
     late = replace(SMALL, ranks=2, max_batch=16, local_experts=2)
     for shape, order in ((late, "dccc"), (pair, "dcdc")):
         yield LateCase(layer_program("late", shape, 2, order), 3)

@@ -131,6 +131,7 @@ class Layers:
             self._random.randint(1, shape.max_batch) if shape.uneven else shape.max_batch
             for _ in range(shape.ranks * shape.tp)
         ]
+        self._waits = [torch.zeros(shape.ranks).long() for _ in self._batches]
         self._scales = self._normal(shape.shared_experts + shape.moe_experts, shape.hidden).abs()
 
     def dispatch(self) -> list[dict[str, Any]]:
@@ -217,6 +218,8 @@ class Layers:
         )
         if shape.tp == 2:
             special |= {"group_tp": "tp", "tp_world_size": 2, "tp_rank_id": rank % 2}
+        if shape.measured:
+            special["performance_info"] = self._waits[rank]
         return special | {
             "ep_world_size": shape.ranks,
             "ep_rank_id": rank // shape.tp,

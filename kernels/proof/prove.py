@@ -21,7 +21,6 @@ from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
 from .arguments import Parameters
 from .card_runs import CardRuns
-from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .mutation import reached, what_notices
@@ -261,7 +260,6 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         of_product["floor_mb"] = {name: round(value, 3) for name, value in floor.items()}
     record = figures["A3"] | {
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
-        "estimate_us": estimates_us(),
         "a2": figures["A2"],
         "hierarchy": servers["hierarchy"],
         "mesh": servers["mesh"],

@@ -115,6 +115,7 @@ HIERARCHY_CASES = (
         "dcc",
         Wire(depth=8),
     ),
+    (replace(SMALL, max_batch=2, measured=True), 2, "dccd", Wire()),
     # More rows, and more bytes of them, than are handled together.
     (
         replace(SMALL, max_batch=70, topk=1, hidden=1024, local_experts=1, skewed=True),

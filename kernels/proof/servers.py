@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ascend_moe.contract.signature import with_defaults
 
-from .arguments import Parameters, meeting, parameters, words
+from .arguments import Parameters, meeting, parameters, waits, words
 from .cards import CardGroup, Wire
 from .execution import Outcome, old_window, run_and_judge, same_bits
 from .failures import Record
-from .group import NONCE, Combined, Dispatched, output_shapes
+from .group import NONCE, Combined, Dispatched, Kept, output_shapes
 from .programs import Calls, Program, Step
 from .server_programs import PER_SERVER
 from .simulator import Schedule, Simulator, library
@@ -49,6 +49,7 @@ class ServerGroup(CardGroup):
         self.per_server, self.product = PER_SERVER[product], product
         self.cores = [cores] * ranks if isinstance(cores, int) else list(cores)
         self.offset, self.timeout_ticks, self.absent = offset, timeout_ticks, frozenset(absent)
+        self.kept = Kept(simulator)
         super().__init__(
             simulator,
             [rank // self.per_server for rank in range(ranks)],
@@ -100,6 +101,7 @@ class ServerGroup(CardGroup):
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
         shapes = output_shapes(call)
         given = parameters("dispatch", call)
+        given.waits = waits(call, self.product)
         given.capacity = shapes["expand_x"].shape[0]
         if self.product == "A2":
             given.mask = 0  # the contract ignores it there
@@ -123,6 +125,7 @@ class ServerGroup(CardGroup):
                 for name in ("x", "expert_ids", "expert_scales", "x_active_mask")
             ),
             *(addresses[name] for name in outputs),
+            self.kept.address(rank, call["performance_info"], "performance_info"),
             self.simulator.alloc(
                 rank, library().moe_hierarchy_workspace(ctypes.byref(given)), "workspace"
             ),
@@ -140,6 +143,7 @@ class ServerGroup(CardGroup):
 
     def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
         given = parameters("combine", call)
+        given.waits = waits(call, self.product)
         if self.product == "A2":
             given.mask = 0
         out = torch.empty(given.batch, given.hidden, dtype=call["expand_x"].dtype)
@@ -153,6 +157,7 @@ class ServerGroup(CardGroup):
             handle.addresses["expand_scales"],
             self._tensor(rank, call["x_active_mask"], "x_active_mask"),
             address,
+            self.kept.address(rank, call["performance_info"], "performance_info"),
             *self._by_value(given),
         ]
         return Combined(address, out, self._launch(rank, "ascend_moe_hierarchy_combine", arguments))

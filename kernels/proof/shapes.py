@@ -38,6 +38,8 @@ class Shape:
     product: str = "A3"
     packed: bool = False
     """int32 x on A2, eight int4 in a word, and a scale per token."""
+    measured: bool = False
+    """With performance_info, one tensor per rank for all layers."""
 
     @property
     def moe_experts(self) -> int:
@@ -46,7 +48,7 @@ class Shape:
     @property
     def contract(self) -> str:
         special = self.zero_experts + self.copy_experts + self.const_experts
-        return "cann-9.1" if special or self.product == "A2" else "cann-8.2"
+        return "cann-9.1" if special or self.measured or self.product == "A2" else "cann-8.2"
 
 
 HIDDEN = (1024, 1024, 1024, 1025, 1031, 1048, 1056, 1999, 2048, 4096, 7168, 8191, 8192)

@@ -23,7 +23,7 @@ NO_COPIES = {
 
 
 def build_variant(folder: Path, edits: Mapping[str, tuple[str, str]], compiler: str) -> Path:
-    """A library with these edits (file below ``kernels/device``: text, its replacement), over hostsim as it is built."""
+    """A library with these edits (below ``kernels/device``: text, what replaces it), over the objects of hostsim."""
     simulator.library()
     for room in ("device", "hostsim", "proof"):
         shutil.copytree(KERNELS / room, folder / "kernels" / room)

@@ -34,6 +34,7 @@ struct PathLimits {
     int64_t ranks_per_server;  // 0: full mesh
     bool sums_by_expert;       // a server adds the rows of a token by expert id, not by k
     bool mask_ignored;         // x_active_mask is looked at for its shape alone
+    bool performance_info;
     bool shared_ranks, zero_experts, copy_experts, const_experts;
 };
 
@@ -102,6 +103,7 @@ def initialiser(name: str, path: PathLimits, tp_max: int) -> list[str]:
         "ranks_per_server": path.ranks_per_server,
         "sums_by_expert": path.sums_by_expert,
         "mask_ignored": path.mask_ignored,
+        "performance_info": path.performance_info,
         "shared_ranks": path.shared_ranks,
         "zero_experts": "zero" in path.special_experts,
         "copy_experts": "copy" in path.special_experts,

@@ -36,6 +36,7 @@ NOTHING = {
     "message_bytes": 0,
     "sync_alls": 0,
     "peak_ub": 2 * BYTES,
+    "clock_reads": 0,
     "copies": {},
 }
 

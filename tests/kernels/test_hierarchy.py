@@ -163,7 +163,7 @@ def test_a_server_that_vanishes_is_named_by_the_rail():
 
 
 def test_a_dead_queue_pair_is_named_by_its_receiver_and_one_step_later_by_its_poster():
-    wire = dead_links(PROGRAM, {(3, 11): 1})  # the hello arrives
+    wire = dead_links(PROGRAM, {(3, 11): 2})  # the meeting's arrive
     blamed = ends_right(blame(PROGRAM, Schedule(seed=3), wire=wire))
     assert blamed.links[11] == [(3, NETWORK)]
     assert {record.op for record in blamed.records[11]} == {DISPATCH}
@@ -175,7 +175,7 @@ def test_a_dead_queue_pair_is_named_by_its_receiver_and_one_step_later_by_its_po
 
 def test_a_full_queue_says_so():
     """On some seeds the tail of a dead queue stands still."""
-    wire = dead_links(PROGRAM, {(3, 11): 1}, depth=2)
+    wire = dead_links(PROGRAM, {(3, 11): 2}, depth=2)
     reasons = set()
     for seed in range(6):
         blamed = ends_right(blame(PROGRAM, Schedule(seed=seed), wire=wire))

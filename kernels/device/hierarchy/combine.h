@@ -34,7 +34,8 @@ class HierarchyCombineKernel {
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
         pipe->Reset();
         MOE_SYNC(S_MTE2);  // the state and the mask have been read
-        if (window.last_op == kLastCombine) WaitForRelease(pipe, window, servers);
+        if (window.last_op == kLastCombine)
+            WaitForRelease(pipe, window, servers, p, tensors.performance_info);
         window.InitBuffers(pipe, 1);
         if (!window.failed) ServerReturner(pipe, window, servers, p, tensors).Run();
         MOE_SYNC_ALL();
@@ -46,7 +47,7 @@ class HierarchyCombineKernel {
         if (!window.failed)
             servers.TellMates(MOE_FLAG("done"), window, block.Get<uint32_t>(), kDoneOffset, epoch,
                               MarkOf(p));
-        WaitForMates(window, servers, p);
+        WaitForMates(pipe, window, servers, p, tensors.performance_info);
         ServerSum<X> sum(pipe, window, p, tensors);
         for (uint32_t i = 1; i < topology.servers && !window.failed; ++i) {
             uint32_t server = (topology.server + i) % topology.servers;
@@ -79,7 +80,8 @@ class HierarchyCombineKernel {
     }
 
     // Nothing since the last combine tells that its rows and sums have been read everywhere.
-    __aicore__ inline void WaitForRelease(TPipe* pipe, Window& window, const Servers& servers) {
+    __aicore__ inline void WaitForRelease(TPipe* pipe, Window& window, const Servers& servers,
+                                          const Parameters& p, uint64_t performance_info) {
         RdmaPost post;
         Buffer block;
         window.InitBuffers(pipe, 1);
@@ -91,6 +93,12 @@ class HierarchyCombineKernel {
             servers.TellRail(MOE_FLAG("ready"), window, post, TagSource::kReady, kReadyOffset,
                              window.epoch);
         }
+        Waited waited(window, Servers::Measured(window, p));
+        waited.Watch(pipe, MOE_FLAG("readiness"), kReadyOffset, 1, Share{0, window.ranks},
+                     window.epoch);
+        servers.UntilMates(waited);
+        servers.UntilRail(waited);
+        waited.MergeInto(performance_info, p.waits);
         servers.WaitForShare(MOE_FLAG("readiness"), window, kReadyOffset, window.epoch);
         AscendC::SyncAll<true>();  // nothing to drain
         window.LoadFailures();
@@ -100,8 +108,12 @@ class HierarchyCombineKernel {
     }
 
     // Every core: the rows that it sums come from all of them.
-    __aicore__ inline void WaitForMates(Window& window, const Servers& servers,
-                                        const Parameters& p) {
+    __aicore__ inline void WaitForMates(TPipe* pipe, Window& window, const Servers& servers,
+                                        const Parameters& p, uint64_t performance_info) {
+        Waited waited(window, Servers::Measured(window, p));
+        waited.Watch(pipe, MOE_FLAG("rows"), kDoneOffset, 1, Share{0, window.ranks}, window.epoch);
+        servers.UntilMates(waited);
+        waited.MergeInto(performance_info, p.waits);
         for (uint32_t i = 0; i < servers.topology.per_server && !window.failed; ++i) {
             uint32_t mate =
                 servers.Mate((servers.topology.number + i) % servers.topology.per_server);

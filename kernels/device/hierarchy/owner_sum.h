@@ -12,7 +12,8 @@ class OwnerSum {
     __aicore__ inline OwnerSum(TPipe* pipe, Window& window, const Servers& servers,
                                const Parameters& p, const HierarchyCombineTensors& t,
                                uint32_t epoch, uint32_t active)
-        : window_(window),
+        : pipe_(pipe),
+          window_(window),
           servers_(servers),
           topology_(servers.topology),
           p_(p),
@@ -29,6 +30,10 @@ class OwnerSum {
 
     // Every core waits for all of the rail, and reads what head its sums have.
     __aicore__ inline void Wait() {
+        Waited waited(window_, Servers::Measured(window_, p_));
+        waited.Watch(pipe_, MOE_FLAG("sums"), kDoneOffset, 1, Share{0, window_.ranks}, epoch_);
+        servers_.UntilRail(waited);
+        waited.MergeInto(t_.performance_info, p_.waits);
         for (uint32_t i = 1; i < topology_.servers && !window_.failed; ++i) {
             uint32_t server = (topology_.server + i) % topology_.servers,
                      peer = servers_.Rail(server);
@@ -131,6 +136,7 @@ class OwnerSum {
         outputs_.FreeTensor(out_);
     }
 
+    TPipe* pipe_;
     Window& window_;
     const Servers& servers_;
     const Topology& topology_;

@@ -25,6 +25,12 @@ class ServerReceiver {
     __aicore__ inline void WaitForCounts() {
         Share sources = ShareOf(window_.ranks, window_.core, window_.cores);
         MOE_SYNC(S_MTE2);  // what the relay has read lay where the polls go
+        Waited waited(window_, Servers::Measured(window_, p_));
+        waited.Watch(pipe_, MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, 0), layout_.blocks,
+                     Share{0, window_.ranks}, epoch_);
+        for (uint32_t source = 0; source < window_.ranks; ++source)
+            waited.Until(source, servers_.RelayOf(source));
+        waited.MergeInto(t_.performance_info, p_.waits);
         for (uint32_t i = sources.begin; i < sources.end && !window_.failed; ++i) {
             uint32_t source =
                 (topology_.server * topology_.per_server + i) % window_.ranks;  // own server first

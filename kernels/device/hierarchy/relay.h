@@ -11,7 +11,8 @@ class Relay {
  public:
     __aicore__ inline Relay(TPipe* pipe, Window& window, const Servers& servers,
                             const Parameters& p, const HierarchyDispatchTensors& t, uint32_t epoch)
-        : window_(window),
+        : pipe_(pipe),
+          window_(window),
           servers_(servers),
           topology_(servers.topology),
           p_(p),
@@ -26,6 +27,11 @@ class Relay {
 
     // Every core waits for the tags of all servers and takes its share of the rows of each.
     __aicore__ inline void Receive() {
+        Waited waited(window_, Servers::Measured(window_, p_));
+        waited.Watch(pipe_, MOE_FLAG("arrival"), kArrivedOffset, 1, Share{0, window_.ranks},
+                     epoch_);
+        servers_.UntilRail(waited);
+        waited.MergeInto(t_.performance_info, p_.waits);
         for (uint32_t i = 1; i < topology_.servers && !window_.failed; ++i) {
             uint32_t server = (topology_.server + i) % topology_.servers,
                      peer = servers_.Rail(server);
@@ -126,6 +132,7 @@ class Relay {
               head[IndexSent(p_, topology_.per_server)], SentWords(p_));
     }
 
+    TPipe* pipe_;
     Window& window_;
     const Servers& servers_;
     const Topology& topology_;

@@ -9,7 +9,7 @@ namespace ascend_moe {
 // The GM operands of combine over several servers, in the order of the kernel's arguments.
 struct HierarchyCombineTensors {
     uint64_t expand_x, ep_send_counts, expand_scales, mask;
-    uint64_t out;
+    uint64_t out, performance_info;
 };
 
 class ServerReturner {

@@ -4,6 +4,7 @@
 
 // clang-format off
 #include "../rdma_post.h"  // first: abi.h takes its integer types from kernel_operator.h
+#include "../waited.h"
 #include "abi.h"
 // clang-format on
 
@@ -80,6 +81,20 @@ class Servers {
         }
     }
 
+    // What performance_info is told comes from core 0, which looks at all that any core waits for.
+    __aicore__ inline static bool Measured(const Window& window, const Parameters& p) {
+        return window.core == 0 && ascend_moe::Measured(p);
+    }
+    __aicore__ inline void UntilMates(Waited& waited) const {
+        for (uint32_t number = 0; number < topology.per_server; ++number)
+            waited.Until(Mate(number), Mate(number));
+    }
+    __aicore__ inline void UntilRail(Waited& waited) const {
+        for (uint32_t server = 0; server < topology.servers; ++server) {
+            if (server != topology.server) waited.Until(Rail(server), Rail(server));
+        }
+    }
+
     // Waits for the blocks of this core's share of the mates and of the rail.
     __aicore__ inline void WaitForShare(FlagName what, Window& window, uint64_t offset,
                                         uint32_t epoch) const {
@@ -87,6 +102,10 @@ class Servers {
             uint32_t mate = Mate((topology.number + 1 + i) % topology.per_server);
             window.Wait(what, offset + mate * kBlockBytes, 1, 1, mate, epoch);
         }
+        WaitForRail(what, window, offset, epoch);
+    }
+    __aicore__ inline void WaitForRail(FlagName what, Window& window, uint64_t offset,
+                                       uint32_t epoch) const {
         for (uint32_t server = window.core; server < topology.servers; server += window.cores) {
             if (server != topology.server)
                 window.Wait(what, offset + Rail(server) * kBlockBytes, 1, 1, Rail(server), epoch);

@@ -11,7 +11,7 @@ namespace ascend_moe {
 struct HierarchyDispatchTensors {
     uint64_t x, expert_ids, expert_scales, mask;
     uint64_t expand_x, dynamic_scales, expert_token_nums, ep_recv_counts, expand_scales;
-    uint64_t workspace;
+    uint64_t performance_info, workspace;
 };
 
 // The servers of the experts of `token`, a bit each. Ids out of range belong to none.

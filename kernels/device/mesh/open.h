@@ -16,7 +16,7 @@ class MeshOpenKernel {
         Servers servers;
         RdmaPost post;
         Buffer block;
-        OpenKernel::Clear(pipe, context, meeting, window);
+        OpenKernel::Clear(pipe, context, meeting, window, /*keep_notes=*/false);
         servers.Init(context, window);
         window.InitBuffers(pipe, 1);
         post.InitBuffers(pipe);

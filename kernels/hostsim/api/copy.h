@@ -89,14 +89,20 @@ void DataCopyPad(const GlobalTensor<T>& dst, const LocalTensor<T>& src, const Da
                   loc);
 }
 
-// Between the two, copies to GM add to what is there, word by word.
+// Until SetAtomicNone, copies to GM add to what is there, word by word, or leave the larger word.
 template <typename T>
 void SetAtomicAdd(hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(std::is_same_v<T, int32_t>, "int32_t here");
-    hostsim::g_core->adding = true;
-    hostsim::g_core->adding_since = loc;
+    hostsim::g_core->SetAtomic(hostsim::Atomic::kAdd, loc);
 }
-inline void SetAtomicNone() { hostsim::g_core->adding = false; }
+template <typename T>
+void SetAtomicMax(hostsim::Loc loc = hostsim::Loc::Here()) {
+    static_assert(std::is_same_v<T, int32_t>, "int32_t here");
+    hostsim::g_core->SetAtomic(hostsim::Atomic::kMax, loc);
+}
+inline void SetAtomicNone(hostsim::Loc loc = hostsim::Loc::Here()) {
+    hostsim::g_core->SetAtomic(hostsim::Atomic::kNone, loc);
+}
 
 // Writes the 64-byte line (or all lines) back if dirty and drops it.
 template <typename T, CacheLine entire, DcciDst destination>

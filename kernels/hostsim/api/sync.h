@@ -31,8 +31,11 @@ inline void SyncAll(hostsim::Loc loc = hostsim::Loc::Here()) {
 inline int64_t GetBlockIdx() { return hostsim::g_core->index; }
 inline int64_t GetBlockNum() { return hostsim::g_core->launch->blocks; }
 
-// 50 ticks per microsecond on the device; here a step of the scheduler is a tick.
-inline int64_t GetSystemCycle() { return hostsim::g_world->Ticks(hostsim::g_core); }
+// 50 ticks per microsecond on the device. World::Ticks says what a tick is here.
+inline int64_t GetSystemCycle() {
+    ++hostsim::g_core->launch->counters.clock_reads;
+    return hostsim::g_world->Ticks(hostsim::g_core);
+}
 
 }  // namespace AscendC
 

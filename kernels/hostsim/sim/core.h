@@ -15,6 +15,7 @@
 #include "../api/types.h"
 #include "core_memory.h"
 #include "memory.h"
+#include "timeline.h"
 
 namespace hostsim {
 
@@ -90,6 +91,8 @@ class Core {
     // --- copies (transfer.cpp) ---
     void Load(const CopyShape& shape);
     void Store(const CopyShape& shape);
+    void LoadNow(uint32_t number);  // with time: this load sees memory, this store is in memory
+    void StoreNow(uint32_t number);
     bool LandOne();  // lets one piece in flight take effect; false if there is none
     void ForceStores(uint32_t up_to);  // until every store up to that instruction has landed
     void ForceLoads(uint32_t up_to);
@@ -99,6 +102,10 @@ class Core {
     void CleanCache(uint64_t address, bool all, Loc loc);
     void ForceCleans();  // until every line cleaned so far is in memory
     void Finish();       // end of kernel: drain and check what must not be left
+
+    // --- time (timeline.cpp) ---
+    std::unique_ptr<TimedCore> timed;
+    static int EventTo(int event);  // the pipe that waits
 
     // --- polling and barriers (world.cpp) ---
     int poll_depth = 0;
@@ -115,8 +122,12 @@ class Core {
     void SpinForever(const std::string& why);  // a loop that only this core could end; no return
     float deq_scale = 0.0f;
     bool deq_scale_set = false;
-    bool adding = false;  // SetAtomicAdd: copies to GM add int32
-    Loc adding_since{"", 0};
+    Atomic atomic = Atomic::kNone;  // of copies to GM
+    Loc atomic_since{"", 0};
+    void SetAtomic(Atomic kind, Loc loc) {
+        atomic = kind;
+        atomic_since = loc;
+    }
     uint32_t phase = 0;
 
     // --- the fiber ---
@@ -125,7 +136,14 @@ class Core {
     bool begun = false;
     uint8_t* Stack();
     bool noted = false;  // among those with copies in flight
-    enum class State { kReady, kPolling, kInSyncAll, kSpinning, kDone } state = State::kReady;
+    enum class State {
+        kReady,
+        kHeld,
+        kPolling,
+        kInSyncAll,
+        kSpinning,
+        kDone
+    } state = State::kReady;
 
  private:
     struct Event {
@@ -135,7 +153,7 @@ class Core {
     };
     struct Piece {  // of a store: bytes that land together
         uint32_t seq, generation;
-        bool adding;
+        Atomic atomic;
         uint64_t gm;
         Loc loc;
         std::vector<uint8_t> bytes;
@@ -176,8 +194,9 @@ class Core {
     std::string IssuedAt(int pipe, uint32_t seq) const;
     void CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t bytes);
     void RunLoad(const PendingLoad& load);
+    void LandUnder(const PendingLoad& load);
     void LandPiece(size_t at);
-    void AddPiece(Allocation& a, const Piece& piece);
+    void MergePiece(Allocation& a, const Piece& piece);
     bool LandStore();
     Line& Cached(uint64_t address, const Allocation& a, Loc loc);
     void WriteBack(size_t at);

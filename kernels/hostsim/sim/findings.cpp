@@ -65,6 +65,7 @@ void Counters::Merge(const Counters& o) {
     message_bytes += o.message_bytes;
     sync_alls += o.sync_alls;
     peak_ub = std::max(peak_ub, o.peak_ub);
+    clock_reads += o.clock_reads;
     for (auto [size, count] : o.copies) copies[size] += count;
 }
 
@@ -93,6 +94,7 @@ std::string Counters::Json() const {
     field("message_bytes", message_bytes);
     field("sync_alls", sync_alls);
     field("peak_ub", peak_ub);
+    field("clock_reads", clock_reads);
     out += "\"copies\":{";
     bool first = true;
     for (auto [size, count] : copies) {

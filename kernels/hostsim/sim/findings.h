@@ -45,6 +45,7 @@ struct Counters {
     uint64_t vector_instructions = 0, vector_elements = 0;
     uint64_t messages = 0, message_bytes = 0;  // that cards took
     uint64_t sync_alls = 0, peak_ub = 0;
+    uint64_t clock_reads = 0;             // GetSystemCycle
     std::map<uint64_t, uint64_t> copies;  // by size class: bytes rounded up to a power of two
 
     void Merge(const Counters& other);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,32 +15,36 @@ namespace hostsim {
 constexpr uint64_t kBlock = 32;  // the unit of DMA and of everything the checker tracks
 constexpr uint64_t kCacheLine = 64;
 
+// What copies to GM do there instead of overwriting; int32_t, word by word.
+enum class Atomic : uint8_t { kNone = 0, kAdd, kMax };
+
 // Who used a 32-byte block last. Launches count from 1.
 struct BlockUse {
     uint32_t reader = 0;  // launch; polls are not counted
     uint32_t launch = 0;  // that wrote; 0: the host
     uint32_t phase = 0;   // SyncAlls the writing core had passed
     uint16_t core = 0;
-    bool adding = false;  // written by an atomic add
-    Loc loc{"", 0};       // of the write
+    Atomic atomic = Atomic::kNone;  // how it was written
+    Loc loc{"", 0};                 // of the write
 };
 
 struct Allocation {
     uint64_t base = 0, size = 0;
     int rank = 0;
     std::string name;
-    uint8_t* host = nullptr;  // the bytes
-    std::unique_ptr<uint8_t[]>
-        owned;  // empty for foreign memory (virtual NPU), which is not tracked
-    std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it
+    uint8_t* host = nullptr;                                                   // the bytes
+    std::unique_ptr<uint8_t, decltype(&std::free)> owned{nullptr, std::free};  // if it is ours
+    std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it; empty if nobody asks
     std::vector<BlockUse> uses;          // per 32-byte block
+    bool Ours() const { return owned != nullptr; }  // no other process maps it
     bool Tracked() const { return written != nullptr; }
 };
 
 class GlobalMemory {
  public:
+    explicit GlobalMemory(bool tracked) : tracked_(tracked) {}
     // A new allocation of `size` bytes, 512-byte aligned plus `offset` (a tensor that is a view).
-    // Content is poison until written.
+    // Content is poison until written, zero if it is not tracked.
     uint64_t Alloc(int rank, uint64_t size, const std::string& name, uint64_t offset);
     // Memory that exists already; `base` is what kernels see.
     void AddForeign(uint64_t base, uint64_t size, int rank, const std::string& name, void* host);
@@ -56,6 +61,7 @@ class GlobalMemory {
     bool HostRead(uint64_t address, void* to, uint64_t bytes, uint8_t* written);
 
  private:
+    const bool tracked_;
     std::vector<std::unique_ptr<Allocation>> sorted_;  // by base
     std::vector<uint64_t> next_;                       // next free address per rank
     Allocation* last_ = nullptr;

@@ -51,13 +51,13 @@ void Core::CheckGm(uint64_t address, uint64_t bytes, bool write, bool poll) {
             continue;
         }
         if (last.launch == launch->id && last.core != index && last.phase == phase &&
-            !(last.adding && adding)) {
+            !(atomic != Atomic::kNone && last.atomic == atomic)) {
             Report("block-sharing", "writes byte " + std::to_string(b * kBlock - a->base) +
                                         " of '" + a->name + "' in a 32-byte block core " +
                                         std::to_string(last.core) + " writes at " +
                                         last.loc.Text() + " with no SyncAll between");
         }
-        last = {last.reader, launch->id, phase, static_cast<uint16_t>(index), adding, where};
+        last = {last.reader, launch->id, phase, static_cast<uint16_t>(index), atomic, where};
     }
 }
 
@@ -92,6 +92,12 @@ void Core::Load(const CopyShape& shape) {
         (world->RankOf(shape.gm) == rank ? counters.read_own : counters.read_remote) += total;
         counters.CountCopy(total);
     }
+    if (timed) {
+        const int of = world->RankOf(shape.gm);
+        loads_.push_back({seq_, shape, poll, where, false});
+        if (poll) world->timeline->Watch(this, of);
+        return world->timeline->Copy(this, true, of < 0 ? rank : of, total, seq_, where);
+    }
     PendingLoad load{seq_, shape, poll, where, world->cards && world->Chance(2)};
     if (!checks_ || world->Chance(2)) {
         RunLoad(load);
@@ -110,7 +116,7 @@ void Core::RunLoad(const PendingLoad& load) {
         Allocation* a = world->memory.Find(gm, s.bytes);
         if (a == nullptr || at + s.bytes + s.pad_bytes > kUbBytes) continue;
         uint64_t from = gm - a->base;
-        if (a->Tracked()) {
+        if (a->Ours()) {
             std::memcpy(ub + at, a->host + from, s.bytes);
         } else {
             GlobalMemory::Fetch(gm, ub + at, a->host + from, s.bytes);
@@ -146,12 +152,12 @@ void Core::Store(const CopyShape& shape) {
         if (at + shape.bytes > kUbBytes) continue;
         // Cut into at most four pieces at 32-byte boundaries: each lands by itself.
         uint64_t from = gm, end = gm + shape.bytes;
-        for (int cuts = !checks_ || world->Chance(2) ? 0 : 3; from < end; --cuts) {
+        for (int cuts = !checks_ || timed || world->Chance(2) ? 0 : 3; from < end; --cuts) {
             uint64_t blocks = (end - 1) / kBlock - from / kBlock;
             uint64_t to = end;
             if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
             const uint8_t* bytes = ub + at + (from - gm);
-            stores_.push_back({seq_, generation_, adding, from, where,
+            stores_.push_back({seq_, generation_, atomic, from, where,
                                std::vector<uint8_t>(bytes, bytes + (to - from))});
             from = to;
         }
@@ -159,6 +165,10 @@ void Core::Store(const CopyShape& shape) {
     uint64_t total = static_cast<uint64_t>(shape.count) * shape.bytes;
     (world->RankOf(shape.gm) == rank ? counters.write_own : counters.write_remote) += total;
     counters.CountCopy(total);
+    if (timed) {
+        const int of = world->RankOf(shape.gm);
+        return world->timeline->Copy(this, false, of < 0 ? rank : of, total, seq_, where);
+    }
     if (!checks_) ForceStores(seq_);
     world->NoteInFlight(this);
     world->MaybeYield(4);
@@ -172,11 +182,12 @@ void Core::LandPiece(size_t at) {
         const bool rings = world->cards && world->cards->IsDoorbell(piece.gm, piece.bytes.size());
         if (world->cards && !rings)
             world->cards->Judge(this, piece.loc, piece.gm, piece.bytes.size());
-        if (piece.adding) {
-            AddPiece(*a, piece);
-        } else if (a->Tracked()) {
+        if (piece.atomic != Atomic::kNone) {
+            MergePiece(*a, piece);
+        } else if (a->Ours()) {
             std::memcpy(to, piece.bytes.data(), piece.bytes.size());
-            std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
+            if (a->Tracked())
+                std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
         } else {
             GlobalMemory::Land(piece.gm, to, piece.bytes.data(), piece.bytes.size());
         }
@@ -187,21 +198,29 @@ void Core::LandPiece(size_t at) {
     stores_.erase(stores_.begin() + at);
 }
 
-// Words are added one by one, each as a whole: other processes may map the memory, but only one
-// rank adds.
-void Core::AddPiece(Allocation& a, const Piece& piece) {
+// Words are merged one by one, each as a whole: other processes may map the memory, but only one
+// rank merges.
+void Core::MergePiece(Allocation& a, const Piece& piece) {
     uint64_t at = piece.gm - a.base;
     if (a.Tracked() && checks_ &&
         std::memchr(a.written.get() + at, 0, piece.bytes.size()) != nullptr) {
         where = piece.loc;
-        Report("uninit",
-               "adds to byte " + std::to_string(at) + " of '" + a.name + "', which nobody wrote");
+        Report("uninit", std::string(piece.atomic == Atomic::kAdd ? "adds to" : "compares with") +
+                             " byte " + std::to_string(at) + " of '" + a.name +
+                             "', which nobody wrote");
     }
     for (uint64_t byte = 0; byte + 4 <= piece.bytes.size(); byte += 4) {
-        int32_t summand;
-        std::memcpy(&summand, piece.bytes.data() + byte, 4);
-        __atomic_fetch_add(reinterpret_cast<int32_t*>(a.host + at + byte), summand,
-                           __ATOMIC_RELEASE);
+        int32_t word;
+        std::memcpy(&word, piece.bytes.data() + byte, 4);
+        int32_t* to = reinterpret_cast<int32_t*>(a.host + at + byte);
+        if (piece.atomic == Atomic::kAdd) {
+            __atomic_fetch_add(to, word, __ATOMIC_RELEASE);
+            continue;
+        }
+        int32_t there = __atomic_load_n(to, __ATOMIC_RELAXED);
+        while (there < word && !__atomic_compare_exchange_n(to, &there, word, false,
+                                                            __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {
+        }
     }
 }
 
@@ -250,7 +269,40 @@ void Core::ForceLoads(uint32_t up_to) {
         }
         PendingLoad load = loads_[at];
         loads_.erase(loads_.begin() + at);
+        if (timed) LandUnder(load);
         RunLoad(load);
+    }
+}
+
+// A load that is forced runs ahead of time: what this core itself has written there comes first.
+void Core::LandUnder(const PendingLoad& load) {
+    const CopyShape& s = load.shape;
+    const uint64_t end = s.gm + (s.count - 1) * s.gm_pitch + s.bytes;
+    for (size_t at = 0; at < stores_.size();) {
+        if (stores_[at].gm < end && s.gm < stores_[at].gm + stores_[at].bytes.size()) {
+            LandPiece(at);
+        } else {
+            ++at;
+        }
+    }
+}
+
+void Core::LoadNow(uint32_t number) {
+    for (size_t at = 0; at < loads_.size() && loads_[at].seq <= number; ++at) {
+        if (loads_[at].seq != number) continue;
+        PendingLoad load = loads_[at];
+        loads_.erase(loads_.begin() + at);
+        return RunLoad(load);
+    }
+}
+
+void Core::StoreNow(uint32_t number) {
+    for (size_t at = 0; at < stores_.size() && stores_[at].seq <= number;) {
+        if (stores_[at].seq == number) {
+            LandPiece(at);
+        } else {
+            ++at;
+        }
     }
 }
 

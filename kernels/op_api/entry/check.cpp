@@ -143,6 +143,15 @@ void CheckElastic(Checker& check, const Attributes& a, const World& world, const
     check.Shape("elastic_info", info, {kHeadWords + kTables * a.ep_world_size});
 }
 
+void CheckWaits(Checker& check, const Tensor& performance_info, const Attributes& a,
+                const World& world) {
+    check.Type("performance_info", performance_info, {ACL_INT64});
+    check.Shape("performance_info", performance_info, {a.ep_world_size});
+    check.Require(!performance_info.present || world.path->performance_info, kInnerError,
+                  "performance_info must be None: %s does not have it",
+                  world.hierarchy() ? "hierarchy on A3" : "the first generation");
+}
+
 }  // namespace
 
 int CheckAttributes(const char* op, const Attributes& attributes) {
@@ -199,8 +208,7 @@ int Check(const DispatchArguments& call, const World& world) {
     check.Require(!call.scales.present || !world.hierarchy(), kInnerError,
                   "scales must be None in hierarchy");
     CheckElastic(check, a, world, call.elastic_info);
-    check.Type("performance_info", call.performance_info, {ACL_INT64});
-    check.Shape("performance_info", call.performance_info, {a.ep_world_size});
+    CheckWaits(check, call.performance_info, a, world);
 
     const int64_t experts = world.experts_on(a.ep_rank_id, call.elastic_info.present);
     check.Type("expand_x", call.expand_x, {call.quant_mode == 2 ? ACL_INT8 : call.x.type});
@@ -269,8 +277,7 @@ int Check(const CombineArguments& call, const World& world) {
         check.Type(name, *tensor, {call.expand_x.type});
         if (a.const_expert_num > 0) check.Shape(name, *tensor, {a.const_expert_num, hidden});
     }
-    check.Type("performance_info", call.performance_info, {ACL_INT64});
-    check.Shape("performance_info", call.performance_info, {a.ep_world_size});
+    CheckWaits(check, call.performance_info, a, world);
     check.Type("x", call.out, {call.expand_x.type});
     check.Shape("x", call.out, {batch, hidden});
     return check.status();

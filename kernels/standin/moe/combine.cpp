@@ -103,7 +103,7 @@ class Combine {
             if (problem.empty()) Sum(world, routing, places);
         }
         status = ep.Finish(problem);
-        if (status == ACL_SUCCESS) ep.AddWaits(performance_info_);
+        if (status == ACL_SUCCESS) ep.TellWaits(performance_info_, world.a2);
         return status;
     }
 

@@ -80,7 +80,7 @@ class Dispatch {
         const Received own = Receive(ep, world, &problem);
         status = ep.Finish(problem);
         if (status != ACL_SUCCESS) return status;
-        ep.AddWaits(performance_info_);
+        ep.TellWaits(performance_info_, world.a2);
 
         if (world.ordinals()) {
             const std::vector<int32_t> ordinals = routing.Ordinals();

@@ -121,11 +121,13 @@ int Exchange::Finish(const std::string& problem) {
     return problem.empty() ? ACL_SUCCESS : Refuse(problem);
 }
 
-void Exchange::AddWaits(const DeviceTensor& microseconds) const {
+void Exchange::TellWaits(const DeviceTensor& microseconds, bool a2) const {
     if (!microseconds.present()) return;
     const std::vector<int64_t> before = microseconds.Load<int64_t>();
-    for (size_t rank = 0; rank < before.size(); ++rank)
-        microseconds.Store<int64_t>(rank, before[rank] + waited_[rank]);
+    for (size_t rank = 0; rank < before.size(); ++rank) {
+        microseconds.Store<int64_t>(
+            rank, a2 ? before[rank] + waited_[rank] : std::max(before[rank], waited_[rank]));
+    }
 }
 
 }  // namespace ascend_moe

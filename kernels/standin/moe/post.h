@@ -46,8 +46,10 @@ class Exchange {
     PostedRows From(int64_t rank) const;
     // `problem` is what this rank found while reading; the barrier is passed all the same.
     int Finish(const std::string& problem);
-    // Adds to `microseconds`, one value per rank, for how long this rank waited for that one.
-    void AddWaits(const DeviceTensor& microseconds) const;
+    // How long this rank waited for each one, into `microseconds`: added on A2, on A3 only where it
+    // is longer. CANN's kernels: moe_distribute_dispatch_a2.h, SetAtomicAdd;
+    // moe_distribute_dispatch_v2.h, PerformanceInfoCopyOut, SetAtomicMax.
+    void TellWaits(const DeviceTensor& microseconds, bool a2) const;
 
  private:
     struct Header;

@@ -1,5 +1,6 @@
-"""Graph capture of dispatch, an expert and combine: replays read new data; waiting is refused."""
+"""Graph capture of dispatch, an expert and combine: replays read new data and measure waits; waiting is refused."""
 
+import time
 from collections.abc import Callable
 
 import ranks
@@ -7,6 +8,7 @@ import torch
 import torch_npu
 
 SIZE = 2
+LATE_RANK, LATE_S = 1, 0.2
 
 
 def check(rank: int) -> None:
@@ -20,6 +22,7 @@ def check(rank: int) -> None:
     x = torch.randn(8, 1024, generator=generator).to(torch.bfloat16).npu()
     ids = torch.rand(8, 4, generator=generator).argsort(dim=1)[:, :2].int().npu()
     weights = torch.rand(8, 2, generator=generator).npu()
+    group["performance_info"] = waits = torch.zeros(SIZE, dtype=torch.int64).npu()
 
     def layer() -> torch.Tensor:
         rows, _, assist, _, counts, _, _ = torch_npu.npu_moe_distribute_dispatch_v2(x, ids, **group)
@@ -40,6 +43,12 @@ def check(rank: int) -> None:
         results.append(captured.cpu())
         assert torch.equal(results[-1], layer().cpu())
         assert captured_sum.item() == captured.float().sum().item()
+    waits.zero_()
+    torch.npu.synchronize()
+    time.sleep(LATE_S * (rank == LATE_RANK))
+    graph.replay()
+    torch.npu.synchronize()
+    assert rank == LATE_RANK or int(waits[LATE_RANK]) > 0.8e6 * LATE_S, waits
     assert not torch.equal(results[0], results[1])
     assert not torch.equal(first, results[0])
 

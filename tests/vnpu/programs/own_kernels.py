@@ -295,15 +295,10 @@ def the_choice_stands(rank: int) -> None:
     call = layer_calls(1)[rank]
     where = (ranks.GROUPS["ep"], SIZE, rank, EXPERTS)
     x, ids = call["x"].npu(), call["expert_ids"].npu()
-    info = torch.zeros(SIZE, dtype=torch.int64).npu()
     for given, text in (
         (
-            {"performance_info": info},
-            "performance_info is not written by the kernels of ascend_moe",
-        ),
-        (
             {"comm_alg": "hierarchy", "expert_scales": torch.ones(6, TOPK).npu()},
-            "runs our kernels since its first call, which have none",
+            "runs our kernels of full mesh since its first call",
         ),
         ({"group_tp": "tp", "tp_world_size": 2, "tp_rank_id": 0}, "runs our kernels without TP"),
     ):
