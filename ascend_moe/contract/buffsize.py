@@ -193,7 +193,7 @@ def own_mesh_servers(t: Traffic, op: str) -> Sum:
     row = 4 * t.hidden if t.packed else 2 * t.hidden
     plain = t.max_bs * _align(row, 512) + far * _align(listed * row, 512)
     smooth = t.max_bs * t.topk * _align(t.hidden, 512) + far * _align(listed * t.hidden, 512)
-    dispatch = max(plain, smooth) + lists
+    dispatch = (plain if t.packed else max(plain, smooth)) + lists
     combine = t.ep * _align(listed * 2 * t.hidden, 512)
     parts = {"dispatch": dispatch, "combine": combine, "both": max(dispatch, combine)}
     half = _align(parts[op], 512)

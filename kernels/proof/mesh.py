@@ -18,6 +18,7 @@ from torch import Tensor
 from .arguments import parameters
 from .cards import CardGroup
 from .execution import dispatch_difference, same_bits
+from .failures import Record
 from .group import Combined, Dispatched, output_shapes
 from .programs import Layers, Program, Step, with_layers
 from .servers import ServerGroup, execute_on_servers
@@ -88,6 +89,11 @@ class MeshGroup(ServerGroup):
             *self._by_value(given),
         ]
         return Combined(address, out, self._launch(rank, "ascend_moe_mesh_combine", arguments))
+
+    @staticmethod
+    def step_of(record: Record, program: Program) -> int:
+        """Launches of both operators are counted together."""
+        return max(record.epoch - 1, 0)
 
     @staticmethod
     def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:

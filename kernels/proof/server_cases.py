@@ -85,7 +85,9 @@ class LateServerCase:
                 return outcome
             for rank, window in enumerate(group.inputs):
                 mine = records_of(simulator, window)
-                right = min((record.step(self.program) for record in mine), default=len(results))
+                right = min(
+                    (group.step_of(record, self.program) for record in mine), default=len(results)
+                )
                 outcome.failed += right < len(results)
                 for number in range(right):
                     step = self.program.steps[number]
@@ -163,7 +165,7 @@ def blame(
             links.append(
                 sorted({(int(b[2]) - 1, int(b[6])) for b in blocks if int(b[2]) and int(b[1])})
             )
-            right = min((record.step(program) for record in mine), default=len(results))
+            right = min((group.step_of(record, program) for record in mine), default=len(results))
             for number in range(right if rank not in absent else 0):
                 step = program.steps[number]
                 difference = group.compare(simulator, step, rank, results[number][rank])

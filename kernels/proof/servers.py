@@ -19,6 +19,7 @@ from ascend_moe.contract.signature import with_defaults
 from .arguments import Parameters, meeting, parameters, waits, words
 from .cards import CardGroup, Wire
 from .execution import Outcome, old_window, run_and_judge, same_bits
+from .failures import Record
 from .group import NONCE, Combined, Dispatched, Kept, output_shapes
 from .programs import Calls, Program, Step
 from .server_programs import PER_SERVER
@@ -160,6 +161,11 @@ class ServerGroup(CardGroup):
             *self._by_value(given),
         ]
         return Combined(address, out, self._launch(rank, "ascend_moe_hierarchy_combine", arguments))
+
+    @staticmethod
+    def step_of(record: Record, program: Program) -> int:
+        """The number of the step that wrote an error record; 0 for `open`, in front of all."""
+        return record.step(program)
 
     @staticmethod
     def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:

@@ -66,7 +66,7 @@ MODES = {
 
 
 def test_the_sweep_reaches_every_mode():
-    shapes = [random_mesh_shape(Random(seed)) for seed in range(200)]
+    shapes = [random_mesh_shape(Random(seed)) for seed in range(400)]
     few = {name for name, has in MODES.items() if sum(map(bool, map(has, shapes))) < 3}
     assert few == set()
 
@@ -99,10 +99,10 @@ def test_every_dropped_flag_and_step_of_all_cores_is_noticed(place):
     assert [site for site in sites if not what_notices(site)] == []
 
 
-def test_the_window_is_what_the_stock_kernels_ask_for_but_for_short_rows():
-    """docs/kernels-mesh.md, section 2."""
+def test_the_window_is_what_the_stock_kernels_ask_for_but_for_a_token_or_two():
+    """docs/kernels-mesh.md, section 2: room for rows is rounded up to 8."""
     cases = list(window_cases("mesh"))
-    assert {case.hidden for case in cases if case.ours > case.stock} <= {32}
+    assert {case.max_batch for case in cases if case.ours > case.stock} == {1}
     assert sum(case.ours <= case.stock for case in cases) > 500
 
 
