@@ -1,4 +1,5 @@
-// performance_info: for how many microseconds this rank has stood waiting for each rank.
+// performance_info: for how many microseconds this rank has stood waiting for each rank of the
+// whole group.
 //
 // A core waits for one rank after the other, and most of them have come long before they are asked
 // for. So each poll looks at all ranks that this core may still wait for, and notes when it first
@@ -34,11 +35,11 @@ class Waited {
         epoch_ = epoch;
         at_once_ = blocks < kLookBlocks ? kLookBlocks / blocks : 1;
         const uint32_t entries = range.end - range.begin;
-        pipe->InitBuffer(charged_, WaitsBytes(window_.ranks));
+        pipe->InitBuffer(charged_, WaitsBytes(window_.whole));
         pipe->InitBuffer(seen_, AlignUp(4 * entries, kBlockBytes));
         pipe->InitBuffer(look_, at_once_ * blocks * kBlockBytes);
         for (uint32_t i = 0; i < entries; ++i) seen_.Get<int32_t>().SetValue(i, 0);
-        for (uint32_t i = 0; i < 2 * window_.ranks; ++i) charged_.Get<int32_t>().SetValue(i, 0);
+        for (uint32_t i = 0; i < 2 * window_.whole; ++i) charged_.Get<int32_t>().SetValue(i, 0);
     }
 
     // Until this entry has come, or this core gives up. Charges the peer that it stood for.
@@ -54,7 +55,8 @@ class Waited {
         }
         const int32_t waited =
             seen.GetValue(at) == 0 ? Microseconds(stood_) : seen.GetValue(at) - 1;
-        if (waited > charged.GetValue(2 * peer)) charged.SetValue(2 * peer, waited);
+        const uint32_t word = 2 * window_.Old(peer);
+        if (waited > charged.GetValue(word)) charged.SetValue(word, waited);
     }
     __aicore__ inline void UntilAll() {
         if (!measured_) return;
@@ -65,7 +67,7 @@ class Waited {
     __aicore__ inline void MergeInto(uint64_t waits, Waits how) {
         if (!measured_) return;
         MOE_SYNC(S_MTE3);
-        StoreMerged(At<int32_t>(waits), charged_.Get<int32_t>(), 2 * window_.ranks, how);
+        StoreMerged(At<int32_t>(waits), charged_.Get<int32_t>(), 2 * window_.whole, how);
         MOE_SYNC(MTE3_S);
     }
 
@@ -146,7 +148,7 @@ class WaitsOfCores {
         LocalTensor<int32_t> zero = buffer.Get<int32_t>();
         for (uint32_t i = 0; i < kPitchBytes / 4; ++i) zero.SetValue(i, 0);
         MOE_SYNC(S_MTE3);
-        const uint32_t bytes = WaitsBytes(window_.ranks);
+        const uint32_t bytes = WaitsBytes(window_.whole);
         for (uint32_t at = 0; at < bytes; at += kPitchBytes) {
             uint32_t length = bytes - at < kPitchBytes ? bytes - at : kPitchBytes;
             Store(At<int32_t>(shared_ + at), zero, length / 4);
@@ -158,11 +160,11 @@ class WaitsOfCores {
     // By core 0, a SyncAll behind the last merge.
     __aicore__ inline void Tell(TPipe* pipe, uint64_t performance_info) {
         Buffer buffer;
-        pipe->InitBuffer(buffer, WaitsBytes(window_.ranks));
+        pipe->InitBuffer(buffer, WaitsBytes(window_.whole));
         LocalTensor<int32_t> waits = buffer.Get<int32_t>();
-        Load(waits, At<int32_t>(shared_), 2 * window_.ranks);
+        Load(waits, At<int32_t>(shared_), 2 * window_.whole);
         MOE_SYNC(MTE2_MTE3);
-        Waited::StoreMerged(At<int32_t>(performance_info), waits, 2 * window_.ranks, how_);
+        Waited::StoreMerged(At<int32_t>(performance_info), waits, 2 * window_.whole, how_);
     }
 
  private:

@@ -13,7 +13,8 @@ const limits::PathLimits& LimitsOf(const World& world) {
 }
 
 // What A2's own operators do not have, ours do not have there either.
-int CheckProduct(const char* op, const World& world, const Parameters& p) {
+int CheckProduct(const char* op, const World& world, const Parameters& p,
+                 const Tensor& elastic_info) {
     if (!world.a2) return ACL_SUCCESS;
     const int64_t multiple = LimitsOf(world).hidden_multiple;
     if (p.hidden % multiple != 0)
@@ -26,7 +27,8 @@ int CheckProduct(const char* op, const World& world, const Parameters& p) {
                   {"const_expert_num", p.const_experts},
                   {"tp_world_size", p.tp ? 2 : 0},
                   {"comm_quant_mode", p.comm_quant ? 2 : 0},
-                  {"shared_expert_x", p.shared_x}};
+                  {"shared_expert_x", p.shared_x},
+                  {"elastic_info", elastic_info.present}};
     for (const auto& [name, value] : absent) {
         if (value == 0) continue;
         return Fail(kInnerError, "%s: %s is given, which A2 full mesh does not have", op, name);
@@ -36,7 +38,8 @@ int CheckProduct(const char* op, const World& world, const Parameters& p) {
 
 }  // namespace
 
-int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a) {
+int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a,
+                const Tensor& elastic_info) {
     const limits::PathLimits& limits = LimitsOf(world);
     const struct {
         const char* name;
@@ -60,7 +63,7 @@ int CheckServed(const char* op, const World& world, const Parameters& p, const A
         return Fail(kInnerError, "%s: %s=%ld, the limit of our kernels on %s is %ld", op, name,
                     value, world.a2 ? "A2" : "A3", most);
     }
-    return CheckProduct(op, world, p);
+    return CheckProduct(op, world, p, elastic_info);
 }
 
 int CheckWindow(const char* op, const Windows& windows, Parameters p, const Attributes& a,

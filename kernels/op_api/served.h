@@ -14,7 +14,8 @@ namespace ascend_moe {
 
 // The sizes that the kernels' buffers and the control area are made for, and what A2's own
 // operators do not have either.
-int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a);
+int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a,
+                const Tensor& elastic_info);
 // `need` is of the whole window; the text tells which smaller max_bs would fit.
 int CheckWindow(const char* op, const Windows& windows, Parameters p, const Attributes& a,
                 const std::function<uint64_t(const Parameters&)>& need);

@@ -65,9 +65,16 @@ class World {
     // GetSystemCycle: a tick is a step of the scheduler, or, alone, 20 ns of this machine's clock.
     int64_t Ticks(const Core* core) const;
     std::string deadlock;  // the report, if there was one
+    std::string death;     // where the rank was that died last
 
     uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
                      std::function<void()> body);
+    // From that step on the rank is gone, at once and for ever.
+    void LetDie(int rank, uint64_t step) {
+        dying_rank_ = rank;
+        dies_at_ = step;
+        death.clear();
+    }
     bool Run();  // until every launch is done; false on deadlock
     const Launch* Find(uint32_t id) const;
     void CountMessage(uint32_t launch, uint64_t bytes);
@@ -105,6 +112,8 @@ class World {
     size_t first_open_ = 0;
     std::vector<Core*> ready_, polling_, in_flight_;
     std::vector<uint32_t> speed_;
+    int dying_rank_ = -1;
+    uint64_t dies_at_ = 0;
     jmp_buf main_;
     int64_t skipped_ticks_ = 0;
     uint32_t idle_polls_ = 0;  // since anything but polling happened
@@ -133,6 +142,7 @@ class World {
     void StartLaunches();
     bool Stalled(const Core* core) const;
     bool LetTimePass();
+    void Die(int rank);
     bool LandSomething();
     void Switch(Core* core);
     void Retire(Core* core);
