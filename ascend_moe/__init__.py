@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from ascend_moe.contract.check import check_combine, check_dispatch
     from ascend_moe.contract.errors import ConstraintError, PeerError, Violation
     from ascend_moe.cpu.distributed.group import hccl_comm_name
-    from ascend_moe.cpu.survivors.shrinking import shrink
     from ascend_moe.cpu.windows.expert_outputs import empty_expert_outputs
+    from ascend_moe.shrinking import confirm, missing_ranks, shrink
     from ascend_moe.sizing.deployment import required_hccl_buffsize
 
 __version__ = "0.1.0"
@@ -36,7 +36,9 @@ _NEEDS_TORCH = {
     "uninstall": "ascend_moe.api",
     "register": "ascend_moe.api",
     "empty_expert_outputs": "ascend_moe.cpu.windows.expert_outputs",
-    "shrink": "ascend_moe.cpu.survivors.shrinking",
+    "shrink": "ascend_moe.shrinking",
+    "confirm": "ascend_moe.shrinking",
+    "missing_ranks": "ascend_moe.shrinking",
     "hccl_comm_name": "ascend_moe.cpu.distributed.group",
     "reference": "ascend_moe.reference",
 }
@@ -56,9 +58,11 @@ __all__ = [
     "Violation",
     "check_combine",
     "check_dispatch",
+    "confirm",
     "empty_expert_outputs",
     "hccl_comm_name",
     "install",
+    "missing_ranks",
     "npu_moe_distribute_combine_v2",
     "npu_moe_distribute_dispatch_v2",
     "reference",

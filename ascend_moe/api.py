@@ -84,7 +84,7 @@ def npu_moe_distribute_dispatch_v2(
             int32 x: (BS,) fp32, the scale of each token, which travels with its rows.
         x_active_mask: (BS,) or (BS, K) bool; inactive tokens are not sent. A 1-D mask has its true entries first.
         expert_scales: (BS, K) fp32 weights; returned per row in ``expand_scales``. Hierarchy needs them.
-        elastic_info: int32 (4 + 2 * ep_world_size,), what `ascend_moe.shrink` returned: some ranks are gone. CPU only.
+        elastic_info: int32 (4 + 2 * ep_world_size,), what `ascend_moe.shrink` returned: some ranks are gone.
         performance_info: int64 (ep_world_size,); the microseconds this rank waits for each rank are added, in place.
             On an A3 NPU the larger of old and new stays instead, whosever kernels run.
         group_tp: name of the TP group, for ``tp_world_size`` 2.
@@ -203,7 +203,7 @@ def npu_moe_distribute_combine_v2(
         x_active_mask: as given to dispatch; rows of inactive tokens are zero.
         expand_scales: from dispatch; the weights in hierarchy, not read on full mesh.
         shared_expert_x: (BS, H) or (a, b, H) with a * b = BS, as expand_x; added once per token, unweighted, last.
-        elastic_info: int32 (4 + 2 * ep_world_size,), what `ascend_moe.shrink` returned: some ranks are gone. CPU only.
+        elastic_info: int32 (4 + 2 * ep_world_size,), what `ascend_moe.shrink` returned: some ranks are gone.
         ori_x: (BS, H), the tokens; needed with copy or const experts.
         const_expert_alpha_1: (const experts, H).
         const_expert_alpha_2: (const experts, H).

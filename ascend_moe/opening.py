@@ -77,8 +77,8 @@ def open_once(op: str, call: Mapping[str, Any]) -> None:
     if any(process_group(group) is None for group in groups):
         _opened.add(name)  # no store: the library asks by itself
         return
-    library = _library()
-    if library is None:
+    loaded = library()
+    if loaded is None:
         for group in reversed(groups):
             _publish(group, WORD.pack(MAGIC, FORMAT, 1, STOCK, 0, 0, 0, 0, NO_LIBRARY.encode()))
         _opened.add(name)
@@ -95,17 +95,18 @@ def open_once(op: str, call: Mapping[str, Any]) -> None:
     )
     npu: Any = torch
     with npu.npu.device(call["expert_ids"].device):
-        if library.ascend_moe_open_group(ctypes.byref(opening), _exchange) == DECIDED:
+        if loaded.ascend_moe_open_group(ctypes.byref(opening), _exchange) == DECIDED:
             _opened.add(name)
 
 
 @cache
-def _library() -> ctypes.CDLL | None:
+def library() -> ctypes.CDLL | None:
+    """Our library, where torch_npu takes the operators from it."""
     path = library_taken(os.environ)
     if path is None:
         return None
-    library = ctypes.CDLL(str(path))
-    return library if hasattr(library, "ascend_moe_open_group") else None
+    loaded = ctypes.CDLL(str(path))
+    return loaded if hasattr(loaded, "ascend_moe_open_group") else None
 
 
 def _publish(name: str, word: bytes) -> tuple[Any, dist.ProcessGroup, str]:

@@ -85,6 +85,11 @@ def meet_once(op: str, call: Mapping[str, Any], refusal: ConstraintError | None)
     _met.add(name)
 
 
+def met_otherwise(name: str) -> None:
+    """Nobody has to come to the meeting of this group any more: some of its ranks cannot, the others have met."""
+    _met.add(name)
+
+
 def _after_fork() -> None:
     _met_before_fork.update(_met)
     _met.clear()

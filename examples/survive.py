@@ -1,9 +1,10 @@
 """Eight ranks serve, one is killed, the other seven go on: with the same results, because each expert has a copy.
 
-On CPU:   python examples/survive.py [--rounds 20] [--limit 5]
+On CPU:                  python examples/survive.py [--rounds 20] [--limit 5]
+On the virtual NPU:      ascend-moe run --devices 8 examples/survive.py --npu [--rounds 20] [--limit 5]
 
 Each round starts eight ranks, kills one at a random moment (the one that holds the rendezvous store as likely as any
-other), and measures when each of the others has its next correct combine. What a rank does is in `Engine`, what one
+other), and measures when each of the others has its next correct combine. What a rank does is in `Engine`, what it
 does about a dead peer in `Engine.recover`. docs/elastic.md explains it.
 """
 
@@ -45,10 +46,15 @@ def expert_at(rank: int, slot: int) -> int:
 class Engine:
     """One rank of a serving engine."""
 
-    def __init__(self, rank: int, port: int) -> None:
-        address = f"tcp://127.0.0.1:{port}"
-        dist.init_process_group("gloo", init_method=address, rank=rank, world_size=RANKS)
-        self.rank = rank
+    def __init__(self, rank: int, port: int, device: str) -> None:
+        address, backend = f"tcp://127.0.0.1:{port}", "gloo"
+        if device == "npu":
+            import torch_npu
+
+            torch_npu.npu.set_device(rank)
+            backend = "hccl"
+        dist.init_process_group(backend, init_method=address, rank=rank, world_size=RANKS)
+        self.rank, self.device = rank, device
         self.attributes = {
             "group_ep": ascend_moe.hccl_comm_name(dist.group.WORLD, rank),
             "ep_world_size": RANKS,
@@ -77,7 +83,9 @@ class Engine:
         x = torch.randn(TOKENS, HIDDEN, generator=self.random).bfloat16()
         chosen = torch.rand(TOKENS, EXPERTS, generator=self.random).argsort(dim=1)[:, :TOPK]
         weights = torch.rand(TOKENS, TOPK, generator=self.random)
+        wanted = x.float() * (weights * (chosen + 1)).sum(dim=1, keepdim=True)
         ids = self.id_of[chosen].int()
+        x, ids, weights = (tensor.to(self.device) for tensor in (x, ids, weights))
         rows, _, assist_info, per_expert, counts, _, _ = ascend_moe.npu_moe_distribute_dispatch_v2(
             x, ids, **self.attributes
         )
@@ -88,42 +96,44 @@ class Engine:
         y = ascend_moe.npu_moe_distribute_combine_v2(
             rows, ids, assist_info, counts, weights, **self.attributes
         )
-        wanted = x.float() * (weights * (chosen + 1)).sum(dim=1, keepdim=True)
-        return torch.allclose(y.float(), wanted, rtol=0.05, atol=0.05)
+        ascend_moe.confirm(self.attributes["group_ep"])  # before the result goes anywhere
+        return torch.allclose(y.cpu().float(), wanted, rtol=0.05, atol=0.05)
 
-    def recover(self, error: ascend_moe.PeerError) -> None:
-        """Goes on without the ranks that an error names. If others die, or others know of more, once more."""
+    def recover(self) -> None:
+        """Goes on without the ranks that are gone. If others die, or others know of more, once more."""
+        group = self.attributes["group_ep"]
+        self.dead |= {*ascend_moe.missing_ranks(group)}
         for _ in range(RANKS):
-            self.dead |= {*error.ranks}
             if self.rank in self.dead:
                 break  # the others take this rank for dead, and go on without it
             try:
-                info = ascend_moe.shrink(self.attributes["group_ep"], sorted(self.dead))
-            except ascend_moe.PeerError as another:
-                error = another
+                info = ascend_moe.shrink(group, sorted(self.dead))
+            except ascend_moe.PeerError as error:
+                self.dead |= {*error.ranks}
                 continue
             self.attributes["elastic_info"] = info
             words = info.tolist()
             self.place(words[4 + RANKS :][: words[1]])
             return
-        raise error
+        raise RuntimeError(f"rank {self.rank} cannot go on without ranks {sorted(self.dead)}")
 
 
-def run_rank(rank: int, port: int, limit: float, pipe: Connection) -> None:
+def run_rank(rank: int, port: int, limit: float, device: str, pipe: Connection) -> None:
     """Serves until told to stop; tells when a peer was missed, and when it served again."""
-    os.environ["ASCEND_MOE_TIMEOUT_S"] = str(limit)
+    os.environ["ASCEND_MOE_TIMEOUT_S"] = f"{limit:g}"
+    os.environ.setdefault("ASCEND_MOE_KERNELS", "require")  # on an NPU, CANN's own cannot go on
     torch.set_num_threads(1)
-    engine = Engine(rank, port)
+    engine = Engine(rank, port, device)
     told: list[Any] = [rank]
     steps = 0
     while not pipe.poll():
         try:
             if not engine.step():
                 sys.exit(f"rank {rank}: wrong rows")
-        except ascend_moe.PeerError as error:
-            told += [time.monotonic(), error.ranks]
-            engine.recover(error)
+        except RuntimeError:  # on CPU a PeerError; on an NPU whatever synchronised first
             told.append(time.monotonic())
+            engine.recover()
+            told += [sorted(engine.dead), time.monotonic()]
             if not engine.step():
                 sys.exit(f"rank {rank}: wrong rows")
             pipe.send([*told, time.monotonic()])
@@ -133,7 +143,7 @@ def run_rank(rank: int, port: int, limit: float, pipe: Connection) -> None:
     os._exit(0)  # groups of dead ranks cannot be closed in good order
 
 
-def play(limit: float, chance: random.Random) -> str:
+def play(limit: float, device: str, chance: random.Random) -> str:
     """One round; returns its line of the table. Raises RuntimeError when somebody did not go on in time."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -144,7 +154,7 @@ def play(limit: float, chance: random.Random) -> str:
         ours, theirs = context.Pipe()
         pipes.append(ours)
         ranks.append(
-            context.Process(target=run_rank, args=(rank, port, limit, theirs), daemon=True)
+            context.Process(target=run_rank, args=(rank, port, limit, device, theirs), daemon=True)
         )
         ranks[-1].start()
         theirs.close()
@@ -172,7 +182,7 @@ def play(limit: float, chance: random.Random) -> str:
             process.kill()
             process.join()
             pipe.close()
-    if any(missed != (victim,) for _, _, missed, _, _ in told):
+    if any(dead != [victim] for _, _, dead, _, _ in told):
         raise RuntimeError(f"rank {victim} was killed, named were {[one[2] for one in told]}")
     found, met, served = (max(one[at] - killed for one in told) * 1e3 for at in (1, 3, 4))
     return f"{victim:4d}{found:12.0f}{met - found:10.0f}{served - met:14.0f}{served:10.0f}"
@@ -183,12 +193,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--limit", type=float, default=5.0, help="ASCEND_MOE_TIMEOUT_S")
+    parser.add_argument("--npu", action="store_true", help="on NPUs, as ascend-moe run has them")
     parser.add_argument("--seed", type=int, default=None)
     arguments = parser.parse_args()
+    if arguments.npu:
+        import torch_npu  # noqa: F401 - once, before ranks are forked
     chance = random.Random(arguments.seed)
     print("killed  named, ms    shrink    next combine     total")
     for _ in range(arguments.rounds):
-        print(play(arguments.limit, chance), flush=True)
+        print(play(arguments.limit, "npu" if arguments.npu else "cpu", chance), flush=True)
     print(f"{arguments.rounds} rounds: seven ranks went on within {arguments.limit:g} s + 2 s")
     return 0
 

@@ -20,13 +20,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
-from ascend_moe.contract.limits import FULLMESH_V2, HIERARCHY, WINDOW_MB_MIN, path_limits
+from ascend_moe.contract.limits import (
+    FULLMESH_V2,
+    HIERARCHY,
+    RANKS_PER_SERVER,
+    WINDOW_MB_MIN,
+    path_limits,
+)
 from ascend_moe.contract.signature import CANN_8_2
 
 MB = 2**20
+CONTROL = 256 * 2**10
+"""The first bytes of a window of our kernels."""
 
 
 class Traffic(NamedTuple):
@@ -172,7 +179,49 @@ def own_mesh(t: Traffic, op: str) -> Sum:
     half_rows = -(-pairs * _align(2 * t.hidden, 512) // 2)
     parts = {"dispatch": dispatch, "combine": half_rows, "both": max(dispatch, half_rows)}
     area = _align(parts[op], 512)
-    return Sum(256 * 2**10 + 4 * area, "256 * 2^10 + 4 * {}", (area,))
+    return Sum(CONTROL + 4 * area, "256 * 2^10 + 4 * {}", (area,))
+
+
+def own_mesh_servers(t: Traffic, op: str) -> Sum:
+    """Our own kernels on A2 full mesh over several servers, see kernels/device/mesh/abi.h and docs/kernels-mesh.md.
+
+    Rows come by network card, so there is room for all that may arrive. The window serves every quant_mode.
+    """
+    listed = _align(t.max_bs * min(t.local_experts, t.topk), 8)
+    lists = t.ep * _align(8 * listed, 512)
+    far = t.ep - RANKS_PER_SERVER
+    row = 4 * t.hidden if t.packed else 2 * t.hidden
+    plain = t.max_bs * _align(row, 512) + far * _align(listed * row, 512)
+    smooth = t.max_bs * t.topk * _align(t.hidden, 512) + far * _align(listed * t.hidden, 512)
+    dispatch = max(plain, smooth) + lists
+    combine = t.ep * _align(listed * 2 * t.hidden, 512)
+    parts = {"dispatch": dispatch, "combine": combine, "both": max(dispatch, combine)}
+    half = _align(parts[op], 512)
+    return Sum(CONTROL + 2 * half, "256 * 2^10 + 2 * {}", (half,))
+
+
+def own_hierarchy(t: Traffic, op: str, per_server: int) -> Sum:
+    """Our own kernels on hierarchy, see kernels/device/hierarchy/abi.h and docs/kernels-hierarchy.md.
+
+    The window serves every quant_mode and comm_quant_mode.
+    """
+    servers = -(-t.ep // per_server)
+    experts = per_server * t.local_experts
+    head = 8 + _align(experts, 8) + _align(t.max_bs, 8)
+
+    def half(row: int, words: int) -> int:
+        index = _align(4 * _align(head + t.max_bs * min(t.topk, experts) * words, 8), 512)
+        listed = _align(4 * words * t.max_bs * min(t.local_experts, t.topk), 512)
+        rows = (2 * servers - 1) * _align(t.max_bs * row, 512)
+        return rows + servers * index + t.ep * listed
+
+    dispatch = max(half(2 * t.hidden, 2), half(t.hidden, 3))
+    slots = servers * t.max_bs * t.topk * _align(2 * t.hidden + 32, 512)
+    combine = slots + servers * (512 + _align(t.max_bs * 2 * t.hidden, 512))
+    third = -(-combine // 3)
+    parts = {"dispatch": dispatch, "combine": third, "both": max(dispatch, third)}
+    area = _align(parts[op], 512)
+    return Sum(CONTROL + 5 * area, "256 * 2^10 + 5 * {}", (area,))
 
 
 STOCK, OWN = IMPLEMENTATIONS = ("stock", "ascend_moe")
@@ -193,7 +242,7 @@ class Window(NamedTuple):
     def formula(self) -> Callable[[Traffic], Sum]:
         """The formula of this product, contract, path, operator and implementation."""
         if self.implementation == OWN:
-            return partial(own_mesh, op=self.op)
+            return self._own
         if self.product == "A3":
             if self.path == HIERARCHY:
                 return hierarchy_a3
@@ -201,6 +250,14 @@ class Window(NamedTuple):
         if self.path != HIERARCHY:
             return mesh_a2
         return hierarchy_a2_first if self.contract == CANN_8_2 else hierarchy_a2
+
+    def _own(self, traffic: Traffic) -> Sum:
+        if self.path == HIERARCHY:
+            limits = path_limits(self.contract, self.product, self.path)
+            return own_hierarchy(traffic, self.op, limits.ranks_per_server)
+        if self.product == "A2" and traffic.ep > RANKS_PER_SERVER:
+            return own_mesh_servers(traffic, self.op)
+        return own_mesh(traffic, self.op)
 
     def megabytes(self, size: int) -> int:
         """The smallest sufficient HCCL_BUFFSIZE for so many bytes; A3 documents a minimum."""

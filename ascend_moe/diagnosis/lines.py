@@ -64,6 +64,7 @@ TRIGGERS = tuple(
         "resource[",
         "signal",
         "did not come",
+        "stayed full",
         "made another call",
         "somebody else has written",
         "negative or zero",

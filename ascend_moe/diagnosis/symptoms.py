@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ascend_moe.diagnosis.aclnn import ACLNN_CODES, OPERATOR_CLASSES
 from ascend_moe.diagnosis.causes import SAME_EVERYWHERE, WRITES_BEYOND
-from ascend_moe.diagnosis.entry import CRASH, HANG, REFUSED, SET_UP, Entry
+from ascend_moe.diagnosis.entry import CRASH, HANG, LINK, REFUSED, SET_UP, Entry
 from ascend_moe.diagnosis.hccl import HCCL_CLASSES, HCCL_RESULTS
 from ascend_moe.diagnosis.runtime import RUNTIME_CLASSES, RUNTIME_CODES
 
@@ -141,12 +141,37 @@ SYMPTOMS: tuple[Symptom, ...] = (
     ALLOCATION,
     FUNCTION,
     Symptom(
+        name="a rank in another server did not come",
+        meaning="Our kernels gave up: what a rank in another server sends over the network did not arrive.",
+        kind=HANG,
+        advice="Look at the log of the rank that the line names. If that rank waited as well, check the link between "
+        "the two: hccn_tool -i N -link -g, and hccn_tool -i N -ping -g address A.",
+        source="kernels/op_api/error_record.cpp",
+        pattern=re.compile(
+            r"\brank \d+ did not come \(time limit \d+ s\)\. It is in another server"
+        ),
+        said=("X-08", "X-40"),
+        ours=True,
+    ),
+    Symptom(
+        name="a send queue stayed full",
+        meaning="Our kernels gave up: the network card took nothing more for a rank in another server.",
+        kind=LINK,
+        advice="Check the link to the rank that the line names: hccn_tool -i N -link -g.",
+        source="kernels/op_api/error_record.cpp",
+        pattern=re.compile(r"\bthe send queue to rank \d+, over the network, stayed full"),
+        ours=True,
+    ),
+    Symptom(
         name="a rank did not come",
         meaning="Our kernels gave up: a rank of the group did not take part in time.",
         kind=HANG,
         advice=f"Look at the log of the rank that the line names. {SAME_EVERYWHERE}",
         source="kernels/op_api/error_record.cpp, opening.cpp",
-        pattern=re.compile(r"\brank \d+ did not come \(time limit|did not come to open the group"),
+        pattern=re.compile(
+            r"\brank \d+ did not come \(time limit(?! \d+ s\)\. It is in another server)"
+            r"|did not come to open the group"
+        ),
         said=("X-08", "X-40"),
         ours=True,
     ),
@@ -166,6 +191,42 @@ SYMPTOMS: tuple[Symptom, ...] = (
         source="kernels/op_api/error_record.cpp",
         pattern=re.compile(r"somebody else has written to the HCCL buffer"),
         said=("E-06",),
+        ours=True,
+    ),
+    Symptom(
+        name="the group goes on without ranks",
+        meaning="The group was shrunk (ascend_moe.shrink): calls and graphs of before do not know who is left.",
+        advice=(
+            "Pass the elastic_info that ascend_moe.shrink returned to every call, and capture graphs "
+            "again with it."
+        ),
+        source="kernels/op_api/phases.cpp, survivors.cpp; ascend_moe/cpu/survivors/shrinking.py",
+        pattern=re.compile(r"\bgoes on without ranks \[?\d[\d, ]*\]?"),
+        said=("E-15",),
+        ours=True,
+    ),
+    Symptom(
+        name="a rank was left out",
+        meaning="The other ranks have taken this one for dead and go on without it.",
+        kind=HANG,
+        advice=(
+            "It cannot come back: start it again. If it was only slow, raise ASCEND_MOE_TIMEOUT_S "
+            "on every rank."
+        ),
+        source="kernels/op_api/error_record.cpp",
+        pattern=re.compile(r"the others take it for dead and go on without it"),
+        said=("E-15",),
+        ours=True,
+    ),
+    Symptom(
+        name="ranks disagree who is gone",
+        meaning="Ranks called ascend_moe.shrink with different ranks.",
+        advice=(
+            "Ask ascend_moe.missing_ranks, or add the ranks that the error names, and call it again."
+        ),
+        source="ascend_moe/cpu/survivors/meeting.py",
+        pattern=re.compile(r"ranks disagree about who is gone"),
+        said=("E-15",),
         ours=True,
     ),
     AIV,

@@ -29,13 +29,20 @@ class ErrorRecord(NamedTuple):
     missing_rank: int
     waited_s: float
     virtual_npu: bool
+    link: str = "server"  # by which the rank is reached; or "network"
+    full_queue: bool = False  # the card took nothing more for it
 
     def __str__(self) -> str:
         when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.time))
         where = f"{when}, {'virtual NPU, ' if self.virtual_npu else ''}process {self.pid}"
+        what = f"rank {self.missing_rank} did not come"
+        if self.full_queue:
+            what = f"the send queue to rank {self.missing_rank} stayed full"
+        elif self.link == "network":
+            what += ", over the network"
         return (
             f"{where}: {self.op} on rank {self.ep_rank} of group {self.group} gave up after {self.waited_s:g} s; "
-            f"rank {self.missing_rank} did not come. Look at the log of rank {self.missing_rank} first."
+            f"{what}. Look at the log of rank {self.missing_rank} first."
         )
 
 
@@ -73,6 +80,7 @@ def _read(path: Path) -> ErrorRecord | None:
         if found.st_uid != os.getuid() or not stat.S_ISREG(found.st_mode):
             return None
         data = json.loads(path.read_text())
-        return ErrorRecord(**{name: data[name] for name in ErrorRecord._fields})
+        old = ErrorRecord._field_defaults  # that an older library does not write
+        return ErrorRecord(**{name: {**old, **data}[name] for name in ErrorRecord._fields})
     except (OSError, ValueError, TypeError, KeyError):
         return None

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 from ascend_moe.contract.buffsize import MB, OWN, STOCK, BuffSize, Traffic, Window
 from ascend_moe.contract.errors import ConstraintError, Violation
-from ascend_moe.contract.limits import HIERARCHY, RANKS_PER_SERVER
 from ascend_moe.contract.resolve import Resolved
 from ascend_moe.contract.rules.buffer import call_traffic
 from ascend_moe.sizing.described import Described, judged_by
@@ -82,12 +81,6 @@ class Deployment:
                 f"({described.contract.how}) on product {described.product.name} ({described.product.how})"
             )
             raise ConstraintError(fatal or broken, header)
-        several = call.product == "A2" and call.ep_world_size > RANKS_PER_SERVER
-        if described.implementation == OWN and (several or call.path == HIERARCHY):
-            raise ValueError(
-                "our kernels serve A3 full mesh and one A2 server, not "
-                f"{call.product} {call.path} on {call.ep_world_size} ranks; use implementation='stock'"
-            )
         return cls(
             product=described.product,
             contract=described.contract,
@@ -160,8 +153,8 @@ def required_hccl_buffsize(
         comm_alg: as for the operators. On A2 an empty one lets HCCL_INTRA_PCIE_ENABLE and
             HCCL_INTRA_ROCE_ENABLE select hierarchy, as the operators do.
         contract: "cann-8.2", "cann-9.1", or None for the oldest that knows comm_alg.
-        implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours (A3
-            full mesh, and A2 in one server).
+        implementation: whose windows: "stock" for CANN's own kernels, "ascend_moe" for ours. On A2
+            up to 8 ranks are taken for one server.
 
     Raises:
         ConstraintError: no size can be computed, for example experts that do not divide. Sizes

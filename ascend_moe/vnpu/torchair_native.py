@@ -132,9 +132,10 @@ def run_graph(graph: Any, inputs: list[Any]) -> list[Any]:
 # ---- node kernels: GE operator -> the torch call that means the same ------------------------------
 
 
-def _moe_call(operator: str, tensor_names: Sequence[str]) -> Callable[..., Any]:
-    """A kernel for one of the two MoE operators: inputs by position, attributes by name.
+def _moe_call(operator: str) -> Callable[..., Any]:
+    """A kernel for one of the two MoE operators: inputs and attributes by name.
 
+    Not by position: torchair of 2.8 leaves out an elastic_info that is not given, and what follows moves up.
     GE knows a few reserved inputs and attributes that the torch operator does not have.
     """
 
@@ -145,7 +146,7 @@ def _moe_call(operator: str, tensor_names: Sequence[str]) -> Callable[..., Any]:
         known = {argument.name for argument in operator_call.default._schema.arguments} - {
             "y_dtype"
         }
-        given = dict(zip(tensor_names, tensors, strict=False))
+        given = dict(zip((desc.name for desc in op.input_desc), tensors, strict=False))
         given |= {name: _attribute(value) for name, value in op.attr.items()}
         result = operator_call(**{name: value for name, value in given.items() if name in known})
         return [result] if isinstance(result, torch.Tensor) else list(result)
@@ -188,39 +189,9 @@ def _cast(op: Any, tensors: list[Any]) -> list[Any]:
     return [tensors[0].to(ge_type_to_torch_type(op.attr["dst_type"].i))]
 
 
-DISPATCH_INPUTS = (
-    "x",
-    "expert_ids",
-    "scales",
-    "x_active_mask",
-    "expert_scales",
-    "elastic_info",
-    "performance_info",
-)
-COMBINE_INPUTS = (
-    "expand_x",
-    "expert_ids",
-    "assist_info_for_combine",
-    "ep_send_counts",
-    "expert_scales",
-    "tp_send_counts",
-    "x_active_mask",
-    "activation_scale",
-    "weight_scale",
-    "group_list",
-    "expand_scales",
-    "shared_expert_x",
-    "elastic_info",
-    "ori_x",
-    "const_expert_alpha_1",
-    "const_expert_alpha_2",
-    "const_expert_v",
-    "performance_info",
-)
-
 NODE_KERNELS: dict[str, Callable[[Any, list[Any]], list[Any]]] = {
-    "MoeDistributeDispatchV2": _moe_call("npu_moe_distribute_dispatch_v2", DISPATCH_INPUTS),
-    "MoeDistributeCombineV2": _moe_call("npu_moe_distribute_combine_v2", COMBINE_INPUTS),
+    "MoeDistributeDispatchV2": _moe_call("npu_moe_distribute_dispatch_v2"),
+    "MoeDistributeCombineV2": _moe_call("npu_moe_distribute_combine_v2"),
     "Cast": _cast,
     "Identity": _identity,
     "Add": _elementwise("add"),

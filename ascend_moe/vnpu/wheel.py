@@ -18,9 +18,10 @@ DEFAULT = "2.13.0"
 # Wheels that passed the tests of the virtual NPU (scripts/compat); a test holds docs/compatibility.md to it.
 TESTED = ("2.9.0.post9", "2.10.0.post4", DEFAULT)
 INSTALL = f"pip install torch=={DEFAULT} torch_npu=={DEFAULT}"
-# A key of the allocators' configuration. Some wheels of torch_npu register it, and so does torch for CUDA from 2.10 on;
-# whichever comes second aborts the process ("Duplicated key"). Seen with 2.10.0.post7 and 2.14.0.
+# A key of the allocators' configuration. torch for CUDA registers it from 2.10 on, as does a torch_npu with the hook
+# for it; whichever comes second aborts the process ("Duplicated key"). Seen with 2.10.0.post7 and 2.14.0.
 SHARED_KEY = b"pinned_reserve_segment_size_mb"
+HOOK = b"registerDeviceConfigParserHook"
 NAMED = 8  # of what is missing
 
 
@@ -90,5 +91,10 @@ def allocator_for_cuda(torch: Path) -> Path:
 
 def both_register(torch: Path, torch_npu: Path) -> bool:
     """Whether the two cannot be imported together."""
-    libraries = (allocator_for_cuda(torch), torch_npu / "lib/libtorch_npu.so")
-    return all(library.exists() and SHARED_KEY in library.read_bytes() for library in libraries)
+    for library, found in (
+        (allocator_for_cuda(torch), SHARED_KEY),
+        (torch_npu / "lib/libtorch_npu.so", HOOK),
+    ):
+        if not (library.exists() and found in library.read_bytes()):
+            return False
+    return True

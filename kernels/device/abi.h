@@ -11,6 +11,8 @@
 namespace ascend_moe {
 
 constexpr uint32_t kContextMagic = 0x454f4d41;  // "AMOE"
+// Of a context in whose place the group has another. Graphs that were captured with it find out.
+constexpr uint32_t kRetiredMagic = 0x444c4f41;  // "AOLD"
 constexpr uint32_t kAbiVersion = 3;
 constexpr uint32_t kMaxRanks = 768;
 constexpr uint32_t kBlockBytes = 32;   // the unit of a DMA write: an aligned block is written whole
@@ -79,6 +81,14 @@ struct Meeting {
     uint32_t timeout_ticks;  // as in Parameters
 };
 
+// Words for the control areas of some ranks, told with one copy to each (tell.h).
+constexpr uint32_t kTellingWords = 24;
+struct Telling {
+    uint32_t offset, count;
+    uint32_t words[kTellingWords];
+    uint32_t to[kMaxRanks / 32];  // a bit per rank
+};
+
 // Of one call.
 struct Parameters {
     uint32_t batch;      // tokens of this rank
@@ -127,14 +137,32 @@ enum CoreWord : uint32_t { kCoreMark = 0, kCoreIndex, kCoreBlocks, kCoreTicks };
 constexpr uint64_t kStateOffset = 0;
 constexpr uint64_t kFailuresOffset =
     32;  // word 0: cores that have given up since `open`; not 0: broken
+// {nonce, rank + 1}: told, with a failure, to a rank that others go on without.
+constexpr uint64_t kLeftOutOffset = 64;
+// {nonce, epoch} of a launch with a context that was retired.
+constexpr uint64_t kRetiredOffset = 96;
 constexpr uint64_t kErrorOffset = 512;  // one block per core
 constexpr uint64_t kHelloOffset = 4 << 10;
 constexpr uint64_t kReadyOffset = 28 << 10;
 constexpr uint64_t kDoneOffset = 52 << 10;
 constexpr uint64_t kMeetOffset = 76 << 10;
+// The notes of the ranks that are left, when some are gone: from the opening on, in the place of
+// the meeting. `open` leaves them, as it does hello.
+constexpr uint64_t kNotesOffset = kMeetOffset;
 constexpr uint64_t kCountsOffset = 128 << 10;  // two of them
 constexpr uint64_t kCountsBytes = 64 << 10;
 constexpr uint64_t kControlBytes = 256 << 10;
+
+// A note: its head, then a bit per rank of the group.
+constexpr uint32_t kNoteHeadWords = 5;
+MOE_ABI constexpr uint32_t NoteWords(uint32_t ep_size) {
+    return (kNoteHeadWords + (ep_size + 31) / 32 + 7) / 8 * 8;
+}
+// Whether there is room for one of each rank.
+MOE_ABI constexpr bool NotesFit(uint32_t ep_size) {
+    return NoteWords(ep_size) <= kTellingWords &&
+           uint64_t{4} * NoteWords(ep_size) * ep_size <= kCountsOffset - kNotesOffset;
+}
 
 // Words of the state block.
 enum StateWord : uint32_t {

@@ -56,7 +56,9 @@ class CombineKernel {
         }
         if (!window.failed) {
             window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch, MarkOf(p));
-            Reducer<X>(pipe, window, p, tensors, epoch, active).Run();
+            ReturnedSlots returned(pipe, window, p, epoch);
+            Reducer<X, ReturnedSlots>(pipe, window, p, tensors, returned, active).Run();
+            returned.MergeWaitsInto(waits);
         }
         if (Measured(p)) {
             MOE_SYNC_ALL();

@@ -27,11 +27,12 @@ class DispatchKernel {
         MOE_SYNC_ALL();
         pipe->Reset();
 
-        if (!window.failed) Publisher(pipe, window, p, tensors, lists, epoch, active).Run();
+        if (!window.failed) Publisher(pipe, window, p, tensors, epoch, active).Run(lists);
         AscendC::PipeBarrier<PIPE_ALL>();
         pipe->Reset();
 
-        Receiver receiver(pipe, window, p, tensors, area, lists, epoch);
+        Receiver<StagedRows> receiver(pipe, window, p, tensors,
+                                      StagedRows(window, p, tensors, area), lists, epoch);
         window.InitBuffers(pipe, CeilDiv(window.ranks, window.cores) * CountsLayout(p).blocks);
         receiver.WaitForCounts();
         AscendC::SyncAll<true>();  // nothing to drain since the last barrier

@@ -7,9 +7,13 @@
 #include "hierarchy/dispatch.h"
 #include "hierarchy/open.h"
 #include "meet.h"
+#include "mesh/combine.h"
+#include "mesh/dispatch.h"
+#include "mesh/open.h"
 #include "open.h"
 #include "pack.h"
 #include "ping_pong.h"
+#include "tell.h"
 
 namespace {
 
@@ -42,6 +46,11 @@ extern "C" MOE_KERNEL void ascend_moe_meet(GM_ADDR context, ascend_moe::Meeting 
 extern "C" MOE_KERNEL void ascend_moe_open(GM_ADDR context, ascend_moe::Meeting meeting) {
     AscendC::TPipe pipe;
     ascend_moe::OpenKernel().Run(&pipe, context, meeting);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_tell(GM_ADDR context, ascend_moe::Telling telling) {
+    AscendC::TPipe pipe;
+    ascend_moe::TellKernel().Run(&pipe, context, telling);
 }
 
 extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
@@ -135,4 +144,48 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_combine(GM_ADDR context, GM_ADDR
                                                 Address(expand_scales), Address(mask),
                                                 Address(out),           Address(performance_info)};
     ascend_moe::HierarchyCombineKernel().Run(&pipe, context, tensors, parameters);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_mesh_open(GM_ADDR context, ascend_moe::Meeting meeting) {
+    AscendC::TPipe pipe;
+    ascend_moe::MeshOpenKernel().Run(&pipe, context, meeting);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_mesh_dispatch(GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids,
+                                                    GM_ADDR scales, GM_ADDR mask, GM_ADDR expand_x,
+                                                    GM_ADDR dynamic_scales, GM_ADDR assist_info,
+                                                    GM_ADDR expert_token_nums,
+                                                    GM_ADDR ep_recv_counts, GM_ADDR workspace,
+                                                    ascend_moe::Parameters parameters) {
+    AscendC::TPipe pipe;
+    ascend_moe::DispatchTensors tensors{};
+    tensors.x = Address(x);
+    tensors.expert_ids = Address(expert_ids);
+    tensors.scales = Address(scales);
+    tensors.mask = Address(mask);
+    tensors.expand_x = Address(expand_x);
+    tensors.dynamic_scales = Address(dynamic_scales);
+    tensors.assist_info = Address(assist_info);
+    tensors.expert_token_nums = Address(expert_token_nums);
+    tensors.ep_recv_counts = Address(ep_recv_counts);
+    tensors.workspace = Address(workspace);
+    ascend_moe::MeshDispatchKernel().Run(&pipe, context, tensors, parameters);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_mesh_combine(GM_ADDR context, GM_ADDR expand_x,
+                                                   GM_ADDR expert_ids, GM_ADDR assist_info,
+                                                   GM_ADDR ep_send_counts, GM_ADDR expert_scales,
+                                                   GM_ADDR mask, GM_ADDR ori_x, GM_ADDR out,
+                                                   ascend_moe::Parameters parameters) {
+    AscendC::TPipe pipe;
+    ascend_moe::CombineTensors tensors{};
+    tensors.expand_x = Address(expand_x);
+    tensors.expert_ids = Address(expert_ids);
+    tensors.assist_info = Address(assist_info);
+    tensors.ep_send_counts = Address(ep_send_counts);
+    tensors.expert_scales = Address(expert_scales);
+    tensors.mask = Address(mask);
+    tensors.ori_x = Address(ori_x);
+    tensors.out = Address(out);
+    ascend_moe::MeshCombineKernel().Run(&pipe, context, tensors, parameters);
 }

@@ -10,7 +10,7 @@ class OpenKernel {
  public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const Meeting& meeting) {
         Window window;
-        Clear(pipe, context, meeting, window);
+        Clear(pipe, context, meeting, window, /*keep_notes=*/true);
         window.InitBuffers(pipe, kMaxRanks);
         if (window.core == 0) window.WriteState(0, 0, 0, kLastNone);
         window.PostToAll(MOE_FLAG("hello"), kHelloOffset, 0);
@@ -19,9 +19,10 @@ class OpenKernel {
                     peers.end - peers.begin, 1, peers.begin, 0);
     }
 
-    // The control area of this rank, by all its cores.
+    // The control area of this rank, by all its cores. Notes are kept where there are any: in full
+    // mesh.
     __aicore__ inline static void Clear(TPipe* pipe, GM_ADDR context, const Meeting& meeting,
-                                        Window& window) {
+                                        Window& window, bool keep_notes) {
         window.Init(context, meeting.timeout_ticks, kLastNone);
         Buffer zeros;
         pipe->InitBuffer(zeros, kClearBytes);
@@ -31,8 +32,10 @@ class OpenKernel {
         Share share = ShareOf(kControlBytes / kClearBytes, window.core, window.cores);
         for (uint32_t i = share.begin; i < share.end; ++i) {
             uint64_t offset = static_cast<uint64_t>(i) * kClearBytes;
-            // A peer may have said hello already.
-            if (offset < kHelloOffset || offset >= kReadyOffset)
+            // A peer may have said hello already, or need this rank's note again.
+            const bool hello = offset >= kHelloOffset && offset < kReadyOffset;
+            const bool note = keep_notes && offset >= kNotesOffset && offset < kCountsOffset;
+            if (!hello && !note)
                 Store(At<uint32_t>(window.Control(window.rank, offset)), zero, kClearBytes / 4);
         }
         MOE_SYNC_ALL();

@@ -30,15 +30,13 @@ struct CountsLayout {
 
 class Publisher {
  public:
-    __aicore__ inline Publisher(TPipe* pipe, const Window& window, const Parameters& p,
-                                const DispatchTensors& t, uint64_t lists_offset, uint32_t epoch,
-                                uint32_t active)
+    __aicore__ inline Publisher(TPipe* pipe, Window& window, const Parameters& p,
+                                const DispatchTensors& t, uint32_t epoch, uint32_t active)
         : window_(window),
           p_(p),
           t_(t),
           routing_(p, window.rank),
           layout_(p),
-          lists_offset_(lists_offset),
           epoch_(epoch),
           active_(active) {
         pairs_ = active * p.topk;
@@ -54,20 +52,33 @@ class Publisher {
             pipe->InitBuffer(scales_, 4 * (active == 0 ? 1 : active) * ScalePitchWords(p));
     }
 
-    __aicore__ inline void Run() {
+    __aicore__ inline void Run(uint64_t lists_offset) {
         if (window_.core >= window_.ranks) return;
-        NumberPairs();
-        if (HasScales(p_) && active_ > 0) {
-            Load(scales_.Get<float>(), At<float>(Packed(p_) ? t_.scales : t_.workspace),
-                 active_ * ScalePitchWords(p_));
-            MOE_SYNC(MTE2_V);
-        }
+        Begin();
         // Destinations start with the next rank, so that not all sources write to the same one.
-        for (uint32_t i = window_.core; i < window_.ranks; i += window_.cores)
-            Publish((window_.rank + 1 + i) % window_.ranks);
+        for (uint32_t i = window_.core; i < window_.ranks; i += window_.cores) {
+            uint32_t peer = (window_.rank + 1 + i) % window_.ranks, rows = Prepare(peer);
+            MOE_SYNC(S_MTE3);
+            if (rows > 0)
+                StoreList(window_.Data(peer, lists_offset + window_.rank * ListPitch(p_)), rows);
+            AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
+            if (PostDropped(MOE_FLAG("counts"))) continue;
+            Store(At<uint32_t>(window_.Control(peer, layout_.Offset(epoch_ & 1, window_.rank))),
+                  Counts(), layout_.blocks * kBlockWords);
+        }
     }
 
- private:
+ protected:
+    __aicore__ inline void Begin() {
+        NumberPairs();
+        if (!HasScales(p_) || active_ == 0) return;
+        Load(scales_.Get<float>(), At<float>(Packed(p_) ? t_.scales : t_.workspace),
+             active_ * ScalePitchWords(p_));
+        MOE_SYNC(MTE2_V);
+    }
+
+    __aicore__ inline LocalTensor<uint32_t> Counts() { return counts_.Get<uint32_t>(); }
+
     // all_pairs[i] = token << 8 | slot of pair i.
     __aicore__ inline void NumberPairs() {
         LocalTensor<int32_t> pairs = all_pairs_.Get<int32_t>(),
@@ -87,9 +98,9 @@ class Publisher {
         AscendC::Add(pairs, pairs, tokens, padded_);
     }
 
-    // The buffers are free again once the copies to the last peer are done; every pipe learns that
-    // from MTE3.
-    __aicore__ inline void Publish(uint32_t peer) {
+    // The counts and the list of a peer; the number of its rows. The buffers are free again once
+    // the copies to the last peer are done; every pipe learns that from MTE3.
+    __aicore__ inline uint32_t Prepare(uint32_t peer) {
         MOE_SYNC(MTE3_V);
         MOE_SYNC(MTE3_S);
         LocalTensor<uint32_t> counts = counts_.Get<uint32_t>();
@@ -109,12 +120,7 @@ class Publisher {
         counts.SetValue(CountsLayout::Word(CountsLayout::kMark), MarkOf(p_));
         if (peer < routing_.shared_ranks)
             counts.SetValue(CountsLayout::Word(CountsLayout::kExperts), rows);
-        MOE_SYNC(S_MTE3);
-        if (rows > 0) SendList(peer, rows);
-        AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
-        if (PostDropped(MOE_FLAG("counts"))) return;
-        Store(At<uint32_t>(window_.Control(peer, layout_.Offset(epoch_ & 1, window_.rank))), counts,
-              layout_.blocks * kBlockWords);
+        return rows;
     }
 
     // The pairs of experts first .. first + L - 1 by expert, tokens ascending, into ids_; counts
@@ -229,9 +235,9 @@ class Publisher {
         return rows;
     }
 
-    __aicore__ inline void SendList(uint32_t peer, uint32_t rows) {
+    // The list that Prepare has made, to where it is read or sent from.
+    __aicore__ inline void StoreList(uint64_t list, uint32_t rows) {
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
-        uint64_t list = window_.Data(peer, lists_offset_ + window_.rank * ListPitch(p_));
         Store(At<int32_t>(list), sorted, rows);
         if (!HasScales(p_)) return;
         // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a
@@ -257,12 +263,11 @@ class Publisher {
         Store(At<float>(list + 4ull * ListRows(p_)), scales, rows);
     }
 
-    const Window& window_;
+    Window& window_;
     const Parameters& p_;
     const DispatchTensors& t_;
     Routing routing_;
     CountsLayout layout_;
-    uint64_t lists_offset_;
     uint32_t epoch_, active_, pairs_, padded_;
     Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_, scales_;
 };

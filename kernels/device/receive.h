@@ -79,10 +79,34 @@ __aicore__ inline void WriteCounts(TPipe* pipe, SlotWalk& walk, uint32_t ranks, 
     Store(At<int32_t>(expert_token_nums), nums, 2 * experts);
 }
 
+// Where the rows of a source are: in its stage, or, if they are this rank's own, in x.
+class StagedRows {
+ public:
+    static constexpr bool kTriples = true;
+
+    __aicore__ inline StagedRows(const Window& window, const Parameters& p,
+                                 const DispatchTensors& t, uint64_t stage_offset)
+        : window_(window), p_(p), x_(t.x), stage_offset_(stage_offset) {}
+
+    __aicore__ inline uint64_t Row(uint32_t source, uint32_t pair, uint32_t) const {
+        if (source == window_.rank && !p_.quant)
+            return x_ + static_cast<uint64_t>(pair >> kSlotBits) * RowBytes(p_);
+        return window_.Data(source, stage_offset_) + StagedAt(p_, pair);
+    }
+
+ private:
+    const Window& window_;
+    const Parameters& p_;
+    uint64_t x_, stage_offset_;
+};
+
+// Rows says where a row is, by source, pair and place in the list, and whether the triples of A3
+// are the handle.
+template <typename Rows>
 class Receiver {
  public:
     __aicore__ inline Receiver(TPipe* pipe, Window& window, const Parameters& p,
-                               const DispatchTensors& t, uint64_t stage_offset,
+                               const DispatchTensors& t, const Rows& source_rows,
                                uint64_t lists_offset, uint32_t epoch)
         : pipe_(pipe),
           window_(window),
@@ -90,7 +114,7 @@ class Receiver {
           t_(t),
           routing_(p, window.rank),
           layout_(p),
-          stage_offset_(stage_offset),
+          source_rows_(source_rows),
           lists_offset_(lists_offset),
           epoch_(epoch),
           experts_(routing_.ExpertsOn(window.rank)),
@@ -144,15 +168,14 @@ class Receiver {
     static constexpr uint32_t kBatch =
         256;  // rows whose triples and scales are written together; a multiple of every row group
 
-    struct Segment {  // consecutive rows of one slot; in UB, four words each
-        uint32_t row, count, source, at;
-    };
+    // Consecutive rows of one slot; words in UB.
+    enum SegmentWord : uint32_t { kRow = 0, kCount, kSource, kAt, kInList, kSegmentWords };
 
     __aicore__ inline void Pull(SlotWalk& walk, Share share) {
         pipe_->InitBuffer(rows_, 4, row_bytes_);
         pipe_->InitBuffer(pairs_, 4 * kBatch * kBlockWords);
-        pipe_->InitBuffer(segments_, 16 * kBatch);
-        pipe_->InitBuffer(triples_, 12 * kBatch);
+        pipe_->InitBuffer(segments_, 4 * kSegmentWords * kBatch);
+        if (Rows::kTriples) pipe_->InitBuffer(triples_, 12 * kBatch);
         if (HasScales(p_)) {
             pipe_->InitBuffer(list_scales_, 4 * kBatch * kBlockWords);
             pipe_->InitBuffer(row_scales_, 4 * kBatch);
@@ -176,17 +199,20 @@ class Receiver {
             uint32_t from = walk.begin > first ? walk.begin : first;
             uint32_t to = walk.begin + walk.count < end ? walk.begin + walk.count : end;
             if (from < to) {
+                uint32_t in_list = walk.in_list + from - walk.begin;
                 uint64_t list =
                     window_.Data(window_.rank, lists_offset_ + walk.source * ListPitch(p_)) +
-                    4ull * (walk.in_list + from - walk.begin);
+                    4ull * in_list;
                 Load(pairs[at], At<uint32_t>(list), to - from);
                 if (HasScales(p_))
                     Load(list_scales_.Get<float>()[at], At<float>(list + 4ull * ListRows(p_)),
                          to - from);
-                segments.SetValue(4 * number, from);
-                segments.SetValue(4 * number + 1, to - from);
-                segments.SetValue(4 * number + 2, walk.source);
-                segments.SetValue(4 * number + 3, at);
+                uint32_t segment = number * kSegmentWords;
+                segments.SetValue(segment + kRow, from);
+                segments.SetValue(segment + kCount, to - from);
+                segments.SetValue(segment + kSource, walk.source);
+                segments.SetValue(segment + kAt, at);
+                segments.SetValue(segment + kInList, in_list);
                 at += AlignUp(to - from, kBlockWords);
                 ++number;
             }
@@ -197,27 +223,20 @@ class Receiver {
 
     __aicore__ inline void PullSegment(uint32_t index, uint32_t first) {
         LocalTensor<uint32_t> segments = segments_.Get<uint32_t>(), pairs = pairs_.Get<uint32_t>();
-        LocalTensor<int32_t> triples = triples_.Get<int32_t>();
-        uint32_t row = segments.GetValue(4 * index), count = segments.GetValue(4 * index + 1);
-        uint32_t source = segments.GetValue(4 * index + 2), at = segments.GetValue(4 * index + 3);
-        uint64_t stage = window_.Data(source, stage_offset_);
+        uint32_t segment = index * kSegmentWords;
+        uint32_t row = segments.GetValue(segment + kRow),
+                 count = segments.GetValue(segment + kCount);
+        uint32_t source = segments.GetValue(segment + kSource),
+                 at = segments.GetValue(segment + kAt),
+                 in_list = segments.GetValue(segment + kInList);
         for (uint32_t i = 0; i < count; ++i) {
-            uint32_t pair = pairs.GetValue(at + i), token = pair >> kSlotBits,
-                     slot = pair & ((1 << kSlotBits) - 1);
-            uint32_t in_batch = row + i - first;
-            triples.SetValue(3 * in_batch, source);
-            triples.SetValue(3 * in_batch + 1, token);
-            triples.SetValue(3 * in_batch + 2, slot);
+            uint32_t pair = pairs.GetValue(at + i), in_batch = row + i - first;
+            if (Rows::kTriples) NoteTriple(in_batch, source, pair);
             if (HasScales(p_))
                 row_scales_.Get<float>().SetValue(in_batch,
                                                   list_scales_.Get<float>().GetValue(at + i));
-            uint32_t staged =
-                StageRowsPerToken(p_) == 1 ? token : token * StageRowsPerToken(p_) + slot;
-            uint64_t from = stage + staged * StagePitch(p_);
-            if (source == window_.rank && !p_.quant)
-                from = t_.x + static_cast<uint64_t>(token) * row_bytes_;
             LocalTensor<uint8_t> buffer = rows_.AllocTensor<uint8_t>();
-            Load(buffer, At<uint8_t>(from), row_bytes_);
+            Load(buffer, At<uint8_t>(source_rows_.Row(source, pair, in_list + i)), row_bytes_);
             rows_.EnQue(buffer);
             buffer = rows_.DeQue<uint8_t>();
             Store(At<uint8_t>(t_.expand_x + static_cast<uint64_t>(row + i) * row_bytes_), buffer,
@@ -226,9 +245,17 @@ class Receiver {
         }
     }
 
+    __aicore__ inline void NoteTriple(uint32_t in_batch, uint32_t source, uint32_t pair) {
+        LocalTensor<uint32_t> triples = triples_.Get<uint32_t>();
+        triples.SetValue(3 * in_batch, source);
+        triples.SetValue(3 * in_batch + 1, pair >> kSlotBits);
+        triples.SetValue(3 * in_batch + 2, pair & ((1 << kSlotBits) - 1));
+    }
+
     __aicore__ inline void WriteBatch(uint32_t first, uint32_t count) {
         MOE_SYNC(S_MTE3);
-        Store(At<int32_t>(t_.assist_info + 12ull * first), triples_.Get<int32_t>(), 3 * count);
+        if (Rows::kTriples)
+            Store(At<int32_t>(t_.assist_info + 12ull * first), triples_.Get<int32_t>(), 3 * count);
         if (HasScales(p_))
             Store(At<float>(t_.dynamic_scales + 4ull * first), row_scales_.Get<float>(), count);
         MOE_SYNC(MTE3_S);
@@ -240,7 +267,8 @@ class Receiver {
     const DispatchTensors& t_;
     Routing routing_;
     CountsLayout layout_;
-    uint64_t stage_offset_, lists_offset_;
+    const Rows source_rows_;
+    uint64_t lists_offset_;
     uint32_t epoch_, experts_, row_bytes_;
     AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows_;
     Buffer pairs_, list_scales_, segments_, triples_, row_scales_;

@@ -6,19 +6,60 @@
 
 namespace ascend_moe {
 
-template <typename X>
+// Where the rows that have come back are: in a slot for each pair. Waits for a rank when its first
+// row is asked for.
+class ReturnedSlots {
+ public:
+    __aicore__ inline ReturnedSlots(TPipe* pipe, Window& window, const Parameters& p,
+                                    uint32_t epoch)
+        : window_(window),
+          p_(p),
+          epoch_(epoch),
+          slots_(window.Data(window.rank, RowsOffset(window.bytes))),
+          waited_(window, Measured(p)) {
+        for (uint32_t i = 0; i < kMaxRanks / 32; ++i) arrived_[i] = 0;
+        waited_.Watch(pipe, MOE_FLAG("rows"), kDoneOffset, 1, Share{0, window.ranks}, epoch);
+    }
+
+    __aicore__ inline bool OwnTravel() const { return OwnRowsTravel(p_); }
+    __aicore__ inline void LoadToken(uint32_t) const {}
+    __aicore__ inline uint64_t Row(uint32_t from, uint32_t token, uint32_t slot) {
+        if ((arrived_[from / 32] >> (from % 32) & 1) == 0) {
+            waited_.Until(from, from);
+            LocalTensor<uint32_t> done = window_.Wait(
+                MOE_FLAG("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
+            if (!window_.failed) window_.Compare(done, kTagWords, MarkOf(p_), from);
+            MOE_SYNC(S_MTE2);
+            arrived_[from / 32] |= 1u << (from % 32);
+        }
+        return slots_ + SlotOffset(p_, token, slot);
+    }
+    __aicore__ inline void MergeWaitsInto(const WaitsOfCores& waits) {
+        waited_.MergeInto(waits.Address(), Waits::kLongest);
+    }
+
+ private:
+    Window& window_;
+    const Parameters& p_;
+    uint32_t epoch_;
+    uint64_t slots_;
+    uint32_t arrived_[kMaxRanks / 32];  // bit r: rank r's rows are here
+    Waited waited_;
+};
+
+// Returned says where a row is that a rank has returned, by token and slot, and whether own rows
+// are among them.
+template <typename X, typename Returned>
 class Reducer {
  public:
     __aicore__ inline Reducer(TPipe* pipe, Window& window, const Parameters& p,
-                              const CombineTensors& t, uint32_t epoch, uint32_t active)
+                              const CombineTensors& t, Returned& returned, uint32_t active)
         : window_(window),
           p_(p),
           t_(t),
           routing_(p, window.rank),
-          epoch_(epoch),
-          active_(active),
-          slots_(window.Data(window.rank, RowsOffset(window.bytes))),
-          waited_(window, Measured(p)) {
+          returned_(returned),
+          active_(active) {
         pipe->InitBuffer(
             rows_, 2,
             p.comm_quant ? MaxOf(2 * p.hidden, GroupQuantizer<X>::StoredBytes(p)) : 2 * p.hidden);
@@ -33,8 +74,6 @@ class Reducer {
             pipe->InitBuffer(work_, GroupQuantizer<X>::WideBytes(p));
         if (p.comm_quant) quantizer_.InitBuffers(pipe, p);
         if (p.const_experts) pipe->InitBuffer(powers_, kBlockBytes);
-        for (uint32_t i = 0; i < kMaxRanks / 32; ++i) arrived_[i] = 0;
-        waited_.Watch(pipe, MOE_FLAG("rows"), kDoneOffset, 1, Share{0, window.ranks}, epoch);
     }
 
     __aicore__ inline void Run() {
@@ -44,7 +83,6 @@ class Reducer {
             if (token < active_) CollectTerms(token);
             if (!window_.failed) WriteSum(token);
         }
-        waited_.MergeInto(WaitsOfCores(window_, p_, t_.workspace).Address(), Waits::kLongest);
     }
 
  private:
@@ -70,6 +108,7 @@ class Reducer {
         MOE_SYNC(S_MTE2);
         Load(ids, At<int32_t>(t_.expert_ids + 4ull * token * p_.topk), p_.topk);
         Load(weights, At<float>(t_.expert_scales + 4ull * token * p_.topk), p_.topk);
+        returned_.LoadToken(token);
         if (pairs)
             Load(mask, At<uint8_t>(t_.mask + static_cast<uint64_t>(token) * p_.topk), p_.topk);
         MOE_SYNC(MTE2_S);
@@ -96,25 +135,16 @@ class Reducer {
         FindOwnRows();
     }
 
-    // A row that `from` has returned: waits until it has.
+    // A row that `from` has returned.
     __aicore__ inline void AddRow(uint32_t from, uint32_t token, uint32_t slot, float weight,
                                   bool weighted) {
-        if (from == window_.rank && !OwnRowsTravel(p_)) {
+        if (from == window_.rank && !returned_.OwnTravel()) {
             Load(own_.Get<uint32_t>()[terms_ * kBlockWords],
                  At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)), 1);
             Append(0, weight, weighted, kPlain);
             return;
         }
-        if ((arrived_[from / 32] >> (from % 32) & 1) == 0) {
-            waited_.Until(from, from);
-            LocalTensor<uint32_t> done = window_.Wait(
-                MOE_FLAG("rows"), kDoneOffset + from * kBlockBytes, 1, 1, from, epoch_);
-            if (!window_.failed) window_.Compare(done, kTagWords, MarkOf(p_), from);
-            MOE_SYNC(S_MTE2);
-            arrived_[from / 32] |= 1u << (from % 32);
-        }
-        Append(slots_ + SlotOffset(p_, token, slot), weight, weighted,
-               p_.comm_quant ? kInt8 : kPlain);
+        Append(returned_.Row(from, token, slot), weight, weighted, p_.comm_quant ? kInt8 : kPlain);
     }
     __aicore__ inline void AddLocal(uint64_t tensor, uint32_t token, float weight, bool weighted) {
         Append(tensor + 2ull * token * p_.hidden, weight, weighted, kPlain);
@@ -251,12 +281,10 @@ class Reducer {
     const Parameters& p_;
     const CombineTensors& t_;
     Routing routing_;
-    uint32_t epoch_, active_;
-    uint64_t slots_;
+    Returned& returned_;
+    uint32_t active_;
     uint32_t terms_ = 0;
     Term term_[kMaxTerms];
-    uint32_t arrived_[kMaxRanks / 32];  // bit r: rank r's rows are here
-    Waited waited_;
     // Two deep: WriteSum has the next row queued before it takes this one.
     AscendC::TQue<TPosition::VECIN, 2> rows_;
     AscendC::TQue<TPosition::VECOUT, 1> outputs_;

@@ -14,6 +14,13 @@ struct DispatchTensors {
     uint64_t workspace;
 };
 
+// Where the row of a pair is in the stage.
+__aicore__ inline uint64_t StagedAt(const Parameters& p, uint32_t pair) {
+    uint32_t token = pair >> kSlotBits, per_token = StageRowsPerToken(p);
+    uint32_t row = per_token == 1 ? token : token * per_token + (pair & ((1 << kSlotBits) - 1));
+    return row * StagePitch(p);
+}
+
 class Stager {
  public:
     __aicore__ inline Stager(TPipe* pipe, const Window& window, const Parameters& p,

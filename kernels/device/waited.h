@@ -6,6 +6,8 @@
 // sees one: who came while another was waited for is charged until then, not until it is asked for.
 // Only standing counts, not the work between two waits.
 //
+// The tensor has an entry for each rank of the whole group, also where some are gone.
+//
 // It is a wait of its own in front of those of the kernels, which then find what they wait for.
 // Without the tensor there is none: no counter is read and nothing is looked at twice.
 #pragma once

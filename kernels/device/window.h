@@ -58,6 +58,7 @@ class Window {
         op_ = op;
         context_ = reinterpret_cast<uint64_t>(context);
         auto words = At<uint32_t>(context_);
+        retired_ = words.GetValue(__builtin_offsetof(Context, magic) / 4) == kRetiredMagic;
         rank = words.GetValue(__builtin_offsetof(Context, ep_rank) / 4);
         ranks = whole = words.GetValue(__builtin_offsetof(Context, ep_size) / 4);
         nonce = words.GetValue(__builtin_offsetof(Context, nonce) / 4);
@@ -137,7 +138,11 @@ class Window {
         last_op = block.GetValue(kStateLastOp);
         tp_epoch = block.GetValue(kStateTp);
         epoch = (op_ == kLastDispatch ? dispatch_epoch : combine_epoch) + 1;
-        if (block.GetValue(kStateNonce) != nonce) Fail(kForeignUse, rank);
+        if (retired_) {
+            TellRetired();
+        } else if (block.GetValue(kStateNonce) != nonce) {
+            Fail(kForeignUse, rank);
+        }
     }
     // By core 0 after the last SyncAll.
     __aicore__ inline void WriteState(uint32_t dispatch, uint32_t combine, uint32_t tp, LastOp op) {
@@ -234,6 +239,7 @@ class Window {
     __aicore__ inline void Fail(ErrorReason reason, uint32_t peer, uint32_t peer_cores = 0,
                                 uint32_t said = 0) {
         failed = true;
+        if (retired_) return;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
         block.SetValue(kErrorPeer, Old(peer) + 1);
@@ -264,8 +270,19 @@ class Window {
         block.SetValue(1, second);
         for (uint32_t i = kTagWords; i < kBlockWords; ++i) block.SetValue(i, 0);
     }
+    // The window has another context by now. This launch, of a graph that knows the old one, does
+    // nothing; what it says does not touch that context's failures and records.
+    __aicore__ inline void TellRetired() {
+        failed = true;
+        LocalTensor<uint32_t> block = post_.Get<uint32_t>();
+        Fill(block, nonce, epoch);
+        MOE_SYNC(S_MTE3);
+        if (core == 0) Store(At<uint32_t>(Control(rank, kRetiredOffset)), block, kBlockWords);
+        MOE_SYNC(MTE3_S);
+    }
 
     uint64_t context_;
+    bool retired_;
     LastOp op_;
     int64_t timeout_, start_;
     Buffer post_, poll_;

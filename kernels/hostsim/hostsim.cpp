@@ -109,6 +109,16 @@ void hostsim_watch(hostsim_world* world, hostsim_gone gone, void* context) {
     };
 }
 
+void hostsim_time(hostsim_world* world, const hostsim_machine* machine) {
+    world->world.timeline = std::make_unique<hostsim::Timeline>(&world->world, *machine);
+}
+void hostsim_trace(hostsim_world* world, int32_t ranks) {
+    world->world.timeline->StartTrace(ranks);
+}
+void hostsim_write_trace(hostsim_world* world, const char* path) {
+    world->world.timeline->WriteTrace(path);
+}
+
 int32_t hostsim_run(hostsim_world* world) { return world->world.Run(); }
 
 const char* hostsim_findings(hostsim_world* world) {
@@ -118,6 +128,12 @@ const char* hostsim_deadlock(hostsim_world* world) { return Keep(world, world->w
 const char* hostsim_counters(hostsim_world* world, uint32_t launch) {
     const hostsim::Launch* found = world->world.Find(launch);
     return Keep(world, found == nullptr ? "{}" : found->counters.Json());
+}
+const char* hostsim_timing(hostsim_world* world, uint32_t launch) {
+    const hostsim::Launch* found = world->world.Find(launch);
+    return Keep(world, found == nullptr || !world->world.timeline
+                           ? "{}"
+                           : world->world.timeline->Json(*found));
 }
 const char* hostsim_sites(hostsim_world* world) { return Keep(world, world->world.SitesJson()); }
 void hostsim_let_die(hostsim_world* world, int32_t rank, uint64_t step) {

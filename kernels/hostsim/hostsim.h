@@ -25,6 +25,42 @@ typedef struct {
     uint32_t unchecked; /* fast: copies take effect at once, and hardly a rule is checked */
 } hostsim_schedule;
 
+/* Simulated time: docs/hostsim.md, "Time". Nanoseconds, bytes per nanosecond (GB/s), or cycles of
+ * a vector core. Where each figure is from: kernels/proof/machine.py. */
+enum hostsim_vector_kind {
+    HOSTSIM_ONE_SOURCE,
+    HOSTSIM_TWO_SOURCES,
+    HOSTSIM_CONVERT,
+    HOSTSIM_DIVIDE,
+    HOSTSIM_COMPACT,
+    HOSTSIM_VECTOR_KINDS
+};
+typedef struct {
+    double rate, latency_ns; /* of a small copy, there and back */
+} hostsim_link;
+typedef struct {
+    double clock_ghz;
+    /* the scalar unit: an instruction handed to a pipe, a word of UB or of its cache, a line that
+     * is not in its cache, a flag from one pipe to another; so many instructions wait in a pipe */
+    double issue_cycles, scalar_cycles, scalar_miss_ns, flag_cycles;
+    uint32_t queue_depth;
+    /* whether links are one per pair of ranks of a server; else a die has one port */
+    uint32_t pairwise;
+    /* the vector unit: what 256 bytes of the widest operand take, by kind of instruction; before
+     * the first result when the pipe is idle; until a result may be used */
+    double vector_cycles[HOSTSIM_VECTOR_KINDS], vector_head_cycles, vector_tail_cycles;
+    /* copies: what each costs its pipe; what one core moves; bytes of a pipe on their way */
+    double copy_start_ns, core_read, core_write, core_remote_read, core_remote_write;
+    uint64_t outstanding_bytes;
+    double memory, memory_latency_ns; /* of one die */
+    hostsim_link link[3];             /* inside a package, inside a server, beyond */
+    uint32_t package_dies, server_dies;
+    /* network cards: one direction of one; from a doorbell until the bytes of a small message are
+     * there; from one message of a queue to the next */
+    double card_rate, card_latency_ns, card_post_ns;
+    double sync_all_ns, launch_ns;
+} hostsim_machine;
+
 hostsim_world* hostsim_new(const hostsim_schedule* schedule);
 void hostsim_delete(hostsim_world* world);
 
@@ -86,13 +122,22 @@ uint32_t hostsim_launch(hostsim_world* world, int32_t rank, int32_t stream, uint
 typedef int32_t (*hostsim_gone)(void* context, const char* wait, uint32_t peer);
 void hostsim_watch(hostsim_world* world, hostsim_gone gone, void* context);
 
-/* Runs every launch to its end. 1: done, 0: deadlock. */
+/* From here on everything takes the time that it would take on this machine, and happens in the
+ * order of that time; call before the first launch. */
+void hostsim_time(hostsim_world* world, const hostsim_machine* machine);
+/* Records what the cores of the first ranks do, for hostsim_write_trace. */
+void hostsim_trace(hostsim_world* world, int32_t ranks);
+void hostsim_write_trace(hostsim_world* world, const char* path);
+
+/* Runs every launch to its end. 1: done, 0: deadlock. With time, the launches that are first on
+ * their streams begin together. */
 int32_t hostsim_run(hostsim_world* world);
 
 /* Texts (JSON but for the deadlock report); they live until the next call of the same function. */
 const char* hostsim_findings(hostsim_world* world);
 const char* hostsim_deadlock(hostsim_world* world);
 const char* hostsim_counters(hostsim_world* world, uint32_t launch);
+const char* hostsim_timing(hostsim_world* world, uint32_t launch);
 const char* hostsim_sites(
     hostsim_world* world); /* synchronisation calls reached, "file:line kind" -> times */
 uint64_t hostsim_steps(hostsim_world* world);

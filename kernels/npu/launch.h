@@ -15,6 +15,8 @@ void ascend_moe_launch_row(uint32_t blocks, void* stream, uint8_t* const* at, co
 // context, Meeting
 void ascend_moe_launch_meet(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 void ascend_moe_launch_open(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
+// context, Telling
+void ascend_moe_launch_tell(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 // source, target, Packing
 void ascend_moe_launch_pack(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 // context, x, expert_ids, scales, mask, elastic_info, expand_x, dynamic_scales, assist_info,
@@ -26,4 +28,14 @@ void ascend_moe_launch_dispatch(uint32_t blocks, void* stream, uint8_t* const* a
 // const_expert_v, out, workspace, Parameters
 void ascend_moe_launch_combine(uint32_t blocks, void* stream, uint8_t* const* at,
                                const void* value);
+// In several servers: context, Meeting
+void ascend_moe_launch_hierarchy_open(uint32_t blocks, void* stream, uint8_t* const* at,
+                                      const void* value);
+// context, x, expert_ids, expert_scales, mask, expand_x, dynamic_scales, expert_token_nums,
+// ep_recv_counts, expand_scales, performance_info, workspace, Parameters
+void ascend_moe_launch_hierarchy_dispatch(uint32_t blocks, void* stream, uint8_t* const* at,
+                                          const void* value);
+// context, expand_x, ep_send_counts, expand_scales, mask, out, performance_info, Parameters
+void ascend_moe_launch_hierarchy_combine(uint32_t blocks, void* stream, uint8_t* const* at,
+                                         const void* value);
 }

@@ -65,7 +65,20 @@ Decision Decide(const std::vector<Word>& words) {
     const Sayings versions = Collect(
         words, [](const Word& word) { return "library version " + std::to_string(word.library); });
     if (versions.size() > 1) return {Verdict::kStock, Listed(versions, words.size()), required};
-    return {Verdict::kOurs, "", required};
+    std::vector<uint32_t> nonces;
+    for (const Word& word : words) nonces.push_back(word.nonce);
+    return {Verdict::kOurs, "", required, NonceOf(nonces)};
+}
+
+// Empty when the windows of all ranks are alike.
+std::string Difference(const std::vector<Word>& words, const Word& own) {
+    std::vector<uint32_t> others;
+    for (uint32_t rank = 0; rank < words.size(); ++rank) {
+        if (words[rank].window != own.window) others.push_back(rank);
+    }
+    if (others.empty()) return "";
+    return "window of group_ep in 512 bytes is " + std::to_string(own.window) + " here, " +
+           std::to_string(words[others[0]].window) + " on " + Names(others);
 }
 
 }  // namespace
@@ -77,6 +90,18 @@ std::string Names(const std::vector<uint32_t>& ranks) {
         text += (i == 0 ? "" : ", ") + std::to_string(ranks[i]);
     if (ranks.size() > kShown) text += " and " + std::to_string(ranks.size() - kShown) + " more";
     return text;
+}
+
+uint32_t NonceOf(const std::vector<uint32_t>& numbers) {
+    uint64_t state = 0;
+    for (uint32_t number : numbers) {  // splitmix64
+        state += 0x9e3779b97f4a7c15 + number;
+        state = (state ^ state >> 30) * 0xbf58476d1ce4e5b9;
+        state = (state ^ state >> 27) * 0x94d049bb133111eb;
+        state ^= state >> 31;
+    }
+    const uint32_t nonce = static_cast<uint32_t>(state ^ state >> 32);
+    return nonce == 0 ? 1 : nonce;
 }
 
 Word Say(uint32_t round, Verdict verdict, bool require, const std::string& why) {
@@ -128,7 +153,11 @@ int Agree(const char* op, const char* parameter, const std::string& group, const
                     op, Names(elsewhere).c_str(), parameter, group.c_str());
     }
     *decision = Decide(heard.words);
-    return ACL_SUCCESS;
+    const std::string difference =
+        decision->verdict == Verdict::kOurs ? Difference(heard.words, own) : "";
+    if (difference.empty()) return ACL_SUCCESS;
+    return Fail(kInnerError, "%s: ranks of %s %s differ: %s", op, parameter, group.c_str(),
+                difference.c_str());
 }
 
 }  // namespace ascend_moe

@@ -41,8 +41,9 @@ struct Word {
     Verdict verdict;
     uint32_t library;  // kAbiVersion of the library; 0: there is none
     uint32_t require;  // 1: ASCEND_MOE_KERNELS=require
-    uint32_t reserved[2];
-    char why[224];  // ASCII, ends in 0; cut off if need be
+    uint32_t nonce;    // round 2, of a group in several servers: random; else 0
+    uint32_t window;   // beside it, the size of its window in kPitchBytes
+    char why[224];     // ASCII, ends in 0; cut off if need be
 };
 static_assert(sizeof(Word) == 256, "part of the agreement between versions");
 
@@ -62,7 +63,11 @@ struct Decision {
     Verdict verdict = Verdict::kOurs;
     std::string why;       // with the ranks that say so; empty when it is ours
     std::string required;  // ranks with ASCEND_MOE_KERNELS=require; empty: none
+    uint32_t nonce = 0;    // made from those of all words
 };
+
+// A number that is the same on all ranks which have learnt these. Never 0.
+uint32_t NonceOf(const std::vector<uint32_t>& numbers);
 
 // One round in one group. `parameter` named it. ACL_SUCCESS, or a status with a text that names the
 // ranks whose words did not arrive.

@@ -1,7 +1,9 @@
 // Ours or stock, when a group is opened: what this rank says, and what follows from what all say.
 // agreement.h has the idea.
+#include <sys/random.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -17,10 +19,14 @@
 namespace ascend_moe {
 namespace {
 
-// Where the ranks of a group stand, as all of them know without asking each other.
+// Where the ranks of a group stand.
 struct Place {
-    std::string foreign;  // not empty: not where our kernels run; CANN's have to
-    std::string astray;   // not empty: nobody's kernels reach all ranks; their servers
+    // All ranks know these without asking each other.
+    std::string foreign = {};  // not empty: not where our kernels run; CANN's have to
+    std::string astray = {};   // not empty: nobody's kernels reach all ranks; their servers
+    Form form = Form::kWindows;
+    // What this rank sees and others may not; empty: they serve it.
+    std::string unfit = {};
 };
 
 // Whether CANN's kernels for A2 take a group of `ranks` for one server, whatever HCCL says: since
@@ -32,22 +38,47 @@ bool TakenForOneServer(int64_t ranks) {
     return ranks <= limits::kRanksPerServer && cann::HcclVersion().rfind("8.", 0) != 0;
 }
 
+// Why kernels of several servers do not serve this group, empty if they do: to them rank r is
+// number r mod R of server r / R.
+std::string Unfit(const Servers& servers, const World& world) {
+    const uint32_t whole = static_cast<uint32_t>(world.path->ranks_per_server);
+    const uint32_t first = servers.here.front();
+    bool fits = servers.sizes.size() <= kMaxServers && servers.here.size() == whole &&
+                servers.here.back() - first + 1 == whole && first % whole == 0;
+    for (uint32_t size : servers.sizes) fits = fits && size == whole;
+    if (fits) return "";
+    return "hierarchy needs whole servers of " + std::to_string(whole) +
+           " ranks in the order of the ranks, " + std::to_string(kMaxServers) +
+           " at most; the group is on " + servers.Text();
+}
+
 Place PlaceOnA2(const std::string& group, const World& world) {
     Servers servers;
-    if (FindServers(group, &servers) != ACL_SUCCESS) return {TakeText(), ""};
+    if (FindServers(group, &servers) != ACL_SUCCESS) return {TakeText()};
     if (!servers.known)
         return {"on A2 they serve one server, and HCCL does not say where the ranks are: " +
-                    servers.unknown,
-                ""};
-    if (servers.one()) return {"", ""};
+                servers.unknown};
+    if (servers.one() && world.hierarchy())
+        return {"hierarchy is for several servers, the group is on " + servers.Text()};
+    if (servers.one()) return {};
     if (TakenForOneServer(world.ranks)) return {"", servers.Ranks()};
-    return {"on A2 they serve one server, the group is on " + servers.Text(), ""};
+    if (world.hierarchy()) return {"", "", Form::kHierarchy, Unfit(servers, world)};
+    return {"on A2 they serve one server in full mesh, the group is on " + servers.Text()};
+}
+
+Place PlaceOfHierarchyOnA3(const std::string& group, const World& world) {
+    Servers servers;
+    if (FindServers(group, &servers) != ACL_SUCCESS) return {TakeText()};
+    if (!servers.known)
+        return {"hierarchy needs to know the servers, and HCCL does not say: " + servers.unknown};
+    return {"", "", Form::kHierarchy, Unfit(servers, world)};
 }
 
 Place PlaceOf(const std::string& group, const World& world) {
     if (world.a2) return PlaceOnA2(group, world);
-    if (strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) == 0) return {"", ""};
-    return {std::string("they are written for A2 and A3, this is ") + aclrtGetSocName(), ""};
+    const bool a3 = strncmp(aclrtGetSocName(), "Ascend910_93", strlen("Ascend910_93")) == 0;
+    if (a3) return world.hierarchy() ? PlaceOfHierarchyOnA3(group, world) : Place{};
+    return {std::string("they are written for A2 and A3, this is ") + aclrtGetSocName()};
 }
 
 std::string HostName() {
@@ -56,8 +87,8 @@ std::string HostName() {
 }
 
 // Empty when our kernels can serve the group where it has windows.
-std::string WhyNotOurs(const World& world, const Attributes& attributes) {
-    if (world.hierarchy()) return "they have no comm_alg hierarchy";
+std::string WhyNotOurs(const World& world, const Place& place, const Attributes& attributes) {
+    if (!place.unfit.empty()) return place.unfit;
     if (world.a2 && attributes.tp_world_size == 2) return "they have no TP on A2";
     if (world.ranks > kMaxRanks)
         return "they know " + std::to_string(kMaxRanks) + " ranks at most, ep_world_size is " +
@@ -74,6 +105,11 @@ std::string Reason(std::string text, const char* op, const std::string& group) {
     return text.substr(0, text.find(". Needed is "));
 }
 
+uint32_t Random() {
+    uint32_t number = 0;
+    return getrandom(&number, sizeof(number), 0) == sizeof(number) ? number : 0;
+}
+
 }  // namespace
 
 int Group::Open(const char* op, const Attributes& attributes, const Exchange& exchange) {
@@ -88,11 +124,14 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
         return OpenStock(op, attributes,
                          {Verdict::kStock, place.foreign, require ? "this rank" : ""});
 
+    form_ = place.form;
+    per_server_ = form_ == Form::kWindows ? 0 : world.path->ranks_per_server;
     Verdict verdict = problem.empty() ? Verdict::kOurs : Verdict::kNeither;
     std::string why = problem;
     int own_status = kBadParameter;  // with `problem`, where this rank says neither
     if (verdict == Verdict::kOurs) {
-        why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off" : WhyNotOurs(world, attributes);
+        why = kernels == Kernels::kOff ? "ASCEND_MOE_KERNELS=off"
+                                       : WhyNotOurs(world, place, attributes);
         if (!why.empty()) verdict = Verdict::kStock;
     }
     if (!place.astray.empty() && problem.empty() && kernels != Kernels::kOff) {
@@ -115,7 +154,7 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     if (status == ACL_SUCCESS && !place.astray.empty())
         return OpenAstray(op, attributes, place.astray, kernels == Kernels::kOff, decision);
     if (status == ACL_SUCCESS && decision.verdict == Verdict::kOurs) {
-        if (FindAllWindows() != ACL_SUCCESS) {
+        if (FindAllWindows(world.ranks) != ACL_SUCCESS) {
             verdict = Verdict::kStock;
         } else {
             own_status = CheckWindows(op, attributes);
@@ -126,9 +165,15 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
             problem = why = Reason(text, op, name);
             Log(ACL_WARNING, "%s", text.c_str());
         }
+        Word word = Say(2, verdict, require, why);
+        if (verdict == Verdict::kOurs && form_ != Form::kWindows) {
+            word.nonce = Random();
+            word.window = static_cast<uint32_t>(ep_.bytes / kPitchBytes);
+        }
         // The others may have waited for this one until HCCL gave up.
-        status = AgreeWithAll(op, Say(2, verdict, require, why),
-                              OpenTimeoutSeconds() + LinkTimeoutSeconds(), exchange, &decision);
+        status = AgreeWithAll(op, word, OpenTimeoutSeconds() + LinkTimeoutSeconds(), exchange,
+                              &decision);
+        nonce_ = decision.nonce;
     }
     if (status != ACL_SUCCESS) return status;
     if (decision.verdict == Verdict::kOurs) return OpenOurs(op, attributes);
@@ -203,8 +248,10 @@ void Group::Announce(const Attributes& attributes, const char* whose, const std:
     if (attributes.ep_rank_id == 0) fprintf(stderr, "ascend-moe: %s\n", line.c_str());
 }
 
-int Group::FindAllWindows() {
+int Group::FindAllWindows(int64_t ranks) {
     const OwnStream stream;
+    if (form_ == Form::kHierarchy && ranks > per_server_)
+        return FindWindowsAndQueues(name, stream.get(), &ep_);
     const int status = FindWindows(name, stream.get(), &ep_);
     return status == ACL_SUCCESS && tp() ? FindWindows(tp_name, stream.get(), &tp_) : status;
 }

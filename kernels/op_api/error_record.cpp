@@ -28,6 +28,7 @@ const char* OperatorOf(const uint32_t* record) {
 }
 
 uint32_t RankOf(const uint32_t* record) { return record[kErrorPeer] - 1; }
+bool ByNetwork(const uint32_t* record) { return record[kErrorLink] == kLinkNetwork; }
 
 // Whether nobody but this user writes there: require_own of ascend_moe/native.py.
 bool IsOwn(const std::string& folder) {
@@ -88,7 +89,9 @@ std::string Text(const GaveUp& event) {
     const std::string where = std::string(OperatorOf(event.record)) + " on rank " +
                               std::to_string(event.ep_rank) + " of group " + event.group;
     const std::string rank = std::to_string(RankOf(event.record));
-    const std::string end = ". The group cannot be used any more; make a new one";
+    const std::string end =
+        ". The group cannot be used any more: make a new one, or go on without ranks that are gone "
+        "(ascend_moe.shrink)";
     switch (event.record[kErrorReason]) {
         case kOtherCores:
             return where + ": TP rank " + rank + " launched on " +
@@ -110,14 +113,30 @@ std::string Text(const GaveUp& event) {
                    end;
         case kOtherRanks:
             return where + ": E-15 elastic_info: " + OtherRanks(event.record) + end;
+        case kFullQueue:
+            return where + ": the send queue to rank " + rank +
+                   ", over the network, stayed full (time limit " + std::to_string(event.waited_s) +
+                   " s). The link to that rank is down, or its process is gone" + end;
         default:
             return where + ": rank " + rank + " did not come (time limit " +
-                   std::to_string(event.waited_s) + " s). It died, or has made another call" + end;
+                   std::to_string(event.waited_s) + " s). " +
+                   (ByNetwork(event.record)
+                        ? "It is in another server: it died, has made another call, or the link "
+                          "between the two is down"
+                        : "It died, or has made another call") +
+                   end;
     }
 }
 
+std::string TextOfLeftOut(const std::string& group, uint32_t ep_rank, uint32_t by) {
+    return "rank " + std::to_string(ep_rank) + " of group " + group +
+           ": the others take it for dead and go on without it (ascend_moe.shrink on rank " +
+           std::to_string(by) + "). It cannot come back; start it again with a new group";
+}
+
 void Remember(const GaveUp& event) {
-    if (event.record[kErrorReason] != kAbsent) return;
+    const uint32_t reason = event.record[kErrorReason];
+    if (reason != kAbsent && reason != kFullQueue) return;
     const std::string folder = Folder();
     if (folder.empty()) return;
     const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -130,10 +149,12 @@ void Remember(const GaveUp& event) {
     if (file == nullptr) return;
     fprintf(file,
             "{\"time\": %.3f, \"pid\": %d, \"group\": \"%s\", \"ep_rank\": %u, \"op\": \"%s\", "
-            "\"missing_rank\": %u, \"waited_s\": %ld, \"virtual_npu\": %s}\n",
+            "\"missing_rank\": %u, \"waited_s\": %ld, \"virtual_npu\": %s, \"link\": \"%s\", "
+            "\"full_queue\": %s}\n",
             static_cast<double>(microseconds) / 1e6, getpid(), Plain(event.group).c_str(),
             event.ep_rank, OperatorOf(event.record), RankOf(event.record), event.waited_s,
-            kVirtualNpu ? "true" : "false");
+            kVirtualNpu ? "true" : "false", ByNetwork(event.record) ? "network" : "server",
+            reason == kFullQueue ? "true" : "false");
     const bool complete = fclose(file) == 0;
     if (!complete || rename((path + ".new").c_str(), path.c_str()) != 0)
         unlink((path + ".new").c_str());

@@ -15,6 +15,8 @@ struct GaveUp {
 };
 
 std::string Text(const GaveUp& event);
+// Of a rank that the others have left out; `by` is one of them.
+std::string TextOfLeftOut(const std::string& group, uint32_t ep_rank, uint32_t by);
 // Writes the file, ~/.cache/ascend-moe/errors/<time>-<pid>.json, if that is possible.
 void Remember(const GaveUp& event);
 

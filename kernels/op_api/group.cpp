@@ -44,7 +44,14 @@ int64_t Milliseconds() {
 
 }  // namespace
 
+const char* NameOf(Form form) { return form == Form::kHierarchy ? "hierarchy" : "full mesh"; }
+
 Group::~Group() { GiveMemoryBack(); }
+
+Topology Group::topology() const {
+    const uint32_t per_server = per_server_ == 0 ? ep_.ranks : per_server_;
+    return {ep_.ranks / per_server, per_server, ep_rank_ / per_server, ep_rank_ % per_server};
+}
 
 std::shared_ptr<Group> Group::Find(int32_t device, const Attributes& attributes) {
     Registry& registry = Groups();
@@ -59,6 +66,15 @@ std::shared_ptr<Group> Group::Find(int32_t device, const Attributes& attributes)
     const std::shared_ptr<Group> made = found;
     ForgetDestroyed(registry, device);
     return made;
+}
+
+std::shared_ptr<Group> Group::Known(const std::string& name) {
+    int32_t device = 0;
+    if (aclrtGetDevice(&device) != ACL_SUCCESS) return nullptr;
+    Registry& registry = Groups();
+    std::lock_guard<std::mutex> lock(registry.mutex);
+    const auto found = registry.groups.find({device, name});
+    return found == registry.groups.end() ? nullptr : found->second;
 }
 
 int Group::Of(const char* op, const Attributes& attributes, std::shared_ptr<Group>* group) {
@@ -107,14 +123,22 @@ std::string Group::Failure() {
     constexpr int64_t kLookEveryMs = 1000;
     std::lock_guard<std::mutex> lock(mutex_);
     if (!failure_.empty() || Milliseconds() - looked_at_ < kLookEveryMs) return failure_;
+    return Look();
+}
+
+std::string Group::Look() {
     looked_at_ = Milliseconds();
-    std::vector<uint32_t> control(kErrorOffset / sizeof(uint32_t) + kErrorWords);
+    std::vector<uint32_t> control(kWatchedWords);
     const BesideCapture beside;
     if (CopyFromDevice(control.data(), ep_.control[ep_rank_], control.size() * sizeof(uint32_t)) !=
         ACL_SUCCESS) {
         return failure_;
     }
-    failure_ = Failure(control.data() + kErrorOffset / sizeof(uint32_t));
+    return Look(control.data());
+}
+
+std::string Group::Look(const uint32_t* control) {
+    if (failure_.empty()) failure_ = Failure(control);
     // No launch has noticed yet, and perhaps none can: a communicator that was destroyed and made
     // again under the same name and at the same address has another buffer.
     if (failure_.empty() && control[kStateNonce] != nonce_) {
@@ -124,18 +148,23 @@ std::string Group::Failure() {
         record[kErrorReason] = kForeignUse;
         failure_ = Text({name, ep_rank_, record, timeout_s_});
     }
-    return failure_;
+    const std::string retired = failure_.empty() ? OfRetired(control) : "";
+    if (retired.empty()) return failure_;
+    const uint32_t told[kBlockWords] = {};
+    CopyToDevice(ep_.control[ep_rank_] + kRetiredOffset, told, sizeof(told));
+    return retired;
 }
 
-std::string Group::Failure(const uint32_t* records) const {
+std::string Group::Failure(const uint32_t* control) const {
     for (uint32_t core = 0; core < kMaxCores; ++core) {
-        const uint32_t* record = records + core * kBlockWords;
+        const uint32_t* record = control + kErrorOffset / sizeof(uint32_t) + core * kBlockWords;
         if (record[0] != nonce_) continue;
         const GaveUp event{name, ep_rank_, record, timeout_s_};
-        std::call_once(remembered_, [&event] { Remember(event); });
+        std::call_once(*remembered_, [&event] { Remember(event); });
         return Text(event);
     }
-    return "";
+    const uint32_t* left_out = control + kLeftOutOffset / sizeof(uint32_t);
+    return left_out[0] == nonce_ ? TextOfLeftOut(name, ep_rank_, left_out[1] - 1) : "";
 }
 
 }  // namespace ascend_moe

@@ -12,8 +12,16 @@
 namespace ascend_moe {
 namespace {
 
-constexpr const char* kNames[] = {"ascend_moe_meet",     "ascend_moe_open",    "ascend_moe_pack",
-                                  "ascend_moe_dispatch", "ascend_moe_combine", "ascend_moe_cores",
+constexpr const char* kNames[] = {"ascend_moe_meet",
+                                  "ascend_moe_open",
+                                  "ascend_moe_tell",
+                                  "ascend_moe_pack",
+                                  "ascend_moe_dispatch",
+                                  "ascend_moe_combine",
+                                  "ascend_moe_hierarchy_open",
+                                  "ascend_moe_hierarchy_dispatch",
+                                  "ascend_moe_hierarchy_combine",
+                                  "ascend_moe_cores",
                                   "ascend_moe_row"};
 
 }  // namespace

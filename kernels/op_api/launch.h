@@ -17,7 +17,19 @@ namespace ascend_moe {
 
 class Group;
 
-enum class Kernel { kMeet, kOpen, kPack, kDispatch, kCombine, kCores, kRow };
+enum class Kernel {
+    kMeet,
+    kOpen,
+    kTell,
+    kPack,
+    kDispatch,
+    kCombine,
+    kHierarchyOpen,
+    kHierarchyDispatch,
+    kHierarchyCombine,
+    kCores,
+    kRow
+};
 
 // Device memory that a kernel may touch; all zero for a tensor that is absent.
 struct Operand {
@@ -47,6 +59,9 @@ const char* NameOf(Kernel kernel);
 int Start(const Launch& launch, aclrtStream stream);
 // Its part that differs; a failure is left in the last error of the thread.
 void Enqueue(const Launch& launch, aclrtStream stream);
+
+// Whether the process of a rank is known to have ended; on an NPU nobody knows.
+bool ProcessEnded(const std::string& group, uint32_t rank);
 
 // TASK_QUEUE_ENABLE=2 runs phase one on torch_npu's queue thread, which raises without the text of
 // a failure. Where a stream can fail with a text, phase two lets it: on the virtual NPU.

@@ -16,33 +16,28 @@ namespace {
 constexpr int64_t kTicksPerSecond = int64_t{1'000'000} * kTicksPerMicrosecond;
 
 // In units of 1024 ticks.
-uint32_t Ticks(int64_t seconds) {
-    const int64_t units = seconds * kTicksPerSecond / 1024;
+uint32_t Ticks(int64_t milliseconds) {
+    const int64_t units = milliseconds * (kTicksPerSecond / 1000) / 1024;
     return static_cast<uint32_t>(std::min<int64_t>(units, UINT32_MAX));
 }
 
-// The same on all ranks, which have learnt the same numbers. Never 0.
-uint32_t NonceOf(const std::vector<uint32_t>& blocks) {
-    uint64_t state = 0;
+// The random numbers of all ranks, as a meeting has left them.
+std::vector<uint32_t> NoncesIn(const std::vector<uint32_t>& blocks) {
+    std::vector<uint32_t> nonces;
     for (size_t block = 0; block < blocks.size(); block += kBlockWords) {
-        for (uint32_t word = 0; word < 2; ++word) {  // splitmix64
-            state += 0x9e3779b97f4a7c15 + blocks[block + kMeetNonce + word];
-            state = (state ^ state >> 30) * 0xbf58476d1ce4e5b9;
-            state = (state ^ state >> 27) * 0x94d049bb133111eb;
-            state ^= state >> 31;
-        }
+        const auto first = blocks.begin() + block + kMeetNonce;
+        nonces.insert(nonces.end(), first, first + 2);
     }
-    const uint32_t nonce = static_cast<uint32_t>(state ^ state >> 32);
-    return nonce == 0 ? 1 : nonce;
+    return nonces;
 }
 
 }  // namespace
 
 int Group::TakeMemory(const char* op) {
     void* memory = nullptr;
-    int status = aclrtMalloc(&memory, sizeof(Context), ACL_MEM_MALLOC_HUGE_FIRST);
+    int status = aclrtMalloc(&memory, sizeof(HierarchyContext), ACL_MEM_MALLOC_HUGE_FIRST);
     context_ = reinterpret_cast<uint64_t>(memory);
-    const std::vector<char> zeros(sizeof(Context));
+    const std::vector<char> zeros(sizeof(HierarchyContext));
     if (status == ACL_SUCCESS) status = CopyToDevice(context_, zeros.data(), zeros.size());
     if (status == ACL_SUCCESS) return ACL_SUCCESS;
     GiveMemoryBack();
@@ -52,25 +47,33 @@ int Group::TakeMemory(const char* op) {
 
 void Group::GiveMemoryBack() {
     if (context_ != 0) aclrtFree(reinterpret_cast<void*>(context_));
+    for (uint64_t context : retired_) aclrtFree(reinterpret_cast<void*>(context));
     context_ = 0;
+    retired_.clear();
 }
 
 int Group::OpenOurs(const char* op, const Attributes& attributes) {
     ep_rank_ = static_cast<uint32_t>(attributes.ep_rank_id);
     tp_rank_ = static_cast<uint32_t>(attributes.tp_rank_id);
-    int status = Meet(op, ep_, ep_rank_, "group_ep", &nonce_);
+    int status = ACL_SUCCESS;
+    const bool hierarchy = form_ == Form::kHierarchy;  // whose ranks have their nonce already
+    if (!hierarchy) status = Meet(op, ep_, ep_rank_, "group_ep", &nonce_);
     if (status == ACL_SUCCESS && tp()) status = Meet(op, tp_, tp_rank_, "group_tp", &tp_nonce_);
     if (status == ACL_SUCCESS) status = WriteContext(op, ep_, ep_rank_);
     if (status != ACL_SUCCESS) return status;
-    status = RunAlone(Kernel::kOpen, Meeting{});
+    first_nonce_ = nonce_;
+    status = RunAlone(hierarchy ? Kernel::kHierarchyOpen : Kernel::kOpen, Meeting{},
+                      1000 * OpenTimeoutSeconds());
     if (status != ACL_SUCCESS) return status;
+    const std::string failure = Look();
+    if (!failure.empty()) return Fail(kInnerError, "%s: %s", op, failure.c_str());
     timeout_s_ = KernelTimeoutSeconds();
-    timeout_ticks_ = Ticks(timeout_s_);
+    timeout_ticks_ = Ticks(1000 * timeout_s_);
     ours_ = true;
     Announce(attributes, "ours",
-             "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) +
-                 " ranks, windows of " + std::to_string(ep_.bytes >> 20) + " MB through " +
-                 ep_.provider);
+             "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) + " ranks" +
+                 (hierarchy ? " on " + std::to_string(topology().servers) + " servers" : "") +
+                 ", windows of " + std::to_string(ep_.bytes >> 20) + " MB through " + ep_.provider);
     return ACL_SUCCESS;
 }
 
@@ -81,7 +84,7 @@ int Group::OpenForProbe(const Windows& windows, uint32_t nonce) {
     ep_rank_ = windows.rank;
     nonce_ = nonce;
     timeout_s_ = KernelTimeoutSeconds();
-    timeout_ticks_ = Ticks(timeout_s_);
+    timeout_ticks_ = Ticks(1000 * timeout_s_);
     const int status = TakeMemory(kOp);
     return status == ACL_SUCCESS ? WriteContext(kOp, ep_, ep_rank_) : status;
 }
@@ -104,11 +107,15 @@ int Group::CheckWindows(const char* op, const Attributes& a) {
     return ACL_SUCCESS;
 }
 
-int Group::RunAlone(Kernel kernel, Meeting meeting) {
-    timeout_s_ = std::min(OpenTimeoutSeconds(), KernelLimitSeconds());
-    meeting.timeout_ticks = Ticks(timeout_s_);
-    Launch launch{
-        kernel, GrantedCores(), {{"context", context_, sizeof(Context)}}, {}, shared_from_this()};
+int Group::RunAlone(Kernel kernel, Meeting meeting, int64_t limit_ms) {
+    limit_ms = std::min(limit_ms, 1000 * KernelLimitSeconds());
+    timeout_s_ = limit_ms / 1000;
+    meeting.timeout_ticks = std::max(Ticks(limit_ms), 1u);  // 0 would be no limit
+    Launch launch{kernel,
+                  GrantedCores(),
+                  {{"context", context_, sizeof(HierarchyContext)}},
+                  {},
+                  shared_from_this()};
     launch.Pass(meeting);
     return OwnStream().Run(launch);
 }
@@ -123,13 +130,13 @@ int Group::Meet(const char* op, const Windows& windows, uint32_t rank, const cha
     meeting.statement[0] = kAbiVersion << 8 | (tp() ? 1 : 0);
     meeting.statement[1] = static_cast<uint32_t>(ep_.bytes / kPitchBytes);
     meeting.statement[2] = static_cast<uint32_t>(tp_.bytes / kPitchBytes);
-    status = RunAlone(Kernel::kMeet, meeting);
+    status = RunAlone(Kernel::kMeet, meeting, 1000 * OpenTimeoutSeconds());
     if (status != ACL_SUCCESS) return status;
     std::vector<uint32_t> blocks(windows.ranks * kBlockWords);
     status = CopyFromDevice(blocks.data(), windows.control[rank] + kMeetOffset,
                             blocks.size() * sizeof(uint32_t));
     if (status != ACL_SUCCESS) return Fail(status, "%s: cannot read the own window", op);
-    *nonce = NonceOf(blocks);
+    *nonce = NonceOf(NoncesIn(blocks));
     return Compare(op, parameter, meeting, blocks);
 }
 
@@ -170,7 +177,8 @@ int Group::Compare(const char* op, const char* parameter, const Meeting& own,
 // The context as a kernel wants it for `windows`: those of the group, or of the TP pair for their
 // own meeting.
 int Group::WriteContext(const char* op, const Windows& windows, uint32_t rank) {
-    Context context{};
+    HierarchyContext whole{};
+    Context& context = whole.group;
     context.magic = kContextMagic;
     context.version = kAbiVersion;
     context.ep_rank = rank;
@@ -184,7 +192,15 @@ int Group::WriteContext(const char* op, const Windows& windows, uint32_t rank) {
     std::copy(tp_.base.begin(), tp_.base.end(), context.tp_window);
     std::copy(windows.base.begin(), windows.base.end(), context.window);
     std::copy(windows.control.begin(), windows.control.end(), context.control);
-    const int status = CopyToDevice(context_, &context, sizeof(context));
+    for (uint32_t other = 0; other < windows.ranks; ++other) {
+        if (!IsLeft(other)) context.window[other] = context.control[other] = 0;
+    }
+    std::copy(elastic_.begin(), elastic_.end(), context.elastic);
+    whole.ranks_per_server = per_server_;
+    whole.sums_by_expert = World::OnA2();
+    whole.output = windows.card.output;
+    whole.queues = windows.card.queues;
+    const int status = CopyToDevice(context_, &whole, sizeof(whole));
     return status == ACL_SUCCESS
                ? ACL_SUCCESS
                : Fail(status, "%s: cannot write the context of group_ep %s", op, name.c_str());

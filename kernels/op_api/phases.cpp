@@ -21,15 +21,24 @@ int Prepare(const Call& call, const std::shared_ptr<Group>& group, Plan* plan) {
     if (!failure.empty()) return Fail(kInnerError, "%s: %s", Call::kOperator, failure.c_str());
     const Arguments arguments = Arguments::Of(call);
     const World world = World::Of(call.attributes);
-    if (world.hierarchy()) {
-        return Fail(
-            kInnerError,
-            "%s: comm_alg=hierarchy, but group_ep %s runs our kernels since its first call, "
-            "which have none; use another group",
-            Call::kOperator, call.attributes.group_ep.c_str());
+    const Form form = world.hierarchy() ? Form::kHierarchy : Form::kWindows;
+    if (form != group->form()) {
+        return Fail(kInnerError,
+                    "%s: this call says %s, but group_ep %s runs our kernels of %s since its first "
+                    "call; use another group",
+                    Call::kOperator, NameOf(form), call.attributes.group_ep.c_str(),
+                    NameOf(group->form()));
     }
-    const int status = Check(arguments, world);
-    return status == ACL_SUCCESS ? Tile(arguments, group, plan) : status;
+    if (group->shrunk() && !arguments.elastic_info.present) {
+        return Fail(kInnerError,
+                    "%s: group_ep %s goes on without ranks %s (ascend_moe.shrink): pass the "
+                    "elastic_info that it returned",
+                    Call::kOperator, call.attributes.group_ep.c_str(), group->Gone().c_str());
+    }
+    int status = Check(arguments, world);
+    if (status == ACL_SUCCESS) status = Tile(arguments, group, plan);
+    if (status == ACL_SUCCESS) group->Serves(call.attributes);
+    return status;
 }
 
 template <typename Arguments, typename Call>

@@ -9,29 +9,36 @@ namespace {
 
 // Of our kernels, in tokens and in words of int32 x.
 const limits::PathLimits& LimitsOf(const World& world) {
+    if (world.hierarchy())
+        return world.a2 ? limits::kCann91A2Hierarchy : limits::kCann91A3Hierarchy;
     return world.a2 ? limits::kCann91A2FullMesh : limits::kCann91A3FullMesh;
 }
 
-// What A2's own operators do not have, ours do not have there either.
-int CheckProduct(const char* op, const World& world, const Parameters& p,
-                 const Tensor& elastic_info) {
-    if (!world.a2) return ACL_SUCCESS;
+// What CANN's own operators do not have there, ours do not have either.
+int CheckPath(const char* op, const World& world, const Parameters& p, const Tensor& elastic_info) {
+    const bool hierarchy = world.hierarchy();
+    if (!world.a2 && !hierarchy) return ACL_SUCCESS;
+    const std::string path =
+        std::string(world.a2 ? "A2 " : "A3 ") + (hierarchy ? "hierarchy" : "full mesh");
     const int64_t multiple = LimitsOf(world).hidden_multiple;
     if (p.hidden % multiple != 0)
-        return Fail(kInnerError, "%s: H=%u, must be a multiple of %ld on A2", op, p.hidden,
-                    multiple);
+        return Fail(kInnerError, "%s: H=%u, must be a multiple of %ld in %s", op, p.hidden,
+                    multiple, path.c_str());
+    if (hierarchy && p.mask == Mask::kPairs)
+        return Fail(kInnerError, "%s: x_active_mask has two dimensions, must have one in %s", op,
+                    path.c_str());
     const struct {
         const char* name;
         int64_t value;
     } absent[] = {{"shared_expert_rank_num", p.shared_ranks},
                   {"const_expert_num", p.const_experts},
                   {"tp_world_size", p.tp ? 2 : 0},
-                  {"comm_quant_mode", p.comm_quant ? 2 : 0},
+                  {"comm_quant_mode", p.comm_quant && !hierarchy ? 2 : 0},
                   {"shared_expert_x", p.shared_x},
                   {"elastic_info", elastic_info.present}};
     for (const auto& [name, value] : absent) {
         if (value == 0) continue;
-        return Fail(kInnerError, "%s: %s is given, which A2 full mesh does not have", op, name);
+        return Fail(kInnerError, "%s: %s is given, which %s does not have", op, name, path.c_str());
     }
     return ACL_SUCCESS;
 }
@@ -63,7 +70,7 @@ int CheckServed(const char* op, const World& world, const Parameters& p, const A
         return Fail(kInnerError, "%s: %s=%ld, the limit of our kernels on %s is %ld", op, name,
                     value, world.a2 ? "A2" : "A3", most);
     }
-    return CheckProduct(op, world, p, elastic_info);
+    return CheckPath(op, world, p, elastic_info);
 }
 
 int CheckWindow(const char* op, const Windows& windows, Parameters p, const Attributes& a,

@@ -39,9 +39,9 @@ constexpr int kNoWindows = -2;
 // lacked, and what to do. Not to be called while `stream` is being captured.
 int FindWindows(const std::string& group, aclrtStream stream, Windows* found);
 
-// The same for a group on several A2 servers whose calls say hierarchy: the windows of the own
+// The same for a group on several servers whose calls say hierarchy: the windows of the own
 // server, and the queues that lead to the others. It makes the links that CANN's own kernels want
-// for hierarchy, and no other kind can be had of that communicator afterwards.
+// for hierarchy, and on A2 no other kind can be had of that communicator afterwards.
 int FindWindowsAndQueues(const std::string& group, aclrtStream stream, Windows* found);
 
 // The communicator that has this name now; null if none has. Cheap: asked at every call.

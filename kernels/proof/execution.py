@@ -145,7 +145,7 @@ def compare_with_oracle(group: KernelGroup, step: Step, rank: int, result: Any) 
 def dispatch_difference(
     found: Mapping[str, tuple[Tensor, Tensor]], expected: Any, call: Mapping[str, Any]
 ) -> str:
-    """Compares (content, written) of every output with the oracle; later rows must stay untouched."""
+    """Compares (content, written) of every output given with the oracle; later rows must stay untouched."""
     own, rows = received_rows(expected, call)
     counts, nums = counts_written(expected, call)
     lengths = {
@@ -156,8 +156,8 @@ def dispatch_difference(
         "ep_recv_counts": counts,
         "tp_recv_counts": len(expected.tp_recv_counts) if call.get("tp_world_size") == 2 else 0,
     }
-    for name, length in lengths.items():
-        content, written = found[name]
+    for name, (content, written) in found.items():
+        length = lengths.get(name, 0)
         if not written[:length].all():
             return f"{name} was not written completely"
         if written[length:].any():

@@ -81,9 +81,9 @@ def new_group(
         timeout_ticks=timeout_ticks,
         old_data=old_window(seed),
         cores=cores,
-        product=program.product,
         offset=offset,
         opened=opened,
+        product=program.product,
     )
 
 

@@ -14,9 +14,10 @@ from ascend_moe.contract.limits import RANKS_PER_SERVER
 
 from .execution import execute
 from .group import Dispatched, KernelGroup
+from .mesh import MeshGroup
 from .programs import Program, Step
 from .server_programs import ServerProgram
-from .servers import execute_on_servers
+from .servers import ServerGroup, execute_on_servers
 from .simulator import Schedule, Simulator
 
 
@@ -27,8 +28,14 @@ def golden_cases(product: str = "A3") -> list[GoldenCase]:
 
 
 def server_golden_cases() -> list[GoldenCase]:
-    """Every stored case of several servers, A2 and A3."""
+    """Every stored case of hierarchy, A2 and A3."""
     return [GoldenCase.load(path) for path in SERVER_PATHS]
+
+
+def mesh_golden_cases() -> list[GoldenCase]:
+    """Every stored case of A2 full mesh that needs more than one server."""
+    cases = map(GoldenCase.load, PATHS)
+    return [case for case in cases if case.product == "A2" and case.ranks > RANKS_PER_SERVER]
 
 
 class GoldenProgram:
@@ -62,7 +69,10 @@ class GoldenProgram:
         def judge(simulator: Simulator, step: Step, rank: int, result: Any) -> str:
             return self._difference(simulator, rank, result)
 
-        return execute_on_servers(self.program, schedule, cores=cores, judge=judge).problems
+        group_type = ServerGroup if self.case.servers else MeshGroup
+        return execute_on_servers(
+            self.program, schedule, cores=cores, judge=judge, group_type=group_type
+        ).problems
 
     def _difference(self, simulator: Simulator, rank: int, result: Any) -> str:
         try:

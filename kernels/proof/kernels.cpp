@@ -7,12 +7,16 @@ HOSTSIM_KERNEL(ascend_moe_row);
 HOSTSIM_KERNEL(ascend_moe_ping_pong);
 HOSTSIM_KERNEL(ascend_moe_meet);
 HOSTSIM_KERNEL(ascend_moe_open);
+HOSTSIM_KERNEL(ascend_moe_tell);
 HOSTSIM_KERNEL(ascend_moe_pack);
 HOSTSIM_KERNEL(ascend_moe_dispatch);
 HOSTSIM_KERNEL(ascend_moe_combine);
 HOSTSIM_KERNEL(ascend_moe_hierarchy_open);
 HOSTSIM_KERNEL(ascend_moe_hierarchy_dispatch);
 HOSTSIM_KERNEL(ascend_moe_hierarchy_combine);
+HOSTSIM_KERNEL(ascend_moe_mesh_open);
+HOSTSIM_KERNEL(ascend_moe_mesh_dispatch);
+HOSTSIM_KERNEL(ascend_moe_mesh_combine);
 
 extern "C" {
 
@@ -64,5 +68,17 @@ uint64_t moe_hierarchy_workspace(const ascend_moe::Parameters* p) {
 uint32_t moe_hierarchy_handle_words(const ascend_moe::Parameters* p, uint32_t servers,
                                     uint32_t per_server) {
     return ascend_moe::HandleWords(*p, TopologyOf(servers, per_server), servers * per_server);
+}
+
+uint64_t moe_mesh_dispatch_bytes(const ascend_moe::Parameters* p, uint32_t servers,
+                                 uint32_t per_server) {
+    return ascend_moe::MeshDispatchBytes(*p, per_server, servers * per_server);
+}
+uint64_t moe_mesh_combine_bytes(const ascend_moe::Parameters* p, uint32_t servers,
+                                uint32_t per_server) {
+    return ascend_moe::MeshCombineBytes(*p, servers * per_server);
+}
+uint64_t moe_mesh_window_bytes(uint64_t dispatch_bytes, uint64_t combine_bytes) {
+    return ascend_moe::MeshWindowBytes(dispatch_bytes, combine_bytes);
 }
 }

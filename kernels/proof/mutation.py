@@ -13,6 +13,8 @@ from typing import Protocol
 
 import torch
 
+from ascend_moe.contract.elastic import Elastic
+
 from .cards import Wire
 from .execution import Outcome, execute, old_window
 from .failures import LateCase, UnequalCase
@@ -20,7 +22,8 @@ from .ping_pong import PingPongCase
 from .programs import Program, layer_program
 from .shapes import Shape
 from .simulator import Schedule
-from .small_cases import CoresCase, MeetingCase, PackCase, RowCase
+from .small_cases import CoresCase, MeetingCase, PackCase, RowCase, TellCase
+from .survivors import LeftCase, RetiredCase, program_left
 from .waits import WaitsCase
 
 SMALL = Shape(ranks=4, max_batch=5, hidden=1031, topk=4, local_experts=3)
@@ -129,6 +132,13 @@ def cases(product: str = "A3") -> Iterator[Case]:
     )
     yield MeetingCase(ranks=4, cores=2)
     yield MeetingCase(ranks=2, cores=1, old_data=False)
+    yield MeetingCase(ranks=4, cores=2, gone=(1,))
+    yield TellCase(ranks=5, cores=2)
+    yield TellCase(ranks=3, cores=1, words=8)
+    elastic = Elastic(140, 0, 3 * SMALL.local_experts, (7, 139, 70))  # many words
+    left = program_left("left", replace(SMALL, ranks=140, max_batch=2), elastic, 1, "dc")
+    yield LeftCase(left, elastic, 2)
+    yield RetiredCase(layer_program("retired", SMALL, 1, "dc"), 2)
     yield CoresCase(cores=5)
     yield RowCase(ranks=3)
     yield PingPongCase(Wire(depth=4), turns=6, burst=6, bytes=700)

@@ -21,12 +21,12 @@ from ascend_moe.contract.limits import LIMITS, SHARED_EXPERTS_MAX
 
 from .arguments import Parameters
 from .card_runs import CardRuns
-from .cost import estimates_us
 from .execution import execute, old_window
 from .golden_programs import GoldenProgram, golden_cases
 from .mutation import reached, what_notices
 from .programs import Program, layer_program
-from .server_proof import ServerProof
+from .server_kernels import KERNELS
+from .server_proof import ServerProof, run_without_copies
 from .shapes import Shape, random_shape, random_shape_a2
 from .simulator import Schedule, library
 from .survivor_proof import SurvivorProof
@@ -229,7 +229,8 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         proofs = [
             Proof(product, amounts[0 if quick else 1], pool) for product, amounts in AMOUNTS.items()
         ]
-        servers = ServerProof(pool, quick=quick)
+        several = {name: ServerProof(pool, name, quick=quick) for name in KERNELS}
+        uncopied = pool.submit(run_without_copies, *((5, 20) if quick else (100, 1000)))
         survivors = SurvivorProof(pool, quick=quick)
         card = CardRuns(pool, *((2000, 200) if quick else (100_000, 10_000)))
         for proof in proofs:
@@ -240,8 +241,14 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         carried = Tally()
         figures["A2"]["card"] = card.record(carried, proofs[0].sites, proofs[0].survivors)
         done(f"network card: {figures['A2']['card']}", carried)
-        hierarchy, held = servers.figures(done)
-        all_held = all_held and held
+        servers = {}
+        for name, of_kernels in several.items():
+            servers[name], held = of_kernels.figures(done)
+            all_held = all_held and held
+        tally = uncopied.result()
+        servers["hierarchy"]["without_copies_passed"] = tally.passed
+        done(f"hierarchy, relays without copies: {tally.passed} runs", tally)
+        all_held = all_held and not tally.examples
         left, held = survivors.figures(done)
         all_held = all_held and held
     for product, of_product in figures.items():
@@ -253,9 +260,9 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         of_product["floor_mb"] = {name: round(value, 3) for name, value in floor.items()}
     record = figures["A3"] | {
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
-        "estimate_us": estimates_us(),
         "a2": figures["A2"],
-        "hierarchy": hierarchy,
+        "hierarchy": servers["hierarchy"],
+        "mesh": servers["mesh"],
         "ranks_left": left,
     }
     return record, all_held and not carried.examples

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import torch
@@ -14,10 +16,11 @@ from .execution import Outcome, old_window
 from .failures import Record, records_of
 from .mutation import Case
 from .programs import Program
-from .server_programs import SMALL, server_program
-from .servers import ServerGroup, compare, execute_on_servers, server_window_bytes
+from .server_kernels import KERNELS
+from .servers import ServerGroup, execute_on_servers, server_window_bytes
 from .simulator import Schedule, Simulator
 
+DEVICE = Path(__file__).parents[1] / "device"
 SERVER, NETWORK = range(2)
 TIMEOUT_TICKS = 1
 HEADS = (0, 13, 2**15 - 2, 2**16 - 3, 2**32 - 5)
@@ -31,11 +34,17 @@ class ServerCase:
     program: Program
     cores: int
     wire: Wire = field(default_factory=Wire)
+    group_type: type[ServerGroup] = ServerGroup
 
     def run(self, schedule: Schedule, site: str = "") -> Outcome:
         """One run, without the site if one is given."""
         return execute_on_servers(
-            self.program, schedule, wire=self.wire, cores=self.cores, mutate=site
+            self.program,
+            schedule,
+            wire=self.wire,
+            cores=self.cores,
+            mutate=site,
+            group_type=self.group_type,
         )
 
 
@@ -45,6 +54,7 @@ class LateServerCase:
 
     program: Program
     cores: int
+    group_type: type[ServerGroup] = ServerGroup
 
     def run(self, schedule: Schedule, site: str = "") -> Outcome:
         """One run, without the site if one is given; where and how long the stall is follows from the seed."""
@@ -66,6 +76,7 @@ class LateServerCase:
                 cores=self.cores,
                 seed=schedule.seed,
                 timeout=timeout,
+                group_type=self.group_type,
             )
             results = group.play(self.program)
             finished = simulator.run()
@@ -78,7 +89,7 @@ class LateServerCase:
                 outcome.failed += right < len(results)
                 for number in range(right):
                     step = self.program.steps[number]
-                    wrong = compare(simulator, step, rank, results[number][rank])
+                    wrong = group.compare(simulator, step, rank, results[number][rank])
                     if wrong:
                         outcome.mismatches.append(f"late: step {number} rank {rank}: {wrong}")
             return outcome
@@ -93,12 +104,13 @@ def new_group(
     seed: int = 1,
     timeout: int = TIMEOUT_TICKS,
     absent: Sequence[int] = (),
+    group_type: type[ServerGroup] = ServerGroup,
 ) -> ServerGroup:
     """A group for this program with a time limit, its windows full of old epochs."""
-    return ServerGroup(
+    return group_type(
         simulator,
         program.ranks,
-        server_window_bytes(program),
+        server_window_bytes(program, group_type.kernels),
         wire,
         product=program.product,
         cores=cores,
@@ -128,11 +140,18 @@ def blame(
     wire: Wire | None = None,
     absent: Sequence[int] = (),
     timeout: int = 40,
+    group_type: type[ServerGroup] = ServerGroup,
 ) -> Blamed:
     """Runs a program over a broken group; every launch must end."""
     with Simulator(replace(schedule, patience=50)) as simulator:
         group = new_group(
-            simulator, program, wire or Wire(), seed=schedule.seed, timeout=timeout, absent=absent
+            simulator,
+            program,
+            wire or Wire(),
+            seed=schedule.seed,
+            timeout=timeout,
+            absent=absent,
+            group_type=group_type,
         )
         results = group.play(program)
         simulator.run()
@@ -147,7 +166,7 @@ def blame(
             right = min((record.step(program) for record in mine), default=len(results))
             for number in range(right if rank not in absent else 0):
                 step = program.steps[number]
-                difference = compare(simulator, step, rank, results[number][rank])
+                difference = group.compare(simulator, step, rank, results[number][rank])
                 if difference:
                     wrong.append(f"step {number} rank {rank}: {difference}")
         return Blamed(simulator.findings, simulator.deadlock, found, links, wrong)
@@ -159,57 +178,17 @@ def dead_links(program: Program, delivers: Mapping[tuple[int, int], int], depth:
 
 
 @cache
-def cases() -> list[Case]:
-    """Programs that together reach every site of ``kernels/device/hierarchy``; small ones first."""
-    shapes = (
-        (replace(SMALL, max_batch=2, quant=True, comm_quant=True), 2, "dccd", Wire(depth=4)),
-        (
-            replace(SMALL, dtype=torch.float16, quant=True, comm_quant=True, hidden=96, topk=5),
-            1,
-            "dcc",
-            Wire(depth=8, head=2**16 - 3),
-        ),
-        (replace(SMALL, product="A3", hidden=1024, topk=2, mask=1), 2, "dc", Wire()),
-        # More scales than are written together.
-        (
-            replace(SMALL, max_batch=70, topk=1, hidden=32, local_experts=1, quant=True),
-            2,
-            "dcc",
-            Wire(),
-        ),
-        # Counts of more than a block.
-        (replace(SMALL, max_batch=1, topk=2, local_experts=11, uneven=True), 9, "dc", Wire()),
-        (SMALL, 3, "ddoc", Wire(depth=8)),
-        # Cores that copy rows and forward nothing.
-        (replace(SMALL, max_batch=20, topk=1, hidden=32, local_experts=1), 20, "d", Wire()),
-        # A core that serves several servers, and servers where no token goes.
-        (
-            replace(SMALL, ranks=32, max_batch=1, topk=1, hidden=32, skewed=True),
-            1,
-            "dc",
-            Wire(),
-        ),
-        (
-            replace(SMALL, ranks=32, max_batch=3, topk=6, quant=True, comm_quant=True),
-            1,
-            "dcc",
-            Wire(depth=8),
-        ),
-        (replace(SMALL, max_batch=2, measured=True), 2, "dccd", Wire()),
-        # More rows, and more bytes of them, than are handled together.
-        (
-            replace(SMALL, max_batch=70, topk=1, hidden=1024, local_experts=1, skewed=True),
-            1,
-            "dc",
-            Wire(),
-        ),
-    )
+def cases(kernels: str = "hierarchy") -> list[Case]:
+    """Programs that together reach every site of these kernels; small ones first."""
+    of = KERNELS[kernels]
     found: list[Case] = [
-        ServerCase(server_program(f"servers {number}", shape, number, order), cores, wire)
-        for number, (shape, cores, order, wire) in enumerate(shapes)
+        ServerCase(
+            of.program(f"{kernels} {number}", shape, number, order), cores, wire, of.group_type
+        )
+        for number, (shape, cores, order, wire) in enumerate(of.cases)
     ]
-    late = server_program("late servers", replace(SMALL, max_batch=2, topk=3), 2, "dccdc")
-    return [*found, LateServerCase(late, 2)]
+    late = of.program(f"late {kernels}", *of.late)
+    return [*found, LateServerCase(late, 2, of.group_type)]
 
 
 def schedules(number: int = 15) -> Iterator[Schedule]:
@@ -226,27 +205,42 @@ def schedules(number: int = 15) -> Iterator[Schedule]:
         )
 
 
-SOURCES = ("/device/hierarchy/",)
+SITE = re.compile(
+    r"MOE_(SYNC|VBARRIER|SYNC_ALL|FLAG)\(|(PipeBarrier|SyncAll|SetFlag|WaitFlag|AllocTensor|DeQue)<"
+)
+
+
+def written_sites(kernels: str) -> list[str]:
+    """Where the sources of these kernels synchronise: file and line."""
+    return [
+        f"kernels/device/{kernels}/{path.name}:{number}"
+        for path in sorted((DEVICE / kernels).glob("*.h"))
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if SITE.search(line.split("//")[0])
+    ]
 
 
 @cache
-def reached() -> dict[str, list[Case]]:
-    """Every site of ``kernels/device/hierarchy`` that a case reaches, with these cases."""
+def reached(kernels: str = "hierarchy") -> dict[str, list[Case]]:
+    """Every site of these kernels that a case reaches, with these cases."""
     sites: dict[str, list[Case]] = {}
-    for case in cases():
+    for case in cases(kernels):
         outcome = case.run(next(schedules()))
         if outcome.problems:
-            raise AssertionError(f"{case} fails without a mutation: {outcome.problems[0]}")
+            raise AssertionError(
+                f"{case.program.name} fails without a mutation: {outcome.problems[0]}"
+            )
         for site in outcome.sites:
-            if any(source in site for source in SOURCES):
+            if f"/device/{kernels}/" in site:
                 sites.setdefault(site, []).append(case)
     return sites
 
 
 def what_notices(site: str) -> str:
     """The first word of what notices the absence of a site; empty if nothing does."""
+    kernels = next(name for name in KERNELS if f"/device/{name}/" in site)
     for schedule in schedules():
-        for case in reached()[site]:
+        for case in reached(kernels)[site]:
             problems = case.run(schedule, site).problems
             if problems:
                 return problems[0].split(" ", 1)[0]

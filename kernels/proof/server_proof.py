@@ -5,41 +5,31 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
+from itertools import product
 from random import Random
 from typing import Any
 
-import torch
-
 from .arguments import Parameters
 from .cards import Wire
-from .golden_programs import GoldenProgram, server_golden_cases
+from .golden_programs import GoldenProgram, mesh_golden_cases, server_golden_cases
 from .server_cases import HEADS, reached, what_notices
-from .server_programs import SMALL, ServerShape, random_server_shape, server_program
+from .server_kernels import KERNELS
+from .server_programs import ServerShape
 from .servers import execute_on_servers
 from .simulator import Schedule, library
 from .tally import Tally, chunks
+from .variants import NO_COPIES, variant
 
 DEPTHS = (4, 8, 16, 128)
-PLAIN = replace(SMALL, max_batch=2)
-SCHEDULE_SHAPES: tuple[tuple[ServerShape, int, str], ...] = (
-    (PLAIN, 2, "dcdc"),
-    (replace(PLAIN, quant=True, comm_quant=True, uneven=True), 2, "dcc"),
-    (replace(PLAIN, max_batch=1, topk=1, local_experts=1), 3, "ddocd"),
-    (replace(PLAIN, dtype=torch.float16, comm_quant=True, hidden=96, skewed=True), 1, "dccdc"),
-    (replace(PLAIN, ranks=32, max_batch=1, topk=6, hidden=32), 2, "dcdc"),
-    (replace(PLAIN, max_batch=3, topk=12, local_experts=1, hidden=32, quant=True), 4, "dcd"),
-    (replace(PLAIN, ranks=32, uneven=True, quant=True, comm_quant=True, hidden=32), 1, "dcc"),
-    (replace(PLAIN, ranks=64, max_batch=1, hidden=32, local_experts=1), 1, "dcc"),
-)
-"""Shapes, cores and step orders: 2, 4 and 8 servers, two layers in flight, two dispatches or two combines in a row."""
+GOLDEN = {"hierarchy": server_golden_cases, "mesh": mesh_golden_cases}
 
 
-def run_server_golden(schedules: int) -> Tally:
+def run_server_golden(schedules: int, kernels: str = "hierarchy") -> Tally:
     """The stored cases, each under several schedules."""
     tally = Tally()
-    for case in server_golden_cases():
+    for case in GOLDEN[kernels]():
         program, problems = GoldenProgram(case), []
         for seed in range(schedules):
             schedule = Schedule(seed=seed, uneven=seed % 2 == 1)
@@ -48,14 +38,14 @@ def run_server_golden(schedules: int) -> Tally:
     return tally
 
 
-def run_server_sweep(seeds: range) -> Tally:
+def run_server_sweep(seeds: range, kernels: str = "hierarchy") -> Tally:
     """Random programs against the oracle."""
-    tally = Tally()
+    tally, of = Tally(), KERNELS[kernels]
     for seed in seeds:
         random = Random(seed)
-        shape = random_server_shape(random)
+        shape = of.random_shape(random)
         order = random.choice(("dc", "dcdc", "ddoc", "dcc"))
-        program = server_program(f"servers {seed} {shape}", shape, seed, order)
+        program = of.program(f"{kernels} {seed} {shape}", shape, seed, order)
         outcome = execute_on_servers(
             program,
             Schedule(
@@ -64,31 +54,33 @@ def run_server_sweep(seeds: range) -> Tally:
             cores=random.choice((1, 2, 3, 5, 9)),
             wire=Wire(depth=random.choice(DEPTHS), head=random.choice(HEADS)),
             offset=random.choice((0, 0, 1, 8, 13)),
+            group_type=of.group_type,
         )
         tally.add(program.name, outcome.problems)
     return tally
 
 
 @cache
-def server_schedule_programs() -> list[Any]:
-    """One for each of `SCHEDULE_SHAPES`."""
+def server_schedule_programs(kernels: str) -> list[Any]:
+    """One for each shape of these kernels."""
+    of = KERNELS[kernels]
     return [
-        server_program(f"server schedule {index}", shape, index, order)
-        for index, (shape, _, order) in enumerate(SCHEDULE_SHAPES)
+        of.program(f"{kernels} schedule {index}", shape, index, order)
+        for index, (shape, _, order) in enumerate(of.schedules)
     ]
 
 
-def run_server_schedules(seeds: range) -> Tally:
-    """Schedules of `SCHEDULE_SHAPES` in turn: uneven ranks and cores, a stalled relay, old epochs in the windows.
+def run_server_schedules(seeds: range, kernels: str = "hierarchy") -> Tally:
+    """Schedules of the kernels' shapes in turn: uneven ranks and cores, a stalled relay, old epochs in the windows.
 
     Queues are of any depth and start anywhere. How a card cuts messages (64 bytes to 4096), its bursts and its late
     tails follow from the seed.
     """
-    tally, programs = Tally(), server_schedule_programs()
+    tally, of, programs = Tally(), KERNELS[kernels], server_schedule_programs(kernels)
     for seed in seeds:
         index = seed % len(programs)
         program, random = programs[index], Random(seed)
-        most = SCHEDULE_SHAPES[index][1]
+        most = of.schedules[index][1]
         schedule = Schedule(
             seed=seed,
             landing_percent=random.choice((1, 5, 30, 70, 95)),
@@ -102,15 +94,10 @@ def run_server_schedules(seeds: range) -> Tally:
             schedule,
             cores=[random.randint(1, most) for _ in range(program.ranks)],
             wire=Wire(depth=random.choice(DEPTHS), head=random.choice(HEADS)),
+            group_type=of.group_type,
         ).problems
         tally.add(f"{program.name} seed {seed}", problems)
     return tally
-
-
-def stock_window_bytes(p: Parameters, servers: int) -> int:
-    """What the stock A2 kernels ask for: F7 of docs/buffer-size.md."""
-    block = p.max_batch * (2 * p.hidden + 16 * (-(-p.topk // 8) * 8))
-    return (-(-block // 512) * 512) * (p.moe_experts + 2 * servers) + (8 << 20)
 
 
 @dataclass(frozen=True)
@@ -126,48 +113,41 @@ class WindowCase:
     stock: int
 
 
-def window_cases() -> Iterator[WindowCase]:
+def window_cases(kernels: str = "hierarchy") -> Iterator[WindowCase]:
     """A grid of legal groups of A2, unquantised, which need most."""
-    lib = library()
-    for servers in (2, 4, 8):
-        for local_experts in (1, 2, 3, 4, 8, 16):
-            for topk in (1, 2, 4, 5, 6, 8, 9, 12, 14, 16):
-                for max_batch, hidden in (
-                    (1, 7168),
-                    (16, 2048),
-                    (64, 7168),
-                    (256, 7168),
-                    (512, 10240),
-                ):
-                    moe = servers * 8 * local_experts
-                    if topk > moe or moe > 512:
-                        continue
-                    p = Parameters(
-                        max_batch=max_batch,
-                        hidden=hidden,
-                        topk=topk,
-                        moe_experts=moe,
-                        local_experts=local_experts,
-                    )
-                    sizes = (ctypes.byref(p), servers, 8)
-                    ours = lib.moe_hierarchy_window_bytes(
-                        lib.moe_hierarchy_dispatch_bytes(*sizes),
-                        lib.moe_hierarchy_combine_bytes(*sizes),
-                    )
-                    yield WindowCase(
-                        *(servers, local_experts, topk, max_batch, hidden),
-                        ours,
-                        stock_window_bytes(p, servers),
-                    )
+    lib, of = library(), KERNELS[kernels]
+    sizes = [(1, 7168), (16, 2048), (64, 7168), (256, 7168), of.edge]
+    topks = (1, 2, 4, 5, 6, 8, 9, 12, 14, 16)
+    for servers, local_experts, topk, (max_batch, hidden) in product(
+        (2, 4, 8, 32), (1, 2, 3, 4, 8, 16), topks, sizes
+    ):
+        p = Parameters(
+            max_batch=max_batch,
+            hidden=hidden,
+            topk=topk,
+            moe_experts=servers * 8 * local_experts,
+            local_experts=local_experts,
+        )
+        if topk > p.moe_experts or p.moe_experts > of.most_experts or servers > of.most_servers:
+            continue
+        given = (ctypes.byref(p), servers, 8)
+        ours = getattr(lib, f"moe_{kernels}_window_bytes")(
+            *(getattr(lib, f"moe_{kernels}_{op}_bytes")(*given) for op in ("dispatch", "combine"))
+        )
+        stock = of.stock_window(p, servers)
+        yield WindowCase(servers, local_experts, topk, max_batch, hidden, ours, stock)
 
 
-def traffic(servers: int) -> dict[str, dict[str, float]]:
+def traffic(servers: int, kernels: str = "hierarchy") -> dict[str, dict[str, float]]:
     """Of a layer (BS 16, H 7168, K 8, 32 experts a server, bf16), per rank: MB of memory, messages, MB on the wire."""
+    of = KERNELS[kernels]
     shape = ServerShape(
         ranks=8 * servers, max_batch=16, hidden=7168, topk=8, local_experts=4, product="A2"
     )
-    program = server_program("traffic", shape, 0)
-    outcome = execute_on_servers(program, Schedule(seed=0), cores=8, wire=Wire(depth=128))
+    program = of.program("traffic", shape, 0)
+    outcome = execute_on_servers(
+        program, Schedule(seed=0), cores=8, wire=Wire(depth=128), group_type=of.group_type
+    )
     if outcome.problems:
         raise AssertionError(outcome.problems[0])
     moved = ("read_own", "read_remote", "write_own", "write_remote", "scalar_read", "scalar_write")
@@ -178,64 +158,61 @@ def traffic(servers: int) -> dict[str, dict[str, float]]:
             "memory_mb": round(sum(c[name] for c in counters for name in moved) / ranks / 1e6, 3),
             "posts": round(sum(c["messages"] for c in counters) / ranks, 2),
             "wire_mb": round(sum(c["message_bytes"] for c in counters) / ranks / 1e6, 3),
-            "vendor_posts": round(_vendor_posts(program), 2),
+            "vendor_posts": round(of.vendor_posts(program), 2),
         }
     return found
 
 
-def _vendor_posts(program: Any) -> float:
-    """What its kernels post: one message for each token and server, and two flags (dispatch; combine one)."""
-    calls = program.steps[0].calls
-    servers = len(calls) // 8
-    experts = calls[0]["moe_expert_num"] // servers
-    posts = 0
-    for rank, call in enumerate(calls):
-        of = call["expert_ids"] // experts
-        for server in range(servers):
-            if server != rank // 8:
-                posts += 2 + int((of == server).any(dim=1).sum())
-    return posts / len(calls)
+def run_without_copies(sweep: int, schedules: int) -> Tally:
+    """Hierarchy with the build switch the other way: the relay copies nothing."""
+    with variant(NO_COPIES):
+        tally = run_server_golden(1) + run_server_sweep(range(sweep))
+        return tally + run_server_schedules(range(schedules))
 
 
 class ServerProof:
     """Its parts, started in a pool and then waited for."""
 
-    def __init__(self, pool: Executor, *, quick: bool) -> None:
+    def __init__(self, pool: Executor, kernels: str, *, quick: bool) -> None:
+        self._kernels = kernels
         self._sweep, self._schedules = (20, 80) if quick else (200, 5_000)
         self._servers = (2,) if quick else (2, 4)
-        self._golden = pool.submit(run_server_golden, 1 if quick else 3)
-        self._swept = [pool.submit(run_server_sweep, seeds) for seeds in chunks(self._sweep, 20)]
-        self._scheduled = [
-            pool.submit(run_server_schedules, seeds) for seeds in chunks(self._schedules, 50)
+        self._golden = pool.submit(run_server_golden, 1 if quick else 3, kernels)
+        self._swept = [
+            pool.submit(run_server_sweep, seeds, kernels) for seeds in chunks(self._sweep, 20)
         ]
-        self._sites = sorted(reached())
+        self._scheduled = [
+            pool.submit(run_server_schedules, seeds, kernels)
+            for seeds in chunks(self._schedules, 50)
+        ]
+        self._sites = sorted(reached(kernels))
         self._noticed = [pool.submit(what_notices, site) for site in self._sites]
 
     def figures(self, done: Callable[[str, Tally | None], None]) -> tuple[dict[str, Any], bool]:
         """For the record, and whether nothing was found."""
-        golden, total = self._golden.result(), len(server_golden_cases())
-        done(f"servers, golden: {golden.passed} of {total} bit-exact", golden)
+        golden, total = self._golden.result(), len(GOLDEN[self._kernels]())
+        done(f"{self._kernels}, golden: {golden.passed} of {total} bit-exact", golden)
         swept = sum((run.result() for run in self._swept), Tally())
-        done(f"servers, sweep: {swept.passed} of {self._sweep} equal to the oracle", swept)
+        done(f"{self._kernels}, sweep: {swept.passed} of {self._sweep} equal to the oracle", swept)
         scheduled = sum((run.result() for run in self._scheduled), Tally())
         done(
-            f"servers, schedules: {scheduled.passed} of {self._schedules}"
+            f"{self._kernels}, schedules: {scheduled.passed} of {self._schedules}"
             " without finding, deadlock or difference",
             scheduled,
         )
         noticed = zip(self._sites, self._noticed, strict=True)
         survivors = [site for site, how in noticed if not how.result()]
         number = len(self._sites)
-        done(f"servers, mutants: {number - len(survivors)} of {number} noticed", None)
+        done(f"{self._kernels}, mutants: {number - len(survivors)} of {number} noticed", None)
         for site in survivors:
             print(f"  not noticed: {site}")
-        moved = {str(servers): traffic(servers) for servers in self._servers}
+        moved = {str(servers): traffic(servers, self._kernels) for servers in self._servers}
         for servers, of_servers in moved.items():
             for op, of_op in of_servers.items():
-                done(f"{servers} servers, {op}: {of_op}", None)
-        grid = list(window_cases())
+                done(f"{self._kernels}, {servers} servers, {op}: {of_op}", None)
+        grid = list(window_cases(self._kernels))
         larger = sum(case.ours > case.stock for case in grid)
-        done(f"servers, window: above the stock formula in {larger} of {len(grid)}", None)
+        done(f"{self._kernels}, window: above the stock formula in {larger} of {len(grid)}", None)
         everything = golden + swept + scheduled
         return {
             "golden_passed": golden.passed,

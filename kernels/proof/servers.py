@@ -28,6 +28,8 @@ from .simulator import Schedule, Simulator, library
 class ServerGroup(CardGroup):
     """The ranks of one EP group in several servers, each with its windows, queue pairs and context."""
 
+    kernels = "hierarchy"
+
     def __init__(
         self,
         simulator: Simulator,
@@ -58,7 +60,9 @@ class ServerGroup(CardGroup):
         for rank in range(ranks):
             given = meeting(rank, NONCE)
             given.timeout_ticks = timeout_ticks
-            self._launch(rank, "ascend_moe_hierarchy_open", [self.contexts[rank], *words(given)])
+            self._launch(
+                rank, f"ascend_moe_{self.kernels}_open", [self.contexts[rank], *words(given)]
+            )
 
     def _linked(self, rank: int, peer: int) -> bool:
         """The kernels use queue pairs along the rail only."""
@@ -157,6 +161,11 @@ class ServerGroup(CardGroup):
         ]
         return Combined(address, out, self._launch(rank, "ascend_moe_hierarchy_combine", arguments))
 
+    @staticmethod
+    def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:
+        """What differs from the oracle, or an empty string."""
+        return compare(simulator, step, rank, result)
+
     def play(self, program: Program) -> list[Sequence[Any]]:
         """Enqueues all steps."""
         results: list[Sequence[Any]] = []
@@ -168,7 +177,7 @@ class ServerGroup(CardGroup):
         return results
 
 
-def server_window_bytes(program: Program) -> int:
+def server_window_bytes(program: Program, kernels: str = ServerGroup.kernels) -> int:
     """The smallest window that serves all steps."""
     lib, per_server = library(), PER_SERVER[program.product]
     needed = {"dispatch": 0, "combine": 0}
@@ -176,9 +185,9 @@ def server_window_bytes(program: Program) -> int:
         for call in step.calls:
             given = parameters(step.op, with_defaults(step.op, {"group_ep": "ep", **call}))
             sizes = (ctypes.byref(given), program.ranks // per_server, per_server)
-            size = getattr(lib, f"moe_hierarchy_{step.op}_bytes")(*sizes)
+            size = getattr(lib, f"moe_{kernels}_{step.op}_bytes")(*sizes)
             needed[step.op] = max(needed[step.op], size)
-    return lib.moe_hierarchy_window_bytes(needed["dispatch"], needed["combine"])
+    return getattr(lib, f"moe_{kernels}_window_bytes")(needed["dispatch"], needed["combine"])
 
 
 def execute_on_servers(
@@ -190,13 +199,14 @@ def execute_on_servers(
     offset: int = 0,
     mutate: str = "",
     judge: Any = None,
+    group_type: type[ServerGroup] = ServerGroup,
 ) -> Outcome:
     """One run in windows full of old data, judged by the oracle unless told otherwise."""
     with Simulator(schedule, mutate) as simulator:
-        group = ServerGroup(
+        group = group_type(
             simulator,
             program.ranks,
-            server_window_bytes(program),
+            server_window_bytes(program, group_type.kernels),
             wire or Wire(),
             product=program.product,
             cores=cores,
@@ -204,7 +214,9 @@ def execute_on_servers(
             old_data=old_window(schedule.seed),
         )
         results = group.play(program)
-        return run_and_judge(simulator, program, results, partial(judge or compare, simulator))
+        return run_and_judge(
+            simulator, program, results, partial(judge or group.compare, simulator)
+        )
 
 
 def compare(simulator: Simulator, step: Step, rank: int, result: Any) -> str:

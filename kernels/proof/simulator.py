@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .machine import Machine
+
 SOURCE = Path(__file__).parent
 BUILD = SOURCE.parents[1] / "build" / "proof"
 
@@ -49,10 +51,14 @@ def load(path: Path) -> ctypes.CDLL:
         ("hostsim_add_region", None, [pointer, pointer]),
         ("hostsim_add_queue", None, [pointer, pointer]),
         ("hostsim_launch", u32, [pointer, i32, i32, u32, text, pointer, u32]),
+        ("hostsim_time", None, [pointer, pointer]),
+        ("hostsim_trace", None, [pointer, i32]),
+        ("hostsim_write_trace", None, [pointer, text]),
         ("hostsim_run", i32, [pointer]),
         ("hostsim_findings", text, [pointer]),
         ("hostsim_deadlock", text, [pointer]),
         ("hostsim_counters", text, [pointer, u32]),
+        ("hostsim_timing", text, [pointer, u32]),
         ("hostsim_sites", text, [pointer]),
         ("hostsim_steps", u64, [pointer]),
         ("hostsim_let_die", None, [pointer, i32, u64]),
@@ -74,6 +80,9 @@ def load(path: Path) -> ctypes.CDLL:
         ("moe_hierarchy_window_bytes", u64, [u64, u64]),
         ("moe_hierarchy_workspace", u64, [pointer]),
         ("moe_hierarchy_handle_words", u32, [pointer, u32, u32]),
+        ("moe_mesh_dispatch_bytes", u64, [pointer, u32, u32]),
+        ("moe_mesh_combine_bytes", u64, [pointer, u32, u32]),
+        ("moe_mesh_window_bytes", u64, [u64, u64]),
     ):
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
@@ -248,6 +257,21 @@ class Simulator:
                 f"no kernel {kernel} with {len(arguments)} arguments and {blocks} blocks"
             )
         return launch
+
+    def time(self, machine: Machine) -> None:
+        """From here on everything takes its time on this machine; before the first launch."""
+        self._lib.hostsim_time(self._world, ctypes.byref(machine.as_struct()))
+
+    def trace(self, ranks: int) -> None:
+        """Records what the cores of the first ranks do, for `write_trace`."""
+        self._lib.hostsim_trace(self._world, ranks)
+
+    def write_trace(self, path: Path) -> None:
+        self._lib.hostsim_write_trace(self._world, str(path).encode())
+
+    def timing(self, launch: int) -> dict[str, float]:
+        """When a launch began, its own cost behind it, and when its last core ended, in us of simulated time."""
+        return json.loads(self._lib.hostsim_timing(self._world, launch))
 
     def run(self) -> bool:
         """Runs all launches to their end; False on a deadlock."""

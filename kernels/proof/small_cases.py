@@ -80,6 +80,56 @@ class MeetingCase:
 
 
 @dataclass(frozen=True)
+class TellCase:
+    """Every rank tells some others a note; nobody else gets it."""
+
+    ranks: int
+    cores: int
+    words: int = 24
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        with Simulator(schedule, site) as simulator:
+            group = KernelGroup(simulator, self.ranks, WINDOW_BYTES, cores=self.cores, opened=False)
+            group.meet(NONCE)  # makes the contexts
+            finished = simulator.run()
+            for rank in range(self.ranks):
+                to = [sum(1 << peer for peer in self._told_by(rank)), *[0] * 23]
+                given = (self._place(rank), self.words, *self._note(rank), *to)
+                arguments = [
+                    group.contexts[rank],
+                    *struct.unpack("<25Q", struct.pack("<50I", *given)),
+                ]
+                simulator.launch(rank, "ascend_moe_tell", arguments, self.cores)
+            finished = finished and simulator.run()
+            mismatches = []
+            note = torch.empty(self.words, dtype=torch.int32)
+            for peer in range(self.ranks if finished else 0):
+                for rank in range(self.ranks):
+                    found, written = simulator.get(group.windows[peer] + self._place(rank), note)
+                    told = peer in self._told_by(rank)
+                    if written.any() != told or (
+                        told and found.tolist() != self._note(rank)[: self.words]
+                    ):
+                        mismatches.append(f"what rank {peer} has of rank {rank} differs")
+            return Outcome(
+                simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
+            )
+
+    def _told_by(self, rank: int) -> list[int]:
+        return [peer for peer in range(self.ranks) if (peer + rank) % 3]
+
+    @staticmethod
+    def _note(rank: int) -> list[int]:
+        return [100 * rank + word for word in range(24)]
+
+    @staticmethod
+    def _place(rank: int) -> int:
+        """Behind the blocks of the meeting."""
+        return (100 << 10) + 96 * rank
+
+
+@dataclass(frozen=True)
 class PackCase:
     """One strided tensor of at most three dimensions."""
 

@@ -155,7 +155,7 @@ class SurvivorProof:
     """Its parts, started in a pool and then waited for."""
 
     def __init__(self, pool: Executor, *, quick: bool) -> None:
-        self._sweep, self._deaths = (40, 300) if quick else (300, 6_000)
+        self._sweep, self._deaths = (40, 300) if quick else (300, 3_000)
         self._swept = [pool.submit(run_left_sweep, seeds) for seeds in chunks(self._sweep, 50)]
         self._died = [pool.submit(run_deaths, seeds) for seeds in chunks(self._deaths, 100)]
         self._sites = sorted(reached())

@@ -7,6 +7,7 @@ without the dead, on windows full of what the failed launches left, and go on wi
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -18,8 +19,8 @@ from ascend_moe.contract.elastic import Elastic
 from ascend_moe.contract.shapes import World
 
 from .execution import Outcome, compare_with_oracle
-from .failures import enqueue, new_group, records
-from .group import NONCE, KernelGroup
+from .failures import enqueue, failures, new_group, records
+from .group import NONCE, Dispatched, KernelGroup
 from .programs import Layers, Program, layer_program, with_layers
 from .shapes import Shape
 from .simulator import Schedule, Simulator
@@ -223,3 +224,50 @@ def death_case(
         for number, elastic in enumerate(elastics)
     ]
     return DeathCase(tuple(programs), tuple(elastics), cores).measured()
+
+
+RETIRED_MAGIC, RETIRED_OFFSET = 0x444C4F41, 96
+
+
+@dataclass(frozen=True)
+class RetiredCase:
+    """Launches of a graph whose context was retired: they do nothing, and say so apart from failures and records."""
+
+    program: Program
+    cores: int
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        with Simulator(schedule, site) as simulator:
+            group = new_group(simulator, self.program, cores=self.cores, seed=schedule.seed)
+            finished = simulator.run()
+            for context in group.contexts.values():
+                simulator.write(context, struct.pack("<I", RETIRED_MAGIC))
+            results = enqueue(group, self.program)
+            outcome = Outcome([], "", [])
+            if finished and simulator.run():
+                outcome.mismatches = self._wrong(simulator, group, results)
+            outcome.findings, outcome.deadlock = simulator.findings, simulator.deadlock
+            outcome.sites = simulator.sites
+            return outcome
+
+    def _wrong(
+        self, simulator: Simulator, group: KernelGroup, results: Sequence[Sequence[Any]]
+    ) -> list[str]:
+        wrong = []
+        if any(failures(simulator, group)) or any(records(simulator, group)):
+            wrong.append("a launch with a retired context counts as a failure")
+        for rank, window in enumerate(group.windows):
+            block = simulator.get(window + RETIRED_OFFSET, torch.empty(2, dtype=torch.int32))[0]
+            if block.tolist() != [NONCE, 1]:
+                wrong.append(f"what rank {rank} says of its retired context differs: {block}")
+        for ranks in results:
+            for result in ranks:
+                outputs = (
+                    group.read(result).values()
+                    if isinstance(result, Dispatched)
+                    else [simulator.get(result.address, result.shape)]
+                )
+                if any(written.any() for content, written in outputs if content.numel()):
+                    wrong.append("an output is written with a retired context")
+        return wrong

@@ -1,72 +1,37 @@
-"""How long the device kernels should take on Atlas A3: a model from counted bytes and published bandwidths.
+"""How long the device kernels should take on Atlas A3: a model, the timed simulator. Measures nothing.
 
-Nothing is measured here, and nothing ran on an NPU. What the model assumes is in kernels/proof/cost.py; what follows
-from it, in docs/kernels.md.
+Nothing ran on an NPU. What the model believes, and why, is in kernels/proof/machine.py; what follows from it, in
+docs/kernels.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
-from kernels.proof.cost import (
-    BATCHES,
-    EP_SIZES,
-    EXPERTS,
-    HIDDEN,
-    OPERATORS,
-    PUBLISHED_US,
-    TOPK,
-    Machine,
-    Phase,
-    Shape,
-    combine_pull,
-    dispatch_push,
-    estimates_us,
-    once_per_rank,
-    roofline,
-    seconds,
-)
+from kernels.proof.floor import floor
+from kernels.proof.machine import Machine, machine
+from kernels.proof.timing import BATCHES, EXPERTS, HIDDEN, OPERATORS, TOPK, Shape, simulate
 
-ALTERNATIVES: dict[str, Callable[[Shape, Machine], list[Phase]]] = {
-    "dispatch_bf16": dispatch_push,
-    "dispatch_int8": dispatch_push,
-    "combine": combine_pull,
-}
+from .kernel_record import PARTS, record
 
 
-def table(machine: Machine) -> str:
-    """A line per operator and shape."""
+def table(shapes: list[Shape], given: Machine, cores: int | None) -> tuple[str, dict[str, float]]:
+    """The lines to print, and microseconds by the name of the shape."""
     lines = [
-        f"MODEL of one die of Atlas A3, us per launch: H {HIDDEN}, K {TOPK}, {EXPERTS} experts, {machine.cores} cores",
-        "ours: dispatch pulls, combine pushes; other way: the opposite; link: bytes over the link alone",
-        "published: measured, kernels that follow the shipped ones: DeepEP-Ascend, low latency (sgl-kernel-npu)",
-        "",
-        f"{'':15}{'BS':>5}{'ep':>5}{'ours':>8}{'other way':>11}{'link':>8}{'published':>11}   phases of ours",
+        f"MODEL of one die of Atlas {given.product}, us without the launch: H {HIDDEN}, K {TOPK}, {EXPERTS} experts,"
+        f" {cores or given.cores} cores, balanced routes, the timed simulator with all ranks",
+        f"{'':15}{'BS':>5}{'ep':>5}{'us':>8}{'floor':>8}{'ratio':>7}   floor: link, then what cannot be avoided",
     ]
-    for name, operator in OPERATORS.items():
-        for batch in BATCHES:
-            for ep in EP_SIZES:
-                shape = Shape(batch, ep, name.endswith("int8"))
-                ours, other = operator(shape, machine), ALTERNATIVES[name](shape, machine)
-                phases = ", ".join(
-                    f"{phase.name} {1e6 * phase.seconds(machine):.1f}" for phase in ours
-                )
-                lines.append(
-                    f"{name:15}{batch:5}{ep:5}{1e6 * seconds(ours, machine):8.1f}"
-                    f"{1e6 * seconds(other, machine):11.1f}{1e6 * roofline(ours, machine):8.1f}"
-                    f"{PUBLISHED_US.get((name, batch, ep), '-'):>11}   launch {1e6 * machine.launch:.0f}, {phases}"
-                )
-    saved = ", ".join(f"ep {ep}: {100 * once_per_rank(ep):.0f} %" for ep in EP_SIZES)
-    lines += [
-        "",
-        f"If every token crossed the link once per destination rank, not once per row, dispatch would send {saved}.",
-        "Assumed: " + ", ".join(f"{f.name} {getattr(machine, f.name):g}" for f in fields(machine)),
-    ]
-    return "\n".join(lines)
+    results = {}
+    for shape in shapes:
+        us, least = simulate(shape, given, cores=cores).us, floor(shape, given)
+        results[shape.name] = round(us, 2)
+        lines.append(
+            f"{shape.operator:15}{shape.batch:5}{shape.ep:5}{us:8.1f}{least.us:8.1f}{us / least.us:7.2f}   {least}"
+        )
+    return "\n".join(lines), results
 
 
 def main() -> None:
@@ -76,12 +41,43 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--operator", choices=OPERATORS, help="only this one")
+    parser.add_argument("--bs", type=int, action="append", help="tokens per rank; several times")
+    parser.add_argument("--ep", type=int, action="append", help="ranks; several times")
+    parser.add_argument("--cores", type=int, help="vector cores of a launch")
+    parser.add_argument(
+        "--tuning", type=Path, help="figures that scripts/npu_check --tune has measured"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the estimates there")
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write what rank 0 does in the last shape there, for ui.perfetto.dev",
+    )
+    parser.add_argument(
+        "--record",
+        choices=PARTS,
+        nargs="*",
+        help="run these parts of docs/kernels-time.json anew (none: all), and rewrite the pages; minutes",
+    )
     given = parser.parse_args()
-    machine = Machine()
-    print(table(machine))
+    if given.record is not None:
+        record(given.record or list(PARTS))
+        return
+    hardware = machine("A3", given.tuning)
+    shapes = [
+        Shape(operator, batch, ep)
+        for operator in ([given.operator] if given.operator else OPERATORS)
+        for ep in given.ep or [32]
+        for batch in given.bs or BATCHES
+    ]
+    printed, results = table(shapes, hardware, given.cores)
+    print(printed)
     if given.json:
-        given.json.write_text(json.dumps(estimates_us(machine), indent=2) + "\n")
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+    if given.trace:
+        simulate(shapes[-1], hardware, cores=given.cores, trace=given.trace)
 
 
 if __name__ == "__main__":

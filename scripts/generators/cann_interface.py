@@ -307,6 +307,13 @@ ROWS = (
         "HcclOpResParam.localWindowsIn", "32", "own window", f"hcomm {HOST}:5973", "window(rank)"
     ),
     _field(
+        "HcclOpResParam.localWindowsOut",
+        "40",
+        "own out buffer",
+        f"hcomm {HOST}:5974",
+        "window(rank) + W",
+    ),
+    _field(
         "HcclOpResParam.remoteResNum",
         "2980",
         "0, always: nobody counts",
@@ -327,6 +334,13 @@ ROWS = (
         "its window as mapped here (behind RDMA: its own address)",
         f"hcomm {HOST}:5751",
         "window(peer)",
+    ),
+    _field(
+        "HcclRankRelationResV2.windowsOut",
+        "16",
+        "its out buffer, alike",
+        f"hcomm {HOST}:5756",
+        "window(peer) + W",
     ),
     _field("HcclCombinOpParam.rankId", "16", "own rank", f"hcomm {HOST}:7859", "rank", "A2"),
     _field(

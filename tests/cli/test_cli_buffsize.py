@@ -350,11 +350,11 @@ def test_our_own_kernels(capsys):
     assert code == 0
     assert found["required_mb"] == 15
     assert list(found) == JSON_KEYS
-    assert run(*SEED, "--implementation", "ascend_moe", "--product", "A2") == 2
-    assert (
-        "our kernels serve A3 full mesh and one A2 server, not A2 fullmesh on 16 ranks"
-        in capsys.readouterr().err
-    )
+    of_servers = ("--implementation", "ascend_moe", "--product", "A2", "--contract", "cann-9.1")
+    for algorithm in ("fullmesh", "hierarchy"):
+        code, found = report(capsys, *SEED, *of_servers, "--algorithm", algorithm)
+        assert found["algorithm"] == algorithm
+        assert found["formula"].startswith("256 * 2^10 + ")
 
 
 def test_prefill_through_mc2_as_a_nightly_configuration_of_vllm_ascend_sizes_it(capsys):

@@ -147,5 +147,5 @@ def test_who_will_run_it(tmp_path, capsys):
     elastic |= {"contract": "cann-9.1", "env": {"HCCL_BUFFSIZE": "4000"}}
     assert run(tmp_path, elastic) == 1
     assert "X-30" in capsys.readouterr().out
-    assert run(tmp_path, elastic, "--implementation", "ascend_moe") == 1
+    assert run(tmp_path, elastic, "--implementation", "ascend_moe") == 0
     assert run(tmp_path, elastic, "--implementation", "cpu") == 0

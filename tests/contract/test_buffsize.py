@@ -292,13 +292,26 @@ def test_our_own_window_is_what_the_kernels_compute(tmp_path, compiler):
     assert [int(line) for line in result.stdout.split()] == expected
 
 
-def test_our_own_window_is_small_and_only_where_our_kernels_are():
+def test_our_own_window_is_small_in_one_server():
     own = deployment(implementation="ascend_moe")
     assert own.mb < deployment().mb / 10
     assert deployment(implementation="ascend_moe", comm_alg="fullmesh_v2").mb == own.mb
     one_server = {"product": "A2", "ep_world_size": 8, "contract": "cann-9.1"}
     size = deployment(implementation="ascend_moe", **one_server).mb
     assert size < deployment(**one_server).mb
-    for changes in ({"product": "A2"}, {"comm_alg": "hierarchy"}):
-        with pytest.raises(ValueError, match="our kernels serve A3 full mesh and one A2 server"):
-            deployment(implementation="ascend_moe", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "own", "stock"),
+    [
+        ({"product": "A2"}, 225, 228),
+        ({"product": "A2", "max_bs": 256}, 897, 900),
+        ({"product": "A2", "comm_alg": "hierarchy"}, 28, 238),
+        ({"comm_alg": "hierarchy"}, 14, 632),
+        ({"comm_alg": "hierarchy", "ep_world_size": 32, "max_bs": 256}, 109, 1314),
+    ],
+)
+def test_our_own_window_over_several_servers(changes, own, stock):
+    """That the formulas are those of the kernels is in tests/kernels/test_window.py."""
+    assert deployment(implementation="ascend_moe", **changes).mb == own
+    assert deployment(**changes).mb == stock

@@ -234,13 +234,13 @@ def test_names_are_public():
 
 
 def test_who_serves_elastic_info_decides():
-    """CANN's kernels and ours do not, CPU tensors do, on A3 full mesh without TP."""
+    """CANN's kernels do not, ours and CPU tensors do, on A3 full mesh without TP."""
     given = {"product": "A3", "contract": "cann-9.1"}
     elastic = call(elastic_info=(36, "int32"), contract="cann-9.1")
     for implementation, rules in (
         (None, ["X-30"]),
         ("stock", ["X-30"]),
-        ("ascend_moe", ["X-30"]),
+        ("ascend_moe", []),
         ("cpu", []),
     ):
         found = check_dispatch(**given, implementation=implementation, **elastic)

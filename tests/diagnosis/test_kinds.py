@@ -107,6 +107,16 @@ def test_lines_of_our_kernel_library():
         f"EU0000: {where}rank 2 did not come (time limit 30 s). It died, or has made another call"
     )
     assert [finding.name for finding in found] == ["a rank did not come"]
+    found = explained(
+        f"EU0000: {where}rank 9 did not come (time limit 30 s). It is in another server: it died, has made another "
+        "call, or the link between the two is down"
+    )
+    assert [finding.name for finding in found] == ["a rank in another server did not come"]
+    found = explained(
+        f"EU0000: {where}the send queue to rank 9, over the network, stayed full (time limit 30 s). The link to that "
+        "rank is down, or its process is gone"
+    )
+    assert [finding.name for finding in found] == ["a send queue stayed full"]
     (found,) = explained(
         "RuntimeError: MoeDistributeDispatch: HCCL_BUFFSIZE is too SMALL for the kernels of "
         "ascend_moe: the group has 2 MB, "

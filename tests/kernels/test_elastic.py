@@ -126,3 +126,35 @@ def test_a_whole_group_takes_word_0_only():
 def test_a_group_that_ranks_have_left_wants_elastic_info():
     named = play(LEFT, dict.fromkeys(LEFT.old_ranks))
     assert named == [[(0, 0, OTHER_RANKS)], [(1, 0, OTHER_RANKS)], [], [(3, 0, OTHER_RANKS)]]
+
+
+@pytest.mark.parametrize("order", ["d", "dcc"])
+def test_waits_are_told_by_old_ranks(order):
+    """performance_info has an entry for each rank of the whole group: of rank 3 here, new number 2; 2 is gone."""
+    program = program_left("waits", LAYERS, LEFT, 1, order)
+    infos = {rank: torch.zeros(4, dtype=torch.int64) for rank in LEFT.old_ranks}
+    for step in program.steps:
+        step.calls = [call | {"performance_info": infos[call["ep_rank_id"]]} for call in step.calls]
+    with Simulator(Schedule(seed=1)) as simulator:
+        group = new_group(simulator, program, ranks=4, opened=False)
+        group.open(NONCE, LEFT)
+        assert simulator.run()
+        idle = simulator.steps
+    late = Schedule(seed=1, stalled_rank=3, stall_from=idle, stall_steps=10**9, patience=3)
+    with Simulator(late) as simulator:
+        group = new_group(simulator, program, ranks=4, opened=False)
+        group.open(NONCE, LEFT)
+        assert simulator.run()
+        results = enqueue(group, program)
+        assert simulator.run(), simulator.deadlock
+        assert simulator.findings == []
+        for step, of_step in zip(program.steps, results, strict=True):
+            for at, result in enumerate(of_step):
+                assert compare_with_oracle(group, step, at, result) == ""
+        waited = {rank: group.kept.content(rank, info).tolist() for rank, info in infos.items()}
+    for rank in (0, 1):
+        assert waited[rank][3] > 20_000
+        assert waited[rank][2] == 0
+        assert max(waited[rank][:3]) < 20_000
+    assert waited[3][2] == 0
+    assert max(waited[3]) < 20_000

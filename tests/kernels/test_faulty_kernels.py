@@ -4,7 +4,6 @@ All were found by reading the vendor's headers, while hostsim was kinder than th
 """
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pytest
 
 from kernels.proof import simulator
 from kernels.proof.golden_programs import GoldenProgram, golden_cases
-from kernels.proof.simulator import BUILD, Schedule
+from kernels.proof.simulator import Schedule
+from kernels.proof.variants import build_variant
 
 ROOT = Path(__file__).parents[2]
 FAULTS = {
@@ -24,27 +24,7 @@ FAULTS = {
 @pytest.fixture(scope="module")
 def faulty_library(proof_library, compiler, tmp_path_factory):
     """The device kernels with both faults, over the objects of hostsim that are built already."""
-    folder = tmp_path_factory.mktemp("faulty")
-    for room in ("device", "hostsim", "proof"):
-        shutil.copytree(ROOT / "kernels" / room, folder / "kernels" / room)
-    for name, (right, wrong) in FAULTS.items():
-        path = folder / "kernels/device" / name
-        text = path.read_text()
-        assert text.count(right) == 1
-        path.write_text(text.replace(right, wrong))
-    library = folder / "libfaulty.so"
-    objects = sorted((BUILD / "hostsim").rglob("*.o"))
-    assert objects
-    subprocess.run(
-        [
-            *(compiler, "-std=c++17", "-O1", "-fPIC", "-shared", "-fno-gnu-unique"),
-            *("-ffp-contract=off", "-Ikernels", "-Ikernels/hostsim", "kernels/proof/kernels.cpp"),
-            *(*map(str, objects), "-o", str(library)),
-        ],
-        check=True,
-        cwd=folder,
-        timeout=300,
-    )
+    library = build_variant(tmp_path_factory.mktemp("faulty"), FAULTS, compiler)
     return simulator.load(library)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -19,17 +19,21 @@ from kernels.proof.server_cases import (
     dead_links,
     reached,
     what_notices,
+    written_sites,
 )
+from kernels.proof.server_kernels import HIERARCHY_SCHEDULES
 from kernels.proof.server_programs import SMALL, random_server_shape, server_program
 from kernels.proof.server_proof import (
-    SCHEDULE_SHAPES,
+    run_server_golden,
     run_server_schedules,
     run_server_sweep,
     traffic,
     window_cases,
 )
+from kernels.proof.servers import execute_on_servers
 from kernels.proof.simulator import Schedule
 from kernels.proof.tally import Tally
+from kernels.proof.variants import NO_COPIES, variant
 
 pytestmark = pytest.mark.usefixtures("proof_library")
 
@@ -73,22 +77,14 @@ def test_the_sweep_reaches_every_mode():
 
 
 def test_schedules_with_two_layers_in_flight():
-    number = 3 * len(SCHEDULE_SHAPES)
+    number = 3 * len(HIERARCHY_SCHEDULES)
     assert run_server_schedules(range(number)) == Tally(passed=number)
-
-
-SITE = re.compile(
-    r"MOE_(SYNC|VBARRIER|SYNC_ALL|FLAG)\(|(PipeBarrier|SyncAll|SetFlag|WaitFlag|AllocTensor|DeQue)<"
-)
 
 
 def test_every_synchronisation_of_the_sources_is_reached():
     """Or a mutation would not be counted at all."""
     found = {site.split(" ")[0] for site in reached()}
-    for path in sorted(DEVICE.glob("*.h")):
-        for number, line in enumerate(path.read_text().splitlines(), 1):
-            if SITE.search(line.split("//")[0]):
-                assert f"kernels/device/hierarchy/{path.name}:{number}" in found
+    assert [site for site in written_sites("hierarchy") if site not in found] == []
 
 
 FLAGS = sorted(
@@ -106,6 +102,24 @@ def test_every_dropped_flag_and_step_of_all_cores_is_noticed(place):
     sites = [site for site in reached() if site.startswith(place)]
     assert sites
     assert [site for site in sites if not what_notices(site)] == []
+
+
+@pytest.mark.ci
+def test_without_the_relays_copies():
+    """The build switch the other way: mates read what the card has written."""
+    program = server_program("no copies", replace(SMALL, quant=True), 3, "dcdc")
+    moved = {}
+    for copies in (True, False):
+        with nullcontext() if copies else variant(NO_COPIES):
+            outcome = execute_on_servers(program, Schedule(seed=3))
+            assert outcome.problems == []
+            moved[copies] = sum(c["write_own"] for step in outcome.counters[:1] for c in step)
+            if not copies:
+                assert run_server_golden(1).examples == []
+                assert run_server_sweep(range(2000, 2004)) == Tally(passed=4)
+                number = len(HIERARCHY_SCHEDULES)
+                assert run_server_schedules(range(number)) == Tally(passed=number)
+    assert moved[False] < moved[True]
 
 
 def test_the_window_is_what_the_stock_kernels_ask_for_but_for_few_experts():
@@ -149,7 +163,7 @@ def test_a_server_that_vanishes_is_named_by_the_rail():
 
 
 def test_a_dead_queue_pair_is_named_by_its_receiver_and_one_step_later_by_its_poster():
-    wire = dead_links(PROGRAM, {(3, 11): 1})  # the hello arrives
+    wire = dead_links(PROGRAM, {(3, 11): 2})  # the meeting's arrive
     blamed = ends_right(blame(PROGRAM, Schedule(seed=3), wire=wire))
     assert blamed.links[11] == [(3, NETWORK)]
     assert {record.op for record in blamed.records[11]} == {DISPATCH}
@@ -161,7 +175,7 @@ def test_a_dead_queue_pair_is_named_by_its_receiver_and_one_step_later_by_its_po
 
 def test_a_full_queue_says_so():
     """On some seeds the tail of a dead queue stands still."""
-    wire = dead_links(PROGRAM, {(3, 11): 1}, depth=2)
+    wire = dead_links(PROGRAM, {(3, 11): 2}, depth=2)
     reasons = set()
     for seed in range(6):
         blamed = ends_right(blame(PROGRAM, Schedule(seed=seed), wire=wire))

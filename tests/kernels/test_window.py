@@ -8,6 +8,7 @@ import pytest
 from ascend_moe.contract.buffsize import MB, OWN, Traffic, Window
 from ascend_moe.contract.limits import (
     FULLMESH,
+    HIERARCHY,
     LIMITS,
     SHARED_EXPERTS_MAX,
     WINDOW_MB_DEFAULT,
@@ -100,6 +101,57 @@ def test_where_one_buffer_of_200_mb_does_not_reach():
             assert window("cann-9.1", "both", OWN).formula(traffic).bytes <= WINDOW_MB_DEFAULT * MB
     largest = Traffic(0, 8192, 16, 16, 256, 16)
     assert window("cann-9.1", "combine", OWN).largest_max_bs(largest, WINDOW_MB_DEFAULT) == 399
+
+
+def in_servers(local_experts, **more):
+    """Groups in several servers, at the edges of BS, H and K."""
+    for servers, bs, hidden, topk in product((2, 3, 8), (1, 9, 256), (32, 96, 7168), (1, 7, 16)):
+        for local in local_experts:
+            yield servers, Traffic(bs, hidden, topk, 0, 0, local, **more)
+
+
+def kernels_need(kernels, per_server, servers, t, op):
+    """The most of all modes, as the kernels' own header computes it."""
+    lib, sizes = library(), {}
+    for name in ("dispatch", "combine"):
+        sizes[name] = 0
+        for quant, smooth in ((0, 0), (1, 0), (1, 1)):
+            given = Parameters(
+                max_batch=t.max_bs,
+                hidden=t.hidden,
+                topk=t.topk,
+                moe_experts=servers * per_server * t.local_experts,
+                local_experts=t.local_experts,
+                element=2 if t.packed and name == "dispatch" else 0,
+                quant=quant and not t.packed,
+                smooth=smooth,
+                comm_quant=quant and kernels == "hierarchy",
+            )
+            size = getattr(lib, f"moe_{kernels}_{name}_bytes")
+            sizes[name] = max(sizes[name], size(ctypes.byref(given), servers, per_server))
+        if op not in (name, "both"):
+            sizes[name] = 0
+    return getattr(lib, f"moe_{kernels}_window_bytes")(sizes["dispatch"], sizes["combine"])
+
+
+@pytest.mark.parametrize("op", ["dispatch", "combine", "both"])
+@pytest.mark.parametrize(
+    ("kernels", "product_name", "path", "packed"),
+    [
+        ("mesh", "A2", FULLMESH, False),
+        ("mesh", "A2", FULLMESH, True),
+        ("hierarchy", "A2", HIERARCHY, False),
+        ("hierarchy", "A3", HIERARCHY, False),
+    ],
+)
+def test_over_servers_the_formula_is_that_of_the_kernels(kernels, product_name, path, packed, op):
+    per_server = 16 if product_name == "A3" else 8
+    formula = Window(product_name, "cann-9.1", path, op, OWN).formula
+    for servers, traffic in in_servers((1, 3, 8, 40), packed=packed):
+        ep = servers * per_server
+        given = traffic._replace(ep=ep, moe_experts=ep * traffic.local_experts)
+        needed = kernels_need(kernels, per_server, servers, given, op)
+        assert formula(given).bytes == needed, given
 
 
 def test_the_tp_group_needs_less_than_a_megabyte():

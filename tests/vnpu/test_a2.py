@@ -41,7 +41,7 @@ def test_several_servers_run_stock(run):
     """Sixteen ranks on two servers, with nobody asked."""
     said = played(run, 16, 1, **machine(16, 2))
     assert (
-        "kernels=stock (on A2 they serve one server, the group is on 2 servers, of 8 and 8 ranks; in this one ranks 0,"
+        "kernels=stock (on A2 they serve one server in full mesh, the group is on 2 servers, of 8 and 8 ranks; "
         in said
     )
 

@@ -86,6 +86,13 @@ def test_dead_ranks_are_noticed(run, tmp_path, monkeypatch):
     assert "rank 1 is gone" in told["dead_rank_in_collective", 0]
 
 
+def test_a_full_send_queue_is_named(run):
+    told = texts(run("failures.py", "full_queue", environment=OURS))
+    for rank in (0, 1):
+        said = f"the send queue to rank {1 - rank}, over the network, stayed full (time limit 5 s)"
+        assert said in told["full_queue", rank]
+
+
 def shared_memory_files() -> set[str]:
     """Of communicators; a process that outlives its parent would keep ``run`` from returning."""
     return {path.name for path in Path("/dev/shm").iterdir() if re.search("vnpu|hccl", path.name)}

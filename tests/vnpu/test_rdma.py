@@ -1,4 +1,4 @@
-"""Windows and queues between A2 servers: what HCCL's private context holds, and every check of it, each broken once.
+"""Windows and queues between servers: what HCCL's private context holds, and every check of it, each broken once.
 
 Four ranks, two in each of two servers. Offsets are those of HCCL's headers, as kernels/standin/hccl builds them.
 """
@@ -58,6 +58,42 @@ def test_windows_of_the_own_server_and_queues_to_the_others(run, cann):
         numbers = [found["queues"][peer]["number"] for peer in there]
         assert len(set(numbers)) == 2
 
+
+def test_on_a3_queues_lead_along_the_rail(run):
+    """Of a rank of the other server with another number in it nothing is known."""
+    texts = told(run, {"name": "whole"}, *ON_A3, product="A3")
+    for rank in range(4):
+        found = json.loads(texts["whole", rank])
+        mate, rail = rank ^ 1, rank ^ 2
+        assert (found["rank"], found["bytes"], found["tables"]) == ([rank, 4], W, [rank, 4])
+        assert [peer for peer in range(4) if found["base"][peer]] == sorted((rank, mate))
+        assert found["output"] == found["own"] + W
+        for peer in range(4):
+            queue = found["queues"][peer]
+            assert queue["depth"] == (32768 if peer == rail else 0)
+            assert all(queue["keys"]) == (peer == rail)
+    for case in ON_A3:
+        assert case["why"] in texts[case["name"], 0]
+
+
+TAIL = 2122704
+ON_A3 = [
+    {"name": patch, "patch": patch, "why": why}
+    for patch, why in (
+        ("general:16:4:7", "structure: rank 7, must be 0"),
+        (f"general:{TAIL}:8:48", "structure: bytes of the queue tables 48, must be 64 or more"),
+        (f"general:{TAIL + 8}:8:0", "structure: queue tables 0x0, must be an address"),
+        ("general:32:8:512", "own input: "),
+        (
+            f"general:{2984 + 16 * 2 + 8}:8:0",
+            "relation to rank 2: relation 0x0, must be an address",
+        ),
+        ("relation:0:4:3", "relation to rank 1: rank 3, must be 1"),
+        ("relation:8:8:512", "input of rank 1 in this server: "),
+        ("send:128:4:0,send:148:4:0", "send queue 0 of rank 2: depth 0, must be a power of two"),
+        ("send:212:4:128", "send queue of rank 3 of the other servers: depth 128, must be 0"),
+    )
+]
 
 RANK_2, PEER_2 = 120 * 2, 24 * 4 * 2  # the first rank of the other server, as rank 0 sees it
 SEND_2 = 64 * 2
@@ -205,7 +241,10 @@ def test_the_first_call_decides_about_the_links(run):
         ),
         ({"ASCEND_MOE_VNPU_HIDE": "graph"}, "CANN has no rank graph, which says who is where"),
         ({"ASCEND_MOE_VNPU_SERVERS": "1"}, "flag of several servers 0, must be 1"),
-        ({"product": "A3"}, "it is for A2, this is Ascend910_9392"),
+        (
+            {"product": "A3", "ASCEND_MOE_VNPU_CANN": "8.5.0"},
+            "of HCCL 8.5.0 are not known (9.0, 9.1, 9.2 are)",
+        ),
     ],
 )
 def test_where_there_is_none(run, environment, why):

@@ -162,19 +162,24 @@ def test_a_torch_of_another_version(installed):
 
 
 KEY = b"..\0pinned_reserve_segment_size_mb\0.."
+HOOK = b"..\0_ZN3c10..registerDeviceConfigParserHook..\0.."
 
 
 @pytest.mark.parametrize("version", ["2.10.0.post7", "2.14.0"])
 def test_two_that_register_one_key(installed, version):
     torch = version.partition(".post")[0]
-    installed(torch, version, libc10_cuda=KEY, libtorch_npu=KEY)
+    installed(torch, version, libc10_cuda=KEY, libtorch_npu=KEY + HOOK)
     with pytest.raises(VirtualNpuError, match=rf"beside a torch built for CUDA.*{torch}\+cpu"):
         wheel.installed_wheels()
 
 
 @pytest.mark.parametrize(
     "libraries",
-    [{"libtorch_npu": KEY}, {"libtorch_npu": KEY, "libc10_cuda": b""}, {"libc10_cuda": KEY}],
+    [
+        {"libtorch_npu": KEY + HOOK},
+        {"libtorch_npu": KEY + HOOK, "libc10_cuda": b""},
+        {"libtorch_npu": KEY, "libc10_cuda": KEY},
+    ],
     ids=["torch for CPU", "older torch", "older torch_npu"],
 )
 def test_one_that_registers_it(installed, libraries):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ascend_moe.contract.buffsize import MB, OWN, Traffic, Window, tp_window
 from ascend_moe.contract.call import Call
-from ascend_moe.contract.limits import WINDOW_MB_MIN
+from ascend_moe.contract.limits import HIERARCHY, WINDOW_MB_MIN
 from ascend_moe.contract.rules.rule import Breach, Finding
 from ascend_moe.contract.window import VARIABLE, Configured, read_hccl_buffsize
 
@@ -44,7 +44,9 @@ def window_breach(call: Call) -> Finding:
         return None  # E-01 says it: there is no buffer to compare with
     found: list[Breach] = []
     # On A3 our library sees both buffers that HCCL makes for a group; where it does not (CANN 8.x), it says so itself.
-    buffers = 2 if call.implementation == OWN and call.product == "A3" else 1
+    # In hierarchy a card writes into one and reads from the other, as on A2.
+    both = call.implementation == OWN and call.product == "A3" and call.path != HIERARCHY
+    buffers = 2 if both else 1
     if window.formula(traffic).bytes > buffers * configured.mb * MB:
         found.append(_too_small(window, traffic, configured, buffers))
     # Our kernels send TP rows through short rings, which fit into any buffer.

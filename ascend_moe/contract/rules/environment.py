@@ -219,6 +219,6 @@ ENVIRONMENT_RULES: tuple[Rule, ...] = (
         ),
         source="ascend_moe; CANN's operators do not know who meets",
         checked=RANKS,
-        note="Compared in every call on CPU (docs/elastic.md).",
+        note="Compared in every call: before it runs on CPU, by the kernel on NPUs (docs/elastic.md).",
     ),
 )

@@ -14,8 +14,9 @@ from ascend_moe.cpu.distributed.whereabouts import _within as within
 from ascend_moe.cpu.windows.control import NOTE_HEAD
 from ascend_moe.cpu.windows.group import Windows
 
-NOTHING, HERE, LEFT, DIFFERS = range(4)
-"""Stages of a note: none is there; its rank waits for the others; it gave up; it did so over another view."""
+NOTHING, HERE, LEFT, DIFFERS, CALLS = range(5)
+"""Stages of a note: none is there; its rank waits for the others; it gave up; it did so over another view; it has no
+view of who is gone, and calls the roll."""
 _ANSWER_S: Final = 1.0
 """How long the store may take to answer."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn
 
 from ascend_moe.contract.errors import PeerError
-from ascend_moe.cpu.survivors.boards import DIFFERS, HERE, LEFT, Board, Note
+from ascend_moe.cpu.survivors.boards import CALLS, DIFFERS, HERE, LEFT, Board, Note
 
 
 class Meeting:
@@ -55,6 +55,27 @@ class Meeting:
                 said = frozenset().union(*(note.gone for note in differing.values()))
                 self._fail(what, text, said - self._note.gone, names, DIFFERS)
 
+    def call_the_roll(self, gone: Collection[int], deadline: float) -> set[int]:
+        """Who is not there: neither calls the roll nor meets. Waits until all are, or are known to be dead.
+
+        gone: ranks by the last agreement. Who has come further than that, or calls with it, is there.
+        """
+        self._attempt += 1
+        self._note = Note(self._attempt, CALLS, frozenset(gone))
+        self.board.post(self._note)
+        others = {*range(self.board.ranks)} - {*gone, self.board.own}
+        while True:
+            notes = self.board.read()
+            missing = others - {rank for rank, note in notes.items() if self._is_there(note)}
+            if missing <= self.board.dead() or time.monotonic() > deadline:
+                return missing | {*gone}
+            time.sleep(self.board.pause_s)
+
+    def _is_there(self, note: Note) -> bool:
+        agreed = self._note.gone
+        # Who meets without more than these: after a failure for which nobody is the reason.
+        return note.gone > agreed or (note.gone == agreed and note.stage in (CALLS, HERE))
+
     def offer(self, first: int, second: int) -> None:
         """To those that agreed."""
         self._note = self._note._replace(offer=(first, second))
@@ -84,7 +105,7 @@ class Meeting:
 
     def _differs(self, rank: int, note: Note) -> bool:
         """Who gave up has no view any more; who has not yet seen that others are dead will see it."""
-        if note.stage == LEFT or note.gone == self._note.gone:
+        if note.stage in (LEFT, CALLS) or note.gone == self._note.gone:
             return False
         if note.attempt <= self._told.get(rank, 0):
             return False
@@ -96,10 +117,10 @@ class Meeting:
     ) -> None:
         dead = self.board.dead().intersection(missing)
         if dead:
-            self._fail(what, f"{_called(dead, names)} died as well", dead, names)
+            self._fail(what, f"{called(dead, names)} died as well", dead, names)
         if time.monotonic() > deadline:
             missing = self._never_came(missing)
-            text = f"{_called(missing, names)} did not come in time to go on without the others"
+            text = f"{called(missing, names)} did not come in time to go on without the others"
             self._fail(what, text, missing, names)
         time.sleep(self.board.pause_s)
 
@@ -123,7 +144,7 @@ class Meeting:
         raise PeerError(f"{what}: {text}", sorted(names[rank] for rank in ranks))
 
 
-def _called(ranks: Collection[int], names: Sequence[int]) -> str:
+def called(ranks: Collection[int], names: Sequence[int]) -> str:
     called = sorted(names[rank] for rank in ranks)
     return f"rank {called[0]}" if len(called) == 1 else f"ranks {', '.join(map(str, called))}"
 

@@ -1,28 +1,25 @@
-"""`shrink`: the ranks that are left of a CPU group meet again without the others."""
+"""The ranks that are left of a CPU group meet again without the others."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from ascend_moe.contract.elastic import Elastic
+from ascend_moe.contract.errors import PeerError
 from ascend_moe.contract.limits import HIERARCHY
 from ascend_moe.contract.shapes import World
-from ascend_moe.cpu.distributed.group import Survivors, resolve, title
+from ascend_moe.cpu.distributed.group import title
 from ascend_moe.cpu.distributed.peers import GroupState, state_of
 from ascend_moe.cpu.survivors.boards import SharedMemory, Store
 from ascend_moe.cpu.survivors.fresh import in_memory, over_the_store
 from ascend_moe.cpu.survivors.meeting import Meeting
-from ascend_moe.patience import patience
-
-LATER_S: Final = 6.0
-"""By how much the wait exceeds the time limit of calls: until then others may not know that somebody is dead."""
 
 
 @dataclass(frozen=True)
@@ -47,43 +44,26 @@ class Shrunk:
     """Kinds of calls that were found legal, in old numbers (`operators.elastic`)."""
 
 
-def shrink(group_ep: str, dead_ranks: Sequence[int], *, timeout_s: float | None = None) -> Tensor:
-    """The ranks of an EP group that are left meet again without the dead, and go on.
-
-    Call it on every rank that is left, with the same ranks, after a `PeerError` named them. From then on pass what it
-    returns as ``elastic_info`` to dispatch and combine; their other arguments stay those of the whole group, except
-    that ``expert_ids`` are numbered as the experts that are left are. Calls without it end in an error. When another
-    rank dies, shrink again: ranks that were gone already may be named again or not.
-
-    Args:
-        group_ep: the group, as in the operators. Dispatch or combine must have been called on it.
-        dead_ranks: ranks in the group that are gone; any of them may still be alive, it is left out.
-        timeout_s: how long to wait for the others; default ``ASCEND_MOE_TIMEOUT_S`` and 6 s, because they may learn
-            as late as that that somebody is dead.
-
-    Returns:
-        ``elastic_info``: int32 (4 + 2 * ep_world_size,) on the device of the group: who is left, in ascending order.
-
-    Raises:
-        PeerError: ranks that are left did not come in time or died as well (``.ranks``), or have another view of who
-            is gone: the message has all views, ``.ranks`` those that only others believe to be gone. Shrink again.
-        ValueError: the arguments name no group, no such ranks, this rank, or nobody useful is left.
-        RuntimeError: this group cannot go on without some ranks: on an NPU, on A2, with TP, in hierarchy, or over
-            torch.distributed after the rendezvous store has died.
-        OSError: no shared memory for a fresh context.
-    """
-    seconds = patience() + LATER_S if timeout_s is None else timeout_s
-    if not 0.0 <= seconds < float("inf"):
-        raise ValueError(f"timeout_s is {timeout_s}, needed: a number of seconds >= 0")
-    group = resolve(group_ep)
-    if group is None or isinstance(group, Survivors):
-        raise ValueError(
-            f"group_ep {group_ep!a} names no CPU group of torch.distributed of this process; ranks on NPUs cannot go "
-            "on without others"
-        )
+def shrink(group: dist.ProcessGroup, dead_ranks: Sequence[int], seconds: float) -> Tensor:
+    """See `ascend_moe.shrink`."""
     state = state_of(group)
     with state.turn:
         return _shrink(group, state, dead_ranks, time.monotonic() + seconds)
+
+
+def confirm(group: dist.ProcessGroup) -> None:
+    """See `ascend_moe.confirm`."""
+    state = state_of(group)
+    current: GroupState = state_of(state.shrunk.group) if state.shrunk else state
+    if current.broken:
+        raise PeerError(f"ascend_moe.confirm on {title(group)}: {current.broken}", current.culprits)
+
+
+def missing_ranks(group: dist.ProcessGroup) -> list[int]:
+    """See `ascend_moe.missing_ranks`."""
+    state = state_of(group)
+    current: GroupState = state_of(state.shrunk.group) if state.shrunk else state
+    return sorted(current.culprits)
 
 
 def _shrink(
@@ -93,7 +73,7 @@ def _shrink(
     world = _require_served(state, what)
     before = state.shrunk
     already = before.elastic.gone if before else []
-    elastic = _left(world, group.rank(), {*already, *dead_ranks}, already, what)
+    elastic = left_of(world, group.rank(), {*already, *dead_ranks}, already, what)
     current: GroupState = state_of(before.group) if before else state
     names = before.elastic.old_ranks if before else tuple(range(group.size()))
     gone = [rank for rank, name in enumerate(names) if name not in elastic.old_ranks]
@@ -146,7 +126,13 @@ def _require_served(state: GroupState, what: str) -> World:
     return served.world
 
 
-def _left(world: World, own: int, gone: set[int], already: Sequence[int], what: str) -> Elastic:
+def left_of(
+    world: World, own: int, gone: set[int], already: Sequence[int] | None, what: str
+) -> Elastic:
+    """The group without ranks. Raises ValueError where that cannot be.
+
+    already: those that it goes on without, if somebody has to be gone besides
+    """
     outside = sorted(rank for rank in gone if rank not in range(world.ep_world_size))
     if outside:
         raise ValueError(
@@ -154,7 +140,7 @@ def _left(world: World, own: int, gone: set[int], already: Sequence[int], what: 
         )
     if own in gone:
         raise ValueError(f"{what}: dead_ranks has {own}, which is this rank")
-    if gone == set(already):
+    if already is not None and gone == set(already):
         raise ValueError(f"{what}: dead_ranks names nobody who is not gone already")
     try:
         return Elastic.of_survivors(world, gone)

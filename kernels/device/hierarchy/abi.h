@@ -26,7 +26,13 @@ struct HierarchyContext {
 constexpr uint64_t kArrivedOffset = 100 << 10;
 
 // Sources of tags, at the start of the output window: a block for each kind and server.
-enum class TagSource : uint32_t { kHello = 0, kReady, kDone, kArrived };  // kArrived: two of them
+enum class TagSource : uint32_t {
+    kGreeting = 0,
+    kAnswer,
+    kReady,
+    kDone,
+    kArrived  // two of them
+};
 constexpr uint64_t kTagSourcesBytes = 4 << 10;
 MOE_ABI constexpr uint64_t TagSourceOffset(TagSource source, uint32_t parity, uint32_t server) {
     return ((static_cast<uint32_t>(source) + parity) * kMaxServers + server) * kBlockBytes;

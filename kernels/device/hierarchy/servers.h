@@ -46,7 +46,10 @@ class Servers {
     // The queue pair to the rail's rank in `server` belongs to one core in every step of every
     // launch: that of server s to core s mod cores.
     __aicore__ inline QueuePair Queue(RdmaPost& post, uint32_t server) const {
-        return post.Open(queues_, Rail(server), 0);
+        return QueueTo(post, Rail(server));
+    }
+    __aicore__ inline QueuePair QueueTo(RdmaPost& post, uint32_t rank) const {
+        return post.Open(queues_, rank, 0);
     }
 
     // The block {nonce, epoch, mark} at `offset` + own rank to this core's share of the mates.
@@ -99,6 +102,10 @@ class Servers {
             uint32_t mate = Mate((topology.number + 1 + i) % topology.per_server);
             window.Wait(what, offset + mate * kBlockBytes, 1, 1, mate, epoch);
         }
+        WaitForRail(what, window, offset, epoch);
+    }
+    __aicore__ inline void WaitForRail(FlagName what, Window& window, uint64_t offset,
+                                       uint32_t epoch) const {
         for (uint32_t server = window.core; server < topology.servers; server += window.cores) {
             if (server != topology.server)
                 window.Wait(what, offset + Rail(server) * kBlockBytes, 1, 1, Rail(server), epoch);

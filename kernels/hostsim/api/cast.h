@@ -66,7 +66,7 @@ HOSTSIM_CAST(int8_t, half, true, Saturate<int8_t>(Integral(static_cast<float>(v)
 template <typename To, typename From>
 void Cast(const LocalTensor<To>& dst, const LocalTensor<From>& src, RoundMode mode, uint32_t count,
           hostsim::Loc loc = hostsim::Loc::Here()) {
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_CONVERT);
     hostsim::g_core->Align((detail::Caster<To, From>::Allows(mode)),
                            "this rounding mode does not exist for this Cast");
     if constexpr (std::is_same_v<To, half> && std::is_same_v<From, int32_t>) {

@@ -18,9 +18,14 @@ enum class InPlace { kAllowed, kRefused };
 // One vector instruction: declares its operands to the checker.
 class VectorInstruction {
  public:
-    explicit VectorInstruction(hostsim::Loc loc) : core_(hostsim::g_core) {
+    VectorInstruction(hostsim::Loc loc, hostsim_vector_kind kind)
+        : core_(hostsim::g_core), loc_(loc), kind_(kind) {
         core_->Begin(PIPE_V, loc);
     }
+    ~VectorInstruction() {
+        if (core_->timed) core_->world->timeline->Vector(core_, kind_, widest_, loc_);
+    }
+    VectorInstruction(const VectorInstruction&) = delete;
     template <typename T>
     bool Reads(const LocalTensor<T>& t, uint64_t count) {
         if (!Holds(t, count)) return false;
@@ -60,10 +65,14 @@ class VectorInstruction {
     bool Holds(const LocalTensor<T>& t, uint64_t count) {
         core_->Align(t.At() % 32 == 0, "a vector operand is not 32-byte aligned");
         sources_[sources_used_++] = {t.At(), t.At() + count * sizeof(T)};
+        widest_ = std::max(widest_, count * sizeof(T));
         return t.Holds(0, count * sizeof(T));
     }
 
     hostsim::Core* core_;
+    hostsim::Loc loc_;
+    hostsim_vector_kind kind_;
+    uint64_t widest_ = 0;  // bytes of the widest operand
     Range sources_[kOperands];
     uint32_t sources_used_ = 0;
 };
@@ -71,7 +80,7 @@ class VectorInstruction {
 template <typename T, typename F>
 void Unary(const LocalTensor<T>& dst, const LocalTensor<T>& src, int32_t count, hostsim::Loc loc,
            F f) {
-    VectorInstruction in(loc);
+    VectorInstruction in(loc, HOSTSIM_ONE_SOURCE);
     if (!in.Reads(src, count) || !in.Writes(dst, count)) return;
     T* to = dst.Host();
     const T* from = src.Host();
@@ -80,8 +89,8 @@ void Unary(const LocalTensor<T>& dst, const LocalTensor<T>& src, int32_t count, 
 
 template <typename T, typename F>
 void Binary(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b,
-            int32_t count, hostsim::Loc loc, F f) {
-    VectorInstruction in(loc);
+            int32_t count, hostsim::Loc loc, F f, hostsim_vector_kind kind = HOSTSIM_TWO_SOURCES) {
+    VectorInstruction in(loc, kind);
     if (!in.Reads(a, count) || !in.Reads(b, count) || !in.Writes(dst, count)) return;
     T* to = dst.Host();
     const T *left = a.Host(), *right = b.Host();
@@ -130,7 +139,7 @@ template <typename T>
 void Duplicate(const LocalTensor<T>& dst, T value, int32_t count,
                hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(sizeof(T) == 2 || sizeof(T) == 4, "no 8- or 64-bit Duplicate");
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_ONE_SOURCE);
     if (in.Writes(dst, count)) std::fill_n(dst.Host(), count, value);
 }
 
@@ -148,27 +157,30 @@ HOSTSIM_SCALAR_OP(Adds, v + s)
 HOSTSIM_SCALAR_OP(Muls, v* s)
 #undef HOSTSIM_SCALAR_OP
 
-#define HOSTSIM_BINARY_OP(Name, Types, expression)                                         \
+#define HOSTSIM_BINARY_OP(Name, kind, Types, expression)                                   \
     template <typename T>                                                                  \
     void Name(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b, \
               int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {                    \
         static_assert(Types, "element type not supported by " #Name);                      \
-        detail::Binary(dst, a, b, count, loc, [](T left, T right) {                        \
-            const auto x = detail::Wide(left), y = detail::Wide(right);                    \
-            return detail::Narrow<T>(expression);                                          \
-        });                                                                                \
+        detail::Binary(                                                                    \
+            dst, a, b, count, loc,                                                         \
+            [](T left, T right) {                                                          \
+                const auto x = detail::Wide(left), y = detail::Wide(right);                \
+                return detail::Narrow<T>(expression);                                      \
+            },                                                                             \
+            kind);                                                                         \
     }
-HOSTSIM_BINARY_OP(Add, detail::kArithmetic<T>, x + y)
-HOSTSIM_BINARY_OP(Mul, detail::kArithmetic<T>, x* y)
-HOSTSIM_BINARY_OP(Div, (std::is_same_v<T, float> || detail::kIsHalf<T>), x / y)
-HOSTSIM_BINARY_OP(And, (std::is_same_v<T, uint16_t>), x& y)
+HOSTSIM_BINARY_OP(Add, HOSTSIM_TWO_SOURCES, detail::kArithmetic<T>, x + y)
+HOSTSIM_BINARY_OP(Mul, HOSTSIM_TWO_SOURCES, detail::kArithmetic<T>, x* y)
+HOSTSIM_BINARY_OP(Div, HOSTSIM_DIVIDE, (std::is_same_v<T, float> || detail::kIsHalf<T>), x / y)
+HOSTSIM_BINARY_OP(And, HOSTSIM_TWO_SOURCES, (std::is_same_v<T, uint16_t>), x& y)
 #undef HOSTSIM_BINARY_OP
 
 // dst += src * scalar, one rounding: nothing public says so for certain, docs/kernels-hierarchy.md,
 // section 7.
 inline void Axpy(const LocalTensor<float>& dst, const LocalTensor<float>& src, float scalar,
                  int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_TWO_SOURCES);
     if (!in.Reads(src, count) || !in.Accumulates(dst, count)) return;
     for (int32_t i = 0; i < count; ++i)
         dst.Host()[i] = std::fma(src.Host()[i], scalar, dst.Host()[i]);
@@ -179,7 +191,7 @@ template <typename T>
 void MulAddDst(const LocalTensor<T>& dst, const LocalTensor<T>& a, const LocalTensor<T>& b,
                int32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(std::is_same_v<T, float> || detail::kIsHalf<T>, "half and float");
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_TWO_SOURCES);
     if (!in.Reads(a, count) || !in.Reads(b, count) || !in.Accumulates(dst, count)) return;
     for (int32_t i = 0; i < count; ++i) {
         dst.Host()[i] = detail::Narrow<T>(std::fma(
@@ -219,7 +231,7 @@ template <typename T>
 void CreateVecIndex(const LocalTensor<T>& dst, T first, uint32_t count,
                     hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(detail::kArithmetic<T>, "float and int32_t here");
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_ONE_SOURCE);
     hostsim::g_core->AlsoWrites(PIPE_S, dst.At(), 32, false);
     if (!in.Writes(dst, count)) return;
     for (uint32_t i = 0; i < count; ++i) dst.Host()[i] = static_cast<T>(first + static_cast<T>(i));
@@ -231,7 +243,7 @@ template <typename T>
 void CompareScalar(const LocalTensor<uint8_t>& dst, const LocalTensor<T>& src, T s, CMPMODE mode,
                    uint32_t count, hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(detail::kArithmetic<T>, "float and int32_t here");
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_TWO_SOURCES);
     hostsim::g_core->Align(count * sizeof(T) % 256 == 0,
                            "CompareScalar needs a multiple of 256 bytes");
     hostsim::g_core->Align((std::is_same_v<T, float>) || mode == CMPMODE::EQ,
@@ -276,7 +288,7 @@ void GatherMask(const LocalTensor<T>& dst, const LocalTensor<T>& src,
                 const GatherMaskParams& p, uint64_t& kept,
                 hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(sizeof(T) == 4, "32-bit elements with a uint32_t pattern");
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_COMPACT);
     hostsim::g_core->Align(reduce_mode && p.repeatTimes == 1 && p.src0BlockStride == 1,
                            "only reduceMode with one dense repeat is in the subset");
     hostsim::g_core->Align(mask > 0, "reduceMode needs a mask of at least 1");
@@ -300,7 +312,7 @@ void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src,
             const LocalTensor<uint32_t>& offsets, uint32_t base, uint32_t count,
             hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(sizeof(T) == 4, "32-bit elements here");
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_TWO_SOURCES);
     hostsim::g_core->Align(count / 64 <= 255,
                            "the repeats of Gather are 8 bits: at most 16383 elements of 4 bytes");
     if (!in.Reads(offsets, count)) return;
@@ -326,7 +338,7 @@ void Gather(const LocalTensor<T>& dst, const LocalTensor<T>& src,
 inline void ReduceMax(const LocalTensor<float>& dst, const LocalTensor<float>& src,
                       const LocalTensor<float>& tmp, int32_t count, bool index = false,
                       hostsim::Loc loc = hostsim::Loc::Here()) {
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_TWO_SOURCES);
     hostsim::g_core->Align(!index, "the index is not part of the subset");
     hostsim::g_core->Align(count >= 1, "ReduceMax of no element");
     if (count < 1 || !in.Reads(src, count) || !in.Writes(tmp, 2 * ((count + 63) / 64)) ||
@@ -344,7 +356,7 @@ void BlockReduceMax(const LocalTensor<T>& dst, const LocalTensor<T>& src, int32_
                     hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(std::is_same_v<T, float> || detail::kIsHalf<T>, "half and float");
     constexpr int32_t kBlock = 32 / sizeof(T);
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_ONE_SOURCE);
     hostsim::g_core->Align(repeat >= 0 && repeat <= 255 && mask == 8 * kBlock && dst_repeat == 1 &&
                                src_block == 1 && src_repeat == 8,
                            "only dense full repeats are in the subset");
@@ -363,7 +375,7 @@ void Brcb(const LocalTensor<T>& dst, const LocalTensor<T>& src, uint8_t repeat,
           const BrcbRepeatParams& p, hostsim::Loc loc = hostsim::Loc::Here()) {
     static_assert(std::is_same_v<T, float> || detail::kIsHalf<T>, "half and float here");
     constexpr int32_t kBlock = 32 / sizeof(T);
-    detail::VectorInstruction in(loc);
+    detail::VectorInstruction in(loc, HOSTSIM_ONE_SOURCE);
     hostsim::g_core->Align(p.dstBlkStride == 1 && p.dstRepStride == 8,
                            "only dense Brcb is in the subset");
     if (!in.Reads(src, repeat * 8) ||

@@ -38,6 +38,7 @@ void Cards::AddQueue(const hostsim_queue& given) {
     queue->late_tail = world_->Chance(2);
     queue->runs_on = world_->Chance(2);
     queue->slowness = 1u << world_->Random(kSpeeds);
+    queue->index = static_cast<uint32_t>(queues_.size());
     by_number_[{given.rank, given.number}] = queue.get();
     by_ring_[given.buffer] = queue.get();
     doorbells_.insert(given.doorbell);
@@ -116,7 +117,10 @@ void Cards::Ring(Core* core, Loc loc, uint64_t address, const uint8_t* bytes, ui
         queue.posters.insert(queue.posters.end(), fresh, poster);
     }
     Wake(queue);
-    if (!world_->checks) {
+    if (world_->timeline) {
+        if (!queue.taking) world_->timeline->PlanCard(Timeline::CardStep::kTake, queue.index, 0);
+        queue.taking = true;
+    } else if (!world_->checks) {
         while (Step()) {
         }
     }

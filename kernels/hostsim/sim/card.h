@@ -14,6 +14,7 @@
 #include "../../device/rdma_abi.h"
 #include "../hostsim.h"
 #include "findings.h"
+#include "timeline.h"
 
 namespace hostsim {
 
@@ -37,6 +38,8 @@ class Cards {
     // cards'.
     void Judge(Core* core, Loc loc, uint64_t address, uint64_t bytes);
 
+    // With time: the next step of a queue is due.
+    void Take(Timeline::CardStep step, uint32_t queue);
     // One thing that a card can do; false if there is none, but for tails that are late on purpose.
     bool Step();
     bool Busy() const { return !busy_.empty(); }
@@ -74,6 +77,8 @@ class Cards {
         bool late_tail, runs_on;
         uint32_t slowness;  // does something once in so many turns
         bool dead = false, busy = false;
+        uint32_t index = 0;   // among all
+        bool taking = false;  // with time: a step that takes its next element is planned
         Poster last;
         std::deque<Poster> posters;  // of what is announced and not taken
         std::deque<Message> messages;

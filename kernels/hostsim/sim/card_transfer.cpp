@@ -207,6 +207,44 @@ bool Cards::DoOne(Queue& queue) {
     return false;
 }
 
+// By the clock a queue takes its elements in turn, each some time after the one before; they land
+// in the order in which they were taken.
+void Cards::Take(Timeline::CardStep step, uint32_t index) {
+    Queue& queue = *queues_[index];
+    Timeline& timeline = *world_->timeline;
+    switch (step) {
+        case Timeline::CardStep::kTake: {
+            queue.taking = !queue.dead && queue.taken != queue.announced;
+            if (!queue.taking) return;
+            Take(queue);
+            if (!queue.dead) {
+                const Message& message = queue.messages.back();
+                timeline.PlanCard(
+                    Timeline::CardStep::kLand, index,
+                    timeline.Message(queue.given.rank, queue.given.peer, message.bytes));
+            }
+            timeline.PlanCard(Timeline::CardStep::kTake, index, timeline.NextMessage());
+            return;
+        }
+        case Timeline::CardStep::kLand: {
+            if (queue.messages.empty()) return;  // the queue has died
+            Message& message = queue.messages.front();
+            for (Piece& piece : message.pieces) {
+                ReadPiece(queue, message, piece);
+                LandPiece(queue, message, piece);
+            }
+            queue.messages.pop_front();
+            ++queue.delivered;
+            timeline.PlanCard(Timeline::CardStep::kTail, index, timeline.KnownAfter());
+            return;
+        }
+        case Timeline::CardStep::kTail:
+            while (MoveTail(queue)) {
+            }
+            return;
+    }
+}
+
 bool Cards::Step() {
     while (!busy_.empty()) {
         const size_t at = world_->Random(busy_.size());

@@ -26,11 +26,13 @@ Core::Core(World* world, Launch* launch, int index)
       rank(launch->rank),
       index(index),
       checks_(world->checks),
-      memory_(CoreMemory::Take()) {
+      memory_(CoreMemory::Take(world->checks)) {
     ub = memory_->ub;
 }
 
 Core::~Core() { CoreMemory::Give(std::move(memory_)); }
+
+int Core::EventTo(int event) { return kEventTo[event]; }
 
 uint8_t* Core::Stack() { return memory_->stack; }
 
@@ -61,7 +63,9 @@ void Core::Begin(pipe_t pipe, Loc loc) {
     where = loc;
     pipe_ = pipe;
     seq_ = ++issued_[pipe];
-    issued_at_[pipe].push_back(loc);
+    if (checks_) issued_at_[pipe].push_back(loc);
+    if (timed && pipe == PIPE_S) world->timeline->Scalar(this);
+    if (timed && pipe != PIPE_S) world->timeline->Issue(this);
     if (pipe != PIPE_S) {
         // The scalar unit issued this instruction after everything it waited for; its own UB
         // accesses need an event.
@@ -163,13 +167,14 @@ Clock Core::Snapshot(pipe_t pipe) const {
 
 void Core::Learn(pipe_t pipe, const Clock& clock) {
     ForceLoads(clock[PIPE_MTE2]);
-    ForceStores(clock[PIPE_MTE3]);
+    if (!timed) ForceStores(clock[PIPE_MTE3]);
     for (int q = 0; q < kPipes; ++q) known_[pipe][q] = std::max(known_[pipe][q], clock[q]);
 }
 
 void Core::Barrier(pipe_t pipe, Loc loc) {
     where = loc;
     if (world->Mutated(loc, "barrier")) return;
+    if (timed) world->timeline->Drain(this, pipe);
     if (pipe == PIPE_ALL) {
         Clock all;
         for (int q = 0; q < kPipes; ++q) all[q] = issued_[q];
@@ -179,7 +184,7 @@ void Core::Barrier(pipe_t pipe, Loc loc) {
         return;
     }
     if (pipe == PIPE_S) return Report("align", "PipeBarrier<PIPE_S> does not exist");
-    if (pipe == PIPE_MTE2) ForceLoads(issued_[PIPE_MTE2]);
+    if (pipe == PIPE_MTE2 && !timed) ForceLoads(issued_[PIPE_MTE2]);
     if (pipe == PIPE_MTE3) ++generation_;
     known_[pipe][pipe] = issued_[pipe];
 }
@@ -203,6 +208,7 @@ void Core::Raise(int event, int id, Loc loc) {
     Event& e = events_[event][id];
     if (e.set) Report("event", "set twice without a wait; first at " + e.loc.Text());
     e = {true, Snapshot(kEventFrom[event]), loc};
+    if (timed) world->timeline->Set(this, kEventFrom[event], event * kEventIds + id, loc);
 }
 
 void Core::Lower(int event, int id, Loc loc, bool learn) {
@@ -211,6 +217,7 @@ void Core::Lower(int event, int id, Loc loc, bool learn) {
     Event& e = events_[event][id];
     if (!e.set) return Report("event", "waits for an event that nobody set");
     e.set = false;
+    if (timed) world->timeline->Wait(this, kEventTo[event], event * kEventIds + id, loc);
     if (learn) Learn(kEventTo[event], e.clock);
 }
 

@@ -15,6 +15,7 @@
 #include "../api/types.h"
 #include "core_memory.h"
 #include "memory.h"
+#include "timeline.h"
 
 namespace hostsim {
 
@@ -90,6 +91,8 @@ class Core {
     // --- copies (transfer.cpp) ---
     void Load(const CopyShape& shape);
     void Store(const CopyShape& shape);
+    void LoadNow(uint32_t number);  // with time: this load sees memory, this store is in memory
+    void StoreNow(uint32_t number);
     bool LandOne();  // lets one piece in flight take effect; false if there is none
     void ForceStores(uint32_t up_to);  // until every store up to that instruction has landed
     void ForceLoads(uint32_t up_to);
@@ -99,6 +102,10 @@ class Core {
     void CleanCache(uint64_t address, bool all, Loc loc);
     void ForceCleans();  // until every line cleaned so far is in memory
     void Finish();       // end of kernel: drain and check what must not be left
+
+    // --- time (timeline.cpp) ---
+    std::unique_ptr<TimedCore> timed;
+    static int EventTo(int event);  // the pipe that waits
 
     // --- polling and barriers (world.cpp) ---
     int poll_depth = 0;
@@ -129,7 +136,14 @@ class Core {
     bool begun = false;
     uint8_t* Stack();
     bool noted = false;  // among those with copies in flight
-    enum class State { kReady, kPolling, kInSyncAll, kSpinning, kDone } state = State::kReady;
+    enum class State {
+        kReady,
+        kHeld,
+        kPolling,
+        kInSyncAll,
+        kSpinning,
+        kDone
+    } state = State::kReady;
 
  private:
     struct Event {
@@ -180,6 +194,7 @@ class Core {
     std::string IssuedAt(int pipe, uint32_t seq) const;
     void CheckWrite(pipe_t pipe, const Clock& known, uint32_t at, uint32_t bytes);
     void RunLoad(const PendingLoad& load);
+    void LandUnder(const PendingLoad& load);
     void LandPiece(size_t at);
     void MergePiece(Allocation& a, const Piece& piece);
     bool LandStore();

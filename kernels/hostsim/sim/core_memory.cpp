@@ -8,14 +8,14 @@ namespace hostsim {
 
 namespace {
 
-constexpr size_t kKeptAtMost = 1024;  // more cores than any proof runs at a time
+constexpr size_t kKeptAtMost = 2048;  // more cores than any proof runs at a time
 
 // Kept for the thread's next launch, whichever world that belongs to.
 thread_local std::vector<std::unique_ptr<CoreMemory>> kept;
 
 }  // namespace
 
-std::unique_ptr<CoreMemory> CoreMemory::Take() {
+std::unique_ptr<CoreMemory> CoreMemory::Take(bool clean) {
     std::unique_ptr<CoreMemory> memory;
     if (kept.empty()) {
         memory.reset(new CoreMemory);
@@ -23,6 +23,7 @@ std::unique_ptr<CoreMemory> CoreMemory::Take() {
         memory = std::move(kept.back());
         kept.pop_back();
     }
+    if (!clean) return memory;
     std::memset(memory->ub, 0xCD, memory->touched);
     std::memset(memory->written, 0, memory->touched);
     std::fill_n(memory->blocks.begin(), (memory->touched + kBlock - 1) / kBlock, UbBlock{});

@@ -30,8 +30,8 @@ struct CoreMemory {
     alignas(64) uint8_t stack[kStackBytes];
     uint32_t touched = kUbBytes;  // so many bytes from the start were read or written
 
-    // As new but for the stack. Both are of this thread.
-    static std::unique_ptr<CoreMemory> Take();
+    // As new but for the stack; unless `clean`, with whatever is there. Both are of this thread.
+    static std::unique_ptr<CoreMemory> Take(bool clean);
     static void Give(std::unique_ptr<CoreMemory> memory);
 
     void Touch(uint32_t end) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 namespace hostsim {
 
@@ -19,10 +20,13 @@ uint64_t GlobalMemory::Alloc(int rank, uint64_t size, const std::string& name, u
     a->size = size;
     a->rank = rank;
     a->name = name;
-    a->owned.reset(static_cast<uint8_t*>(::operator new[](size)));
-    std::memset(a->owned.get(), 0xAB, size);
-    a->written.reset(new uint8_t[size]());
-    a->uses.resize((size + offset % kBlock) / kBlock + 2);
+    a->owned.reset(static_cast<uint8_t*>(std::calloc(size, 1)));
+    if (a->owned == nullptr) throw std::bad_alloc();
+    if (tracked_) {
+        std::memset(a->owned.get(), 0xAB, size);
+        a->written.reset(new uint8_t[size]());
+        a->uses.resize((size + offset % kBlock) / kBlock + 2);
+    }
     a->host = a->owned.get();
     next_[rank] += (offset + size + 8191) / 4096 * 4096;  // a guard of a page or more
     uint64_t base = a->base;

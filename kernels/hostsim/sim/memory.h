@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -31,18 +32,19 @@ struct Allocation {
     uint64_t base = 0, size = 0;
     int rank = 0;
     std::string name;
-    uint8_t* host = nullptr;  // the bytes
-    std::unique_ptr<uint8_t[]>
-        owned;  // empty for foreign memory (virtual NPU), which is not tracked
-    std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it
+    uint8_t* host = nullptr;                                                   // the bytes
+    std::unique_ptr<uint8_t, decltype(&std::free)> owned{nullptr, std::free};  // if it is ours
+    std::unique_ptr<uint8_t[]> written;  // per byte: somebody wrote it; empty if nobody asks
     std::vector<BlockUse> uses;          // per 32-byte block
+    bool Ours() const { return owned != nullptr; }  // no other process maps it
     bool Tracked() const { return written != nullptr; }
 };
 
 class GlobalMemory {
  public:
+    explicit GlobalMemory(bool tracked) : tracked_(tracked) {}
     // A new allocation of `size` bytes, 512-byte aligned plus `offset` (a tensor that is a view).
-    // Content is poison until written.
+    // Content is poison until written, zero if it is not tracked.
     uint64_t Alloc(int rank, uint64_t size, const std::string& name, uint64_t offset);
     // Memory that exists already; `base` is what kernels see.
     void AddForeign(uint64_t base, uint64_t size, int rank, const std::string& name, void* host);
@@ -59,6 +61,7 @@ class GlobalMemory {
     bool HostRead(uint64_t address, void* to, uint64_t bytes, uint8_t* written);
 
  private:
+    const bool tracked_;
     std::vector<std::unique_ptr<Allocation>> sorted_;  // by base
     std::vector<uint64_t> next_;                       // next free address per rank
     Allocation* last_ = nullptr;

@@ -21,6 +21,7 @@ Core::Line& Core::Cached(uint64_t address, const Allocation& a, Loc loc) {
     auto [at, missing] = cache_.try_emplace(base);
     Line& line = at->second;
     if (missing) {
+        if (timed) world->timeline->ScalarMiss(this);
         uint64_t first = std::max(base, a.base),
                  last = std::min(base + kCacheLine, a.base + a.size);
         std::memcpy(line.bytes.data() + (first - base), a.host + (first - a.base), last - first);
@@ -84,7 +85,8 @@ void Core::CleanCache(uint64_t address, bool all, Loc loc) {
         if (at->second.dirty) cleaned_.push_back({at->first, at->second, loc});
         at = cache_.erase(at);
     }
-    if (!checks_) ForceCleans();
+    if (timed) world->timeline->ScalarMiss(this);
+    if (!checks_ || timed) ForceCleans();
     world->NoteInFlight(this);
 }
 

@@ -92,6 +92,12 @@ void Core::Load(const CopyShape& shape) {
         (world->RankOf(shape.gm) == rank ? counters.read_own : counters.read_remote) += total;
         counters.CountCopy(total);
     }
+    if (timed) {
+        const int of = world->RankOf(shape.gm);
+        loads_.push_back({seq_, shape, poll, where, false});
+        if (poll) world->timeline->Watch(this, of);
+        return world->timeline->Copy(this, true, of < 0 ? rank : of, total, seq_, where);
+    }
     PendingLoad load{seq_, shape, poll, where, world->cards && world->Chance(2)};
     if (!checks_ || world->Chance(2)) {
         RunLoad(load);
@@ -110,7 +116,7 @@ void Core::RunLoad(const PendingLoad& load) {
         Allocation* a = world->memory.Find(gm, s.bytes);
         if (a == nullptr || at + s.bytes + s.pad_bytes > kUbBytes) continue;
         uint64_t from = gm - a->base;
-        if (a->Tracked()) {
+        if (a->Ours()) {
             std::memcpy(ub + at, a->host + from, s.bytes);
         } else {
             GlobalMemory::Fetch(gm, ub + at, a->host + from, s.bytes);
@@ -146,7 +152,7 @@ void Core::Store(const CopyShape& shape) {
         if (at + shape.bytes > kUbBytes) continue;
         // Cut into at most four pieces at 32-byte boundaries: each lands by itself.
         uint64_t from = gm, end = gm + shape.bytes;
-        for (int cuts = !checks_ || world->Chance(2) ? 0 : 3; from < end; --cuts) {
+        for (int cuts = !checks_ || timed || world->Chance(2) ? 0 : 3; from < end; --cuts) {
             uint64_t blocks = (end - 1) / kBlock - from / kBlock;
             uint64_t to = end;
             if (cuts > 0 && blocks > 0) to = (from / kBlock + 1 + world->Random(blocks)) * kBlock;
@@ -159,6 +165,10 @@ void Core::Store(const CopyShape& shape) {
     uint64_t total = static_cast<uint64_t>(shape.count) * shape.bytes;
     (world->RankOf(shape.gm) == rank ? counters.write_own : counters.write_remote) += total;
     counters.CountCopy(total);
+    if (timed) {
+        const int of = world->RankOf(shape.gm);
+        return world->timeline->Copy(this, false, of < 0 ? rank : of, total, seq_, where);
+    }
     if (!checks_) ForceStores(seq_);
     world->NoteInFlight(this);
     world->MaybeYield(4);
@@ -174,9 +184,10 @@ void Core::LandPiece(size_t at) {
             world->cards->Judge(this, piece.loc, piece.gm, piece.bytes.size());
         if (piece.atomic != Atomic::kNone) {
             MergePiece(*a, piece);
-        } else if (a->Tracked()) {
+        } else if (a->Ours()) {
             std::memcpy(to, piece.bytes.data(), piece.bytes.size());
-            std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
+            if (a->Tracked())
+                std::memset(a->written.get() + (piece.gm - a->base), 1, piece.bytes.size());
         } else {
             GlobalMemory::Land(piece.gm, to, piece.bytes.data(), piece.bytes.size());
         }
@@ -258,7 +269,40 @@ void Core::ForceLoads(uint32_t up_to) {
         }
         PendingLoad load = loads_[at];
         loads_.erase(loads_.begin() + at);
+        if (timed) LandUnder(load);
         RunLoad(load);
+    }
+}
+
+// A load that is forced runs ahead of time: what this core itself has written there comes first.
+void Core::LandUnder(const PendingLoad& load) {
+    const CopyShape& s = load.shape;
+    const uint64_t end = s.gm + (s.count - 1) * s.gm_pitch + s.bytes;
+    for (size_t at = 0; at < stores_.size();) {
+        if (stores_[at].gm < end && s.gm < stores_[at].gm + stores_[at].bytes.size()) {
+            LandPiece(at);
+        } else {
+            ++at;
+        }
+    }
+}
+
+void Core::LoadNow(uint32_t number) {
+    for (size_t at = 0; at < loads_.size() && loads_[at].seq <= number; ++at) {
+        if (loads_[at].seq != number) continue;
+        PendingLoad load = loads_[at];
+        loads_.erase(loads_.begin() + at);
+        return RunLoad(load);
+    }
+}
+
+void Core::StoreNow(uint32_t number) {
+    for (size_t at = 0; at < stores_.size() && stores_[at].seq <= number;) {
+        if (stores_[at].seq == number) {
+            LandPiece(at);
+        } else {
+            ++at;
+        }
     }
 }
 

@@ -29,7 +29,7 @@ void FiberEntry() {
 __thread World* g_world = nullptr;
 
 World::World(const Schedule& schedule)
-    : checks(!schedule.unchecked), schedule_(schedule), random_(schedule.seed) {
+    : checks(!schedule.unchecked), memory(checks), schedule_(schedule), random_(schedule.seed) {
     g_world = this;
     drain_yield = 1ull << Random(5);
 }
@@ -104,9 +104,10 @@ void World::StartLaunches() {
             core->start.uc_stack.ss_size = kStackBytes;
             core->start.uc_link = nullptr;  // a fiber never returns
             makecontext(&core->start, FiberEntry, 0);
-            ready_.push_back(core.get());
+            if (!timeline) ready_.push_back(core.get());
             launch.cores.push_back(std::move(core));
         }
+        if (timeline) timeline->Start(&launch);
     }
 }
 
@@ -138,6 +139,11 @@ void World::SyncAll(Core* core, Loc loc) {
     ++core->phase;
     if (++launch->arrived == launch->blocks) {
         launch->arrived = 0;
+        if (timeline) {
+            core->state = Core::State::kInSyncAll;
+            timeline->SyncAll(core, loc);
+            return Yield();
+        }
         for (auto& other : launch->cores) {
             if (other->state == Core::State::kInSyncAll) {
                 other->state = Core::State::kReady;
@@ -153,7 +159,10 @@ void World::SyncAll(Core* core, Loc loc) {
 
 void World::PollPause(Core* core, const char* wait, uint32_t peer, uint32_t epoch) {
     core->waiting_for = {wait, {"", 0}, peer, epoch, ""};
-    if (schedule_.alone) {
+    if (timeline) {
+        if (!timeline->Sleeps(core)) return core->poll_ranges.clear();
+        core->state = Core::State::kPolling;
+    } else if (schedule_.alone) {
         Idle(core, wait, peer);
     } else if (core->poll_version == landings) {
         // Sleep only if nothing at all has landed since the last pause; then what was polled is
@@ -182,6 +191,7 @@ void World::Idle(Core* core, const char* wait, uint32_t peer) {
 
 void World::Landed(uint64_t from, uint64_t to) {
     ++landings;
+    if (timeline) return timeline->Landed(RankOf(from), from, to);
     for (size_t i = 0; i < polling_.size();) {
         Core* core = polling_[i];
         bool hit =
@@ -222,6 +232,8 @@ void World::Retire(Core* core) {
     }
     if (++launch->left < launch->blocks) return;
     launch->done = true;
+    quiet = false;
+    if (timeline) timeline->End(launch);
     if (cards) cards->Ended(*launch);
     launch->cores.clear();
     StartLaunches();
@@ -233,6 +245,7 @@ int World::RankOf(uint64_t address) {
 }
 
 int64_t World::Ticks(const Core* core) const {
+    if (timeline) return timeline->Ticks(core);
     if (!schedule_.alone) return static_cast<int64_t>(steps) + skipped_ticks_;
     auto now = std::chrono::steady_clock::now().time_since_epoch();
     return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() / 20 +
@@ -259,7 +272,12 @@ bool World::Stalled(const Core* core) const {
 // Nobody can go on before the clock does: kernels with a time limit see it. False if the patience
 // is used up, or nobody polls.
 bool World::LetTimePass() {
-    if (schedule_.patience == 0 || polling_.empty()) return false;
+    if (schedule_.patience == 0) return false;
+    if (timeline) {
+        --schedule_.patience;
+        return timeline->Skip();
+    }
+    if (polling_.empty()) return false;
     --schedule_.patience;
     skipped_ticks_ += 1'000'000;
     for (Core* core : polling_) core->state = Core::State::kReady;
@@ -295,7 +313,9 @@ bool World::Run() {
     if (schedule_.uneven && speed_.empty()) {
         for (int i = 0; i < 1024; ++i) speed_.push_back(1 + static_cast<uint32_t>(Random(8)));
     }
+    quiet = true;
     StartLaunches();
+    if (timeline) return RunTimed();
     while (true) {
         // What works on garbage from here on could take for ever.
         if (!mutated_.empty() && !findings.All().empty()) {
@@ -340,6 +360,7 @@ bool World::Run() {
             case Core::State::kPolling:
                 polling_.push_back(core);
                 break;
+            case Core::State::kHeld:
             case Core::State::kInSyncAll:
                 break;
             case Core::State::kSpinning:
@@ -351,6 +372,27 @@ bool World::Run() {
                 Retire(core);
                 break;
         }
+    }
+}
+
+// The same by the clock: whoever's time comes next.
+bool World::RunTimed() {
+    while (true) {
+        if (++steps > schedule_.max_steps) {
+            deadlock = "no progress within the step limit\n" + WhoWaits();
+            return false;
+        }
+        Core* core = timeline->Next();
+        if (core == nullptr) {
+            if (std::all_of(launches_.begin(), launches_.end(),
+                            [](const auto& l) { return l->done; }))
+                return true;
+            if (LetTimePass()) continue;
+            deadlock = WhoWaits();
+            return false;
+        }
+        Switch(core);
+        if (core->state == Core::State::kDone) Retire(core);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "core.h"
 #include "findings.h"
 #include "memory.h"
+#include "timeline.h"
 
 namespace hostsim {
 
@@ -28,6 +29,7 @@ struct Launch {
     int arrived = 0, left = 0;
     bool started = false, done = false;
     Counters counters;
+    Picoseconds began = 0, ended = 0;  // with time
 };
 
 struct Schedule {
@@ -56,7 +58,9 @@ class World {
 
     const bool checks;
     GlobalMemory memory;
-    std::unique_ptr<Cards> cards;  // once there is a queue or a second server
+    std::unique_ptr<Cards> cards;        // once there is a queue or a second server
+    std::unique_ptr<Timeline> timeline;  // if things take time
+    bool quiet = true;                   // no launch of this run has ended yet
     Findings findings;
     uint64_t landings = 0;
     uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
@@ -91,7 +95,7 @@ class World {
     uint64_t Random(uint64_t below) { return below <= 1 ? 0 : random_() % below; }
     bool Chance(uint64_t one_in) { return Random(one_in) == 0; }
     void MaybeYield(uint64_t one_in) {
-        if (!checks) return;
+        if (!checks || timeline) return;
         if (Chance(one_in)) Yield();
         if (cards && Chance(kNapOneIn)) Nap();
     }
@@ -142,6 +146,7 @@ class World {
     void StartLaunches();
     bool Stalled(const Core* core) const;
     bool LetTimePass();
+    bool RunTimed();
     void Die(int rank);
     bool LandSomething();
     void Switch(Core* core);

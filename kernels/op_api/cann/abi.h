@@ -34,6 +34,9 @@ constexpr uint8_t kOpAllToAllV = 8;
 // (HEAD 3a280bcc).
 constexpr uint32_t kOpBatchWrite = 18;
 constexpr char kHierarchy[] = "BatchWrite=level1:hierarchy";
+// The same on A3: mc2/moe_distribute_dispatch_v2/op_host/op_tiling/
+// moe_distribute_dispatch_v2_tiling.cpp.
+constexpr char kHierarchyOnA3[] = "AlltoAll=level1:hierarchy";
 constexpr char kAllToAllEverywhere[] = "AlltoAll=level0:fullmesh;level1:pairwise";
 
 // ---- resources by tiling (CANN 8.x)

@@ -132,15 +132,6 @@ void CheckBatch(Checker& check, const Attributes& a, const Tensor& ids, const Te
     }
 }
 
-void CheckWaits(Checker& check, const Tensor& performance_info, const Attributes& a,
-                const World& world) {
-    check.Type("performance_info", performance_info, {ACL_INT64});
-    check.Shape("performance_info", performance_info, {a.ep_world_size});
-    check.Require(!performance_info.present || world.path->performance_info, kInnerError,
-                  "performance_info must be None: %s does not have it",
-                  world.hierarchy() ? "hierarchy on A3" : "the first generation");
-}
-
 // Who takes it at all is for the library to say. Its contents are on the device, for the kernel.
 void CheckElastic(Checker& check, const Attributes& a, const World& world, const Tensor& info) {
     check.Require(!info.present || !world.hierarchy(), kInnerError,
@@ -150,6 +141,15 @@ void CheckElastic(Checker& check, const Attributes& a, const World& world, const
     constexpr int64_t kHeadWords = 4, kTables = 2;
     check.Type("elastic_info", info, {ACL_INT32});
     check.Shape("elastic_info", info, {kHeadWords + kTables * a.ep_world_size});
+}
+
+void CheckWaits(Checker& check, const Tensor& performance_info, const Attributes& a,
+                const World& world) {
+    check.Type("performance_info", performance_info, {ACL_INT64});
+    check.Shape("performance_info", performance_info, {a.ep_world_size});
+    check.Require(!performance_info.present || world.path->performance_info, kInnerError,
+                  "performance_info must be None: %s does not have it",
+                  world.hierarchy() ? "hierarchy on A3" : "the first generation");
 }
 
 }  // namespace

@@ -35,9 +35,11 @@ const limits::PathLimits* PathOf(const Attributes& attributes, bool a2) {
 
 }  // namespace
 
+bool World::OnA2() { return strncmp(aclrtGetSocName(), "Ascend910B", strlen("Ascend910B")) == 0; }
+
 World World::Of(const Attributes& attributes) {
     const int64_t shared_ranks = attributes.shared_expert_rank_num;
-    const bool a2 = strncmp(aclrtGetSocName(), "Ascend910B", strlen("Ascend910B")) == 0;
+    const bool a2 = OnA2();
     return {attributes.ep_world_size,
             attributes.moe_expert_num,
             shared_ranks > 0 ? attributes.shared_expert_num : 0,

@@ -22,6 +22,7 @@ struct World {
     bool first_generation;
 
     static World Of(const Attributes& attributes);
+    static bool OnA2();
 
     // Hierarchy: neighbours form servers, and a server adds the rows of a token before they leave
     // it.

@@ -2,8 +2,9 @@
 //
 // Every launch has a simulated world of one rank of its own. Its memory is the operands of the
 // launch and the windows of the group, by the addresses that kernels see; peers are other processes
-// that write into the same windows. What the simulator's checker finds fails the stream, and so
-// does a kernel that gave up, at once: on hardware the next call says it.
+// that write into the same windows, by cores or by the network card (card.h). What the simulator's
+// checker finds fails the stream. A kernel that gave up does not, as on hardware; but who
+// synchronises next is told, on hardware the next call.
 //
 // ASCEND_MOE_VNPU_TRACE=FILE appends a line of JSON per launch: kernel, group, rank, cores,
 // counters. For tests, ASCEND_MOE_VNPU_REFUSE_LAUNCH=KERNEL lets no launch of that kernel onto its
@@ -22,18 +23,12 @@
 
 #include "../group.h"
 #include "../report.h"
+#include "card.h"
 #include "hostsim.h"
 #include "standin.h"
 
 namespace ascend_moe {
 namespace {
-
-// Device memory of a rank; operands are this rank's.
-struct Range {
-    uint64_t begin, end;
-    std::string name;
-    uint32_t rank;
-};
 
 // Operands may overlap (views of one tensor); the simulator wants each address once.
 std::vector<Range> Joined(std::vector<Range> ranges) {
@@ -53,7 +48,8 @@ std::vector<Range> Joined(std::vector<Range> ranges) {
 
 class Simulation {
  public:
-    explicit Simulation(const Launch& launch) : launch_(launch) {
+    explicit Simulation(const Launch& launch)
+        : launch_(launch), card_(*launch.group, &card_problem_) {
         static std::atomic<uint64_t> launches{0};
         hostsim_schedule schedule = {};
         schedule.seed = ++launches * 1024 + launch.group->ep_rank();
@@ -69,8 +65,11 @@ class Simulation {
 
     int Run() {
         const char* name = NameOf(launch_.kernel);
+        if (!card_problem_.empty())
+            return standin::Fail(kBadParameter, "%s: %s", name, card_problem_.c_str());
         const int status = MapMemory();
         if (status != ACL_SUCCESS) return status;
+        card_.Attach(world_);
         hostsim_watch(world_, &Simulation::Gone, this);
         std::vector<uint64_t> words;
         for (const Operand& operand : launch_.operands) words.push_back(operand.address);
@@ -113,13 +112,14 @@ class Simulation {
             add(operand.address, operand.bytes, operand.name, group.ep_rank());
         for (const Windows* windows : {&group.ep_windows(), &group.tp_windows()}) {
             for (uint32_t rank = 0; rank < windows->base.size(); ++rank) {
-                if (windows->base[rank] == 0) continue;  // gone
+                if (windows->base[rank] == 0) continue;  // gone, or in another server
                 const std::string owner = " of rank " + std::to_string(rank);
                 add(windows->base[rank], windows->bytes, "window" + owner, rank);
                 if (windows->control[rank] != windows->base[rank])
                     add(windows->control[rank], kControlBytes, "control words" + owner, rank);
             }
         }
+        ranges.insert(ranges.end(), card_.memory().begin(), card_.memory().end());
         return Joined(std::move(ranges));
     }
 
@@ -146,7 +146,7 @@ class Simulation {
 
     // Where a kernel that gives up says so: failures, and the error blocks behind them.
     struct Control {
-        char bytes[kErrorOffset + kErrorWords * sizeof(uint32_t)];
+        char bytes[kWatchedWords * sizeof(uint32_t)];
     };
     Control& control() const {
         const Group& group = *launch_.group;
@@ -171,14 +171,19 @@ class Simulation {
         return found == nullptr || !found->Alive(peer);
     }
 
+    // The kernel has ended in good order, as its stream goes on to show. Who synchronises next is
+    // told; on hardware the next call says it.
     int GaveUp() const {
-        if (launch_.kernel == Kernel::kMeet) return ACL_SUCCESS;  // the host compares
-        const uint64_t control = launch_.group->ep_windows().control[launch_.group->ep_rank()];
-        const void* records = standin::HostAddress(reinterpret_cast<void*>(control + kErrorOffset),
-                                                   kErrorWords * sizeof(uint32_t));
-        const std::string failure = launch_.group->Failure(static_cast<const uint32_t*>(records));
-        if (failure.empty()) return ACL_SUCCESS;
-        return standin::Fail(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, "%s", failure.c_str());
+        if (launch_.kernel == Kernel::kMeet || launch_.kernel == Kernel::kTell)
+            return ACL_SUCCESS;  // the host compares
+        const Group& group = *launch_.group;
+        char* bytes = control().bytes;
+        const uint32_t* words = reinterpret_cast<const uint32_t*>(bytes);
+        std::string text = group.Failure(words);
+        if (text.empty()) text = group.OfRetired(words);
+        memset(bytes + kRetiredOffset, 0, kBlockBytes);
+        if (!text.empty()) standin::TellAtSynchronisation(ACL_ERROR_RT_VECTOR_CORE_EXCEPTION, text);
+        return ACL_SUCCESS;
     }
 
     void Trace(const char* name, uint32_t id) {
@@ -197,6 +202,8 @@ class Simulation {
     }
 
     const Launch& launch_;
+    std::string card_problem_;
+    const Card card_;
     hostsim_world* world_;
     const std::chrono::steady_clock::time_point begin_ = std::chrono::steady_clock::now();
     bool ended_ = false;
@@ -216,6 +223,11 @@ void Enqueue(const Launch& launch, aclrtStream stream) {
         return;
     }
     standin::Launch(stream, NameOf(launch.kernel), [launch] { return Simulation(launch).Run(); });
+}
+
+bool ProcessEnded(const std::string& group, uint32_t rank) {
+    const auto found = standin::Group::Find(group);
+    return found != nullptr && !found->Alive(rank);
 }
 
 bool StreamsShowFailures() {

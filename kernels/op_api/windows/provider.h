@@ -29,7 +29,7 @@ using Provider = Attempt (*)(const std::string& group, aclrtStream stream, Windo
 
 Attempt FromKfc(const std::string& group, aclrtStream stream, Windows* found);
 Attempt FromTiling(const std::string& group, aclrtStream stream, Windows* found);
-// Of a group that spans A2 servers, and its queues.
+// Of a group that spans servers, and its queues.
 Attempt FromRdma(const std::string& group, aclrtStream stream, Windows* found);
 Attempt FromVirtualNpu(const std::string& group, aclrtStream stream, Windows* found);
 

@@ -1,4 +1,4 @@
-// Windows and queues of a group that spans A2 servers, by HCCL's private context.
+// Windows and queues of a group that spans servers, by HCCL's private context.
 //
 // Between servers a vector core posts RDMA writes itself (rdma_abi.h). No public function of HCCL
 // has the queues for it: they hang on the structure that its own operators are given, together with
@@ -16,6 +16,11 @@
 // HcclCreateOpResCtx is not asked: 9.0 and 9.1 refuse it on A2 (src/framework/op_base/src/
 // op_base_mc2.cc:134, v9.0.0), and where it is not refused it makes the same structure (HEAD,
 // src/legacy/ ascend910/framework/op_base/src/op_base_mc2.cc:182). CANN before 8.5 has no tables.
+//
+// On A3 the call is the same with an algorithm of its own, there from 9.0 on; links of other
+// algorithms stay. A queue leads to each rank with the same number in its server, and to no other
+// (hcomm v9.0.0, src/framework/communicator/impl/hccl_communicator_host.cc:5134, 6026).
+#include <algorithm>
 #include <cstring>
 
 #include "report.h"
@@ -65,16 +70,37 @@ Attempt Found(const CardTables& tables, const CardWitness& witness, Windows* fou
     return Attempt::Found();
 }
 
+// What differs between the products: how hierarchy is asked for, since when, and which ranks of
+// other servers queues lead to.
+struct Product {
+    uint32_t op;
+    const char* algorithm;
+    std::vector<const char*> versions;
+    std::string (*read)(uint64_t, const CardWitness&, CardTables*);
+    bool rail_alone;  // those with the same number in their server
+};
+
+const Product* ProductHere() {
+    static const Product a2{
+        cann::kOpBatchWrite, cann::kHierarchy, {"8.5", "9.0", "9.1", "9.2"}, ReadCardTables, false};
+    static const Product a3{
+        cann::kOpAllToAllV, cann::kHierarchyOnA3, {"9.0", "9.1", "9.2"}, ReadCardTablesOnA3, true};
+    const char* soc = aclrtGetSocName();
+    if (strncmp(soc, "Ascend910B", strlen("Ascend910B")) == 0) return &a2;
+    return strncmp(soc, "Ascend910_93", strlen("Ascend910_93")) == 0 ? &a3 : nullptr;
+}
+
 }  // namespace
 
 Attempt FromRdma(const std::string& group, aclrtStream stream, Windows* found) {
-    if (strncmp(aclrtGetSocName(), "Ascend910B", strlen("Ascend910B")) != 0)
-        return Attempt::Absent(std::string("it is for A2, this is ") + aclrtGetSocName());
+    const Product* product = ProductHere();
+    if (product == nullptr)
+        return Attempt::Absent(std::string("it is for A2 and A3, this is ") + aclrtGetSocName());
     const cann::Symbols& c = Cann();
     const std::string missing = cann::Missing(c.HcomGetCommHandleByGroup, c.HcclGetRankSize,
                                               c.HcclGetRankId, c.HcclAllocComResourceByTiling);
     if (!missing.empty()) return Attempt::Absent("CANN has no " + missing);
-    const Attempt version = CheckHcclVersion({"8.5", "9.0", "9.1", "9.2"});
+    const Attempt version = CheckHcclVersion(product->versions);
     if (version.outcome != Attempt::kFound) return version;
     Servers servers;
     if (FindServers(group, &servers) != ACL_SUCCESS) return Attempt::Failed(TakeText());
@@ -83,12 +109,17 @@ Attempt FromRdma(const std::string& group, aclrtStream stream, Windows* found) {
     const Attempt asked = Ask(group, &witness);
     if (asked.outcome != Attempt::kFound) return asked;
     witness.here = servers.here;
+    const size_t whole = servers.here.size();
+    for (uint32_t rank = 0; rank < witness.ranks; ++rank) {
+        const bool here = std::count(servers.here.begin(), servers.here.end(), rank) > 0;
+        if (!here && (!product->rail_alone || rank % whole == witness.rank % whole))
+            witness.rail.push_back(rank);
+    }
     Resource resource;
-    const Attempt made =
-        AskByTiling(group, stream, cann::kOpBatchWrite, cann::kHierarchy, &resource);
+    const Attempt made = AskByTiling(group, stream, product->op, product->algorithm, &resource);
     if (made.outcome != Attempt::kFound) return made;
     CardTables tables;
-    std::string problem = ReadCardTables(resource.structure, witness, &tables);
+    std::string problem = product->read(resource.structure, witness, &tables);
     if (problem.empty()) problem = CheckCardTables(tables, witness);
     return problem.empty()
                ? Found(tables, witness, found)

@@ -3,13 +3,20 @@
 
 #include <algorithm>
 
-#include "windows/by_tiling.h"
+#include "windows/table_checks.h"
 
 namespace ascend_moe {
 namespace {
 
 constexpr uint64_t kHeadOffset = 16;
 constexpr uint64_t kEndOffset = 8872;
+
+// Of the general structure, A3's: the own two buffers, a pair of pointers (host, device) per rank,
+// and at the end bytes and place of the queue tables (hcomm v9.0.0, src/pub_inc/
+// aicpu_operator_pub.h:615; the same in v9.1.0-beta.1 and at HEAD; not in v8.5.0).
+constexpr uint64_t kOwnBuffersOnA3 = 32;
+constexpr uint64_t kRelationsOnA3 = 2984;
+constexpr uint64_t kQueuesOnA3 = 2122704;
 
 constexpr uint64_t kVectorCorePosts = 1 << 2;  // of the capability; bit 0 the host, bit 1 AICPU
 
@@ -20,45 +27,7 @@ constexpr uint32_t kMinDepth = 128, kMaxDepth = 32768;
 constexpr uint32_t kMaxServiceLevel = 7;
 constexpr uint64_t kWindowAlignment = 512;
 
-std::string Number(uint64_t value) { return std::to_string(value); }
-
-// "send queue of rank 9: depth 96, must be ..."
-std::string Wrong(const std::string& of, const char* field, uint64_t value,
-                  const std::string& must) {
-    return of + ": " + field + " " + Number(value) + ", must be " + must;
-}
-std::string Exactly(const std::string& of, const char* field, uint64_t value, uint64_t must) {
-    return value == must ? "" : Wrong(of, field, value, Number(must));
-}
-std::string Address(const std::string& of, const char* field, uint64_t value, uint64_t alignment) {
-    if (value != 0 && value % alignment == 0) return "";
-    return of + ": " + field + " " + Hex(value) + ", must be an address aligned to " +
-           Number(alignment) + " bytes";
-}
-
-// The first of them that is not empty.
-std::string First(std::initializer_list<std::string> problems) {
-    for (const std::string& problem : problems) {
-        if (!problem.empty()) return problem;
-    }
-    return "";
-}
-
-template <typename T>
-std::string Take(const char* what, uint64_t from, size_t count, std::vector<T>* into) {
-    into->resize(count);
-    return ReadDevice(from, into->data(), count * sizeof(T))
-               ? ""
-               : std::string(what) + " cannot be read at " + Hex(from);
-}
-template <typename T>
-std::string Take(const char* what, uint64_t from, T* into) {
-    return ReadDevice(from, into, sizeof(T))
-               ? ""
-               : std::string(what) + " cannot be read at " + Hex(from);
-}
-
-std::string CheckStructure(const CardTables& t, const CardWitness& w) {
+std::string CheckHead(const CardTables& t, const CardWitness& w) {
     const std::string of = "structure";
     return First({
         Exactly(of, "rank", t.head.rank, w.rank),
@@ -67,6 +36,12 @@ std::string CheckStructure(const CardTables& t, const CardWitness& w) {
         t.head.buffer_bytes != 0 && t.head.buffer_bytes % kWindowAlignment == 0
             ? ""
             : Wrong(of, "buffer bytes", t.head.buffer_bytes, "a multiple of 512"),
+    });
+}
+
+std::string CheckEnd(const CardTables& t, const CardWitness& w) {
+    const std::string of = "structure";
+    return First({
         Exactly(of, "flag of several servers", t.end.spans_servers, 1),
         Exactly(of, "bytes of the table of ranks", t.end.ranks_bytes, sizeof(CardRank) * w.ranks),
         Address(of, "table of ranks", t.end.ranks, 8),
@@ -99,6 +74,10 @@ std::string CheckQueueTables(const CardTables& t, const CardWitness& w) {
         Address(of, "send queues", t.queues.send_queues, 8),
         Address(of, "regions", t.queues.peers, 8),
     });
+}
+
+bool Contains(const std::vector<uint32_t>& ranks, uint32_t rank) {
+    return std::find(ranks.begin(), ranks.end(), rank) != ranks.end();
 }
 
 std::string CheckQueue(const SendQueue& queue, const std::string& of) {
@@ -163,13 +142,12 @@ std::string CheckFar(const CardTables& t, uint32_t rank) {
     });
 }
 
-// A rank of this server has none.
-std::string CheckNoQueue(const CardTables& t, uint32_t rank) {
+// None leads to a rank of this server, nor to one that is not on the rail.
+std::string CheckNoQueue(const CardTables& t, uint32_t rank, const char* where) {
     for (uint32_t queue = 0; queue < t.queues.queues_per_peer; ++queue) {
         const SendQueue& send = t.send[rank * t.queues.queues_per_peer + queue];
         if (send.depth == 0) continue;
-        return Exactly("send queue of rank " + Number(rank) + " in this server", "depth",
-                       send.depth, 0);
+        return Exactly("send queue of rank " + Number(rank) + " " + where, "depth", send.depth, 0);
     }
     return "";
 }
@@ -179,7 +157,7 @@ std::string CheckNear(const CardTables& t, uint32_t rank) {
     const Region* regions = &t.regions[rank * kRegions];
     const uint64_t bytes = t.head.buffer_bytes;
     return First({
-        CheckNoQueue(t, rank),
+        CheckNoQueue(t, rank, "in this server"),
         CheckRegion(regions[kRemoteInput], t.ranks[rank].remote_in, "input" + of, bytes, false),
         CheckRegion(regions[kRemoteOutput], t.ranks[rank].remote_out, "output" + of, bytes, false),
     });
@@ -190,7 +168,7 @@ std::string CheckOwn(const CardTables& t, const CardWitness& w) {
     const Region* regions = &t.regions[w.rank * kRegions];
     const uint64_t bytes = t.head.buffer_bytes;
     return First({
-        CheckNoQueue(t, w.rank),
+        CheckNoQueue(t, w.rank, "in this server"),
         CheckRegion(regions[kLocalInput], entry.local_in, "own input", bytes, false),
         CheckRegion(regions[kLocalOutput], entry.local_out, "own output", bytes, false),
         w.in == 0 || w.in == entry.local_in.address
@@ -226,16 +204,9 @@ std::string ReadRegions(const CardWitness& w, CardTables* t) {
     return problem;
 }
 
-}  // namespace
-
-std::string ReadCardTables(uint64_t structure, const CardWitness& w, CardTables* t) {
-    std::string problem = Take("structure", structure + kHeadOffset, &t->head);
-    if (problem.empty()) problem = Take("structure", structure + kEndOffset, &t->end);
-    if (problem.empty()) problem = CheckStructure(*t, w);
-    if (problem.empty()) problem = Take("capability", t->end.capability, &t->capability);
-    if (problem.empty()) problem = CheckCapability(*t);
-    if (problem.empty()) problem = Take("table of ranks", t->end.ranks, w.ranks, &t->ranks);
-    if (problem.empty() && t->end.queues_bytes < sizeof(QueueTables))
+std::string ReadQueueTables(const CardWitness& w, CardTables* t) {
+    std::string problem;
+    if (t->end.queues_bytes < sizeof(QueueTables))
         problem = Wrong("structure", "bytes of the queue tables", t->end.queues_bytes,
                         Number(sizeof(QueueTables)) + " or more");
     if (problem.empty()) problem = Address("structure", "queue tables", t->end.queues, 8);
@@ -247,11 +218,74 @@ std::string ReadCardTables(uint64_t structure, const CardWitness& w, CardTables*
     return problem.empty() ? ReadRegions(w, t) : problem;
 }
 
+// What A3 has in the place of a table of ranks: the own buffers, and a relation to each rank that
+// has a link. They say addresses alone; sizes and keys are those of the queue tables.
+std::string ReadRelations(uint64_t structure, const CardWitness& w, CardTables* t) {
+    uint64_t own[2] = {};
+    std::vector<uint64_t> relations;
+    std::string problem = Take("own buffers", structure + kOwnBuffersOnA3, &own);
+    if (problem.empty())
+        problem = Take("relations", structure + kRelationsOnA3, 2 * size_t{w.ranks}, &relations);
+    t->ranks.assign(w.ranks, CardRank{});
+    for (uint32_t rank = 0; rank < w.ranks && problem.empty(); ++rank) {
+        const Region* regions = &t->regions[rank * kRegions];
+        CardRank& entry = t->ranks[rank];
+        entry.local_in = regions[kLocalInput];
+        entry.local_out = regions[kLocalOutput];
+        entry.remote_in = regions[kRemoteInput];
+        entry.remote_out = regions[kRemoteOutput];
+        if (rank == w.rank) {
+            entry.local_in.address = own[0];
+            entry.local_out.address = own[1];
+        } else if (Contains(w.here, rank) || Contains(w.rail, rank)) {
+            struct {
+                uint32_t rank, world_rank;
+                uint64_t in, out;
+            } relation = {};
+            const std::string of = "relation to rank " + Number(rank);
+            const uint64_t at = relations[2 * rank + 1];
+            problem = Address(of, "relation", at, 8);
+            if (problem.empty()) problem = Take(of.c_str(), at, &relation);
+            if (problem.empty()) problem = Exactly(of, "rank", relation.rank, rank);
+            entry.remote_in.address = relation.in;
+            entry.remote_out.address = relation.out;
+        }
+    }
+    return problem;
+}
+
+}  // namespace
+
+std::string ReadCardTables(uint64_t structure, const CardWitness& w, CardTables* t) {
+    std::string problem = Take("structure", structure + kHeadOffset, &t->head);
+    if (problem.empty()) problem = Take("structure", structure + kEndOffset, &t->end);
+    if (problem.empty()) problem = CheckHead(*t, w);
+    if (problem.empty()) problem = CheckEnd(*t, w);
+    if (problem.empty()) problem = Take("capability", t->end.capability, &t->capability);
+    if (problem.empty()) problem = CheckCapability(*t);
+    if (problem.empty()) problem = Take("table of ranks", t->end.ranks, w.ranks, &t->ranks);
+    return problem.empty() ? ReadQueueTables(w, t) : problem;
+}
+
+std::string ReadCardTablesOnA3(uint64_t structure, const CardWitness& w, CardTables* t) {
+    std::string problem = Take("structure", structure + kHeadOffset, &t->head);
+    if (problem.empty()) problem = CheckHead(*t, w);
+    uint64_t queues[2] = {};
+    if (problem.empty()) problem = Take("structure", structure + kQueuesOnA3, &queues);
+    t->end = {};
+    t->end.queues_bytes = queues[0];
+    t->end.queues = queues[1];
+    if (problem.empty()) problem = ReadQueueTables(w, t);
+    return problem.empty() ? ReadRelations(structure, w, t) : problem;
+}
+
 std::string CheckCardTables(const CardTables& t, const CardWitness& w) {
     std::string problem = CheckOwn(t, w);
     for (uint32_t rank = 0; rank < w.ranks && problem.empty(); ++rank) {
-        const bool here = std::find(w.here.begin(), w.here.end(), rank) != w.here.end();
-        if (rank != w.rank) problem = here ? CheckNear(t, rank) : CheckFar(t, rank);
+        if (rank == w.rank) continue;
+        problem = Contains(w.here, rank)   ? CheckNear(t, rank)
+                  : Contains(w.rail, rank) ? CheckFar(t, rank)
+                                           : CheckNoQueue(t, rank, "of the other servers");
     }
     return problem.empty() ? CheckApart(t) : problem;
 }

@@ -1,4 +1,4 @@
-// HCCL's private context of a group that spans A2 servers, as read from the device and checked.
+// HCCL's private context of a group that spans servers, as read from the device and checked.
 //
 //   structure     rank, ranks, size of a buffer; the flag; where the rest is
 //   ranks         each rank's buffers, as this rank may use them
@@ -8,7 +8,9 @@
 //
 // The layout: hcomm, src/pub_inc/aicpu_operator_pub.h:109 v8.5.0, :110 v9.0.0 and v9.1.0-beta.1;
 // src/pub_inc/transport_pub.h:113, 355. The same in all three and at HEAD, whose own test asserts
-// it (test/ut/framework/resource/ut_HcclCombinOpParam_910B_size_check.cc:20). HCCL promises nobody
+// it (test/ut/framework/resource/ut_HcclCombinOpParam_910B_size_check.cc:20). On A3 it is another
+// structure, with a relation per rank in the place of the table of ranks and without a capability;
+// the queue tables are the same. HCCL promises nobody
 // that it stays so: what contradicts the communicator, the rank graph or another table is refused
 // by name.
 #pragma once
@@ -48,6 +50,7 @@ struct CardWitness {
     uint32_t rank, ranks;
     uint64_t in = 0, buffer_bytes = 0;  // of this rank; 0: HCCL tells nobody (before 9.0)
     std::vector<uint32_t> here;         // the ranks of this server
+    std::vector<uint32_t> rail;         // the ranks that it has a queue to
 };
 
 struct CardTables {
@@ -63,6 +66,7 @@ struct CardTables {
 // Both return what is wrong, naming field, value and limit; empty: nothing. Reading checks what it
 // follows.
 std::string ReadCardTables(uint64_t structure, const CardWitness& witness, CardTables* tables);
+std::string ReadCardTablesOnA3(uint64_t structure, const CardWitness& witness, CardTables* tables);
 std::string CheckCardTables(const CardTables& tables, const CardWitness& witness);
 
 }  // namespace ascend_moe

@@ -19,6 +19,7 @@
 #include <regex>
 #include <sstream>
 
+#include "arena.h"
 #include "memory.h"
 #include "moe_limits.h"
 #include "servers.h"
@@ -235,6 +236,9 @@ aclError aclrtGetDeviceInfo(uint32_t, aclrtDevAttr attribute, int64_t* value) {
             return ACL_SUCCESS;
         case ACL_DEV_ATTR_VECTOR_CORE_NUM:
             *value = CurrentSoc().vector_cores;
+            return ACL_SUCCESS;
+        case ACL_DEV_ATTR_TOTAL_GLOBAL_MEM_SIZE:
+            *value = standin::Arena::Get().Total();
             return ACL_SUCCESS;
         default:
             return Fail(ACL_ERROR_INVALID_PARAM, "aclrtGetDeviceInfo: attribute %d is not modelled",

@@ -42,6 +42,8 @@ Registry& Streams() {
 
 // Whose limits on cores hold for what this thread launches; null: those of the device.
 thread_local Stream* limiting_stream = nullptr;
+// Whose tasks this thread works off.
+thread_local Stream* working_stream = nullptr;
 
 aclError Create(aclrtStream* handle) {
     if (CurrentDevice() < 0)
@@ -119,6 +121,7 @@ void Stream::Push(const char* name, Task task, bool always) {
 
 void Stream::Work() {
     aclrtSetDevice(device_);
+    working_stream = this;
     std::unique_lock<std::mutex> lock(mutex_);
     while (true) {
         changed_.wait(lock, [this] { return !queue_.empty(); });
@@ -153,6 +156,8 @@ int Stream::Synchronize(int timeout_ms) {
                     timeout_ms);
     }
     if (error_ != ACL_SUCCESS) return Fail(error_, "%s", message_.c_str());
+    if (told_ != ACL_SUCCESS)
+        return Fail(std::exchange(told_, ACL_SUCCESS), "%s", told_text_.c_str());
     if (refusal_.empty()) return ACL_SUCCESS;
     return Fail(ACL_ERROR_OP_NOT_FOUND, "%s", std::exchange(refusal_, {}).c_str());
 }
@@ -175,6 +180,12 @@ int Stream::Error(std::string* message) {
     return error_;
 }
 
+void Stream::TellAtSynchronisation(int code, const std::string& text) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    told_ = code;
+    told_text_ = text;
+}
+
 void Stream::Refuse(const std::string& text) {
     std::lock_guard<std::mutex> lock(mutex_);
     refusal_ = text;
@@ -186,6 +197,9 @@ std::string Stream::TakeRefusal() {
 }
 
 void Refuse(aclrtStream stream, const std::string& text) { Stream::Of(stream).Refuse(text); }
+void TellAtSynchronisation(int code, const std::string& text) {
+    working_stream->TellAtSynchronisation(code, text);
+}
 std::string TakeRefusal(aclrtStream stream) { return Stream::Of(stream).TakeRefusal(); }
 
 int Launch(aclrtStream handle, const char* name, Task task) {

@@ -29,6 +29,7 @@ class Stream {
     void Poison(int code, const std::string& message);
     int Error(std::string* message);
     void Refuse(const std::string& text);
+    void TellAtSynchronisation(int code, const std::string& text);
     std::string TakeRefusal();
 
     int device() const { return device_; }
@@ -58,6 +59,9 @@ class Stream {
     int error_ = ACL_SUCCESS;
     std::string message_;
     std::string refusal_;  // of a call that was not done, until somebody is told
+    // Of a task that has ended well, until somebody synchronises.
+    int told_ = ACL_SUCCESS;
+    std::string told_text_;
 };
 
 }  // namespace standin

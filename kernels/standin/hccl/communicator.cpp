@@ -140,6 +140,23 @@ void* Communicator::AddressForCard(uint32_t rank) {
     return card_windows_[rank];
 }
 
+void* Communicator::ForCard(const void* device_address, size_t bytes) {
+    const char* address = static_cast<const char*>(device_address);
+    const size_t size = segment_.mapped_bytes();
+    for (uint32_t rank = 0; rank < size_; ++rank) {
+        const void* links = card_windows_.empty() ? nullptr : card_windows_[rank];
+        for (const void* window : {static_cast<const void*>(device_windows_[rank]), links}) {
+            const char* begin = static_cast<const char*>(window);
+            if (begin == nullptr || address < begin || bytes > size ||
+                static_cast<size_t>(address - begin) > size - bytes)
+                continue;
+            char* host = segment_.ForCard(rank);
+            return host == nullptr ? nullptr : host + (address - begin);
+        }
+    }
+    return nullptr;
+}
+
 int Communicator::Broken(const char* what, const std::string& why) {
     async_error_ = HCCL_E_REMOTE;
     // Not SUSPECT_REMOTE_ERROR: for that torch_npu 2.10 and older have a text of their own and

@@ -23,6 +23,7 @@ class Communicator : public Group {
     void Receive(uint32_t rank, size_t offset, void* to, size_t bytes) const override {
         segment_.Read(rank, offset, to, bytes);
     }
+    void* ForCard(const void* device_address, size_t bytes) override;
     bool Alive(uint32_t rank) const override { return segment_.Alive(rank); }
     int KernelBarrier(const char* what) override;
 

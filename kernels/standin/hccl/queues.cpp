@@ -1,5 +1,9 @@
-// Of a group that spans A2 servers: the table of its ranks, and that of the queue pairs by which a
-// vector core posts RDMA writes.
+// Of a group that spans servers: on A2 the table of its ranks, and on both products that of the
+// queue pairs by which a vector core posts RDMA writes. On A2 these lead to every rank of the other
+// servers; on A3 to those with the same number in their server alone, in one super-pod or not, and
+// of the others, but for those of the own server, nothing is known (hcomm v9.0.0, src/framework/
+// communicator/impl/hccl_communicator_host.cc:5134, BuildAiRmaInfoParam; src/algorithm/impl/
+// coll_executor/coll_all_to_all/coll_all_to_all_v_aiv_direct_executor.cc:38).
 //
 // A rank has two registered buffers, "in" and "out", the two halves of its window. Source of the
 // layout: hcomm v9.0.0 (v8.5.0 and v9.1.0-beta.1 have the same), src/pub_inc/transport_pub.h:33-58
@@ -11,6 +15,7 @@
 // transport_ibverbs.cc:2474.
 #include "queues.h"
 
+#include "offer.h"
 #include "structure.h"
 
 namespace standin {
@@ -46,6 +51,18 @@ enum Buffer : uint32_t { kIn = 0, kOut = 1 };
 uint32_t LocalKey(uint32_t rank, Buffer buffer) { return 0x8100 + 2 * rank + buffer; }
 uint32_t RemoteKey(uint32_t rank, Buffer buffer) { return 0x100 + 2 * rank + buffer; }
 
+bool Together(const Communicator& communicator, uint32_t rank) {
+    return communicator.place(rank).server == communicator.place(communicator.rank()).server;
+}
+
+// In its server.
+uint32_t NumberOf(const Communicator& communicator, uint32_t rank) {
+    uint32_t number = 0;
+    for (uint32_t other = 0; other < rank; ++other)
+        number += communicator.place(other).server == communicator.place(rank).server;
+    return number;
+}
+
 class Tables {
  public:
     Tables(Communicator& communicator, bool hierarchy)
@@ -55,8 +72,11 @@ class Tables {
           buffer_(communicator.window(own_).bytes / 2) {}
 
     bool ByCard(uint32_t rank) const {
-        return rank != own_ && !(hierarchy_ && communicator_.Reaches(rank));
+        if (rank == own_) return false;
+        if (A2()) return !(hierarchy_ && communicator_.Reaches(rank));
+        return !Together(communicator_, rank) && Linked(communicator_, rank);
     }
+    bool Known(uint32_t rank) const { return A2() || Linked(communicator_, rank); }
 
     void SetLocal(Structure* table, size_t at, Buffer buffer, uint32_t key) const {
         const Window window = communicator_.window(own_);
@@ -104,7 +124,7 @@ class Tables {
                 SetLocal(&regions, at, kIn, rank == own_ ? 0 : LocalKey(own_, kIn));
                 SetLocal(&regions, at + 2 * kRegion, kOut, rank == own_ ? 0 : LocalKey(own_, kOut));
             }
-            if (rank == own_) continue;
+            if (rank == own_ || !Known(rank)) continue;
             SetRemote(&regions, at + kRegion, rank, kIn);
             SetRemote(&regions, at + 3 * kRegion, rank, kOut);
         }
@@ -147,6 +167,11 @@ class Tables {
 };
 
 }  // namespace
+
+bool Linked(const Communicator& communicator, uint32_t rank) {
+    return Together(communicator, rank) ||
+           NumberOf(communicator, rank) == NumberOf(communicator, communicator.rank());
+}
 
 uint64_t MakeRankTable(Communicator& communicator, bool hierarchy, uint64_t* bytes) {
     const Tables tables(communicator, hierarchy);

@@ -139,12 +139,26 @@ std::string Segment::MapWindows(uint32_t buffer_mb) {
             windows_.push_back(nullptr);
             continue;
         }
-        void* window = mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE,
-                            MAP_SHARED | MAP_NORESERVE, file_, WindowOffset(r));
-        if (window == MAP_FAILED) return Errno("mmap of a window");
-        windows_.push_back(static_cast<char*>(window));
+        windows_.push_back(MapWindow(r));
+        if (windows_.back() == nullptr) return Errno("mmap of a window");
     }
+    card_windows_.resize(size_);
     return "";
+}
+
+char* Segment::MapWindow(uint32_t rank) {
+    void* window = mmap(nullptr, mapped_bytes(), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE,
+                        file_, WindowOffset(rank));
+    return window == MAP_FAILED ? nullptr : static_cast<char*>(window);
+}
+
+char* Segment::ForCard(uint32_t rank) {
+    if (windows_[rank] != nullptr) return windows_[rank];
+    std::lock_guard<std::mutex> lock(card_mutex_);
+    if (card_windows_[rank] == nullptr) card_windows_[rank] = MapWindow(rank);
+    if (card_windows_[rank] == nullptr)
+        Fail(0, "%s", Errno("mmap of a window for the network card").c_str());
+    return card_windows_[rank];
 }
 
 void Segment::Read(uint32_t rank, size_t offset, void* to, size_t bytes) const {
@@ -172,8 +186,10 @@ const char* Segment::Read(uint32_t rank, size_t offset, size_t bytes,
 }
 
 Segment::~Segment() {
-    for (char* window : windows_) {
-        if (window != nullptr) munmap(window, mapped_bytes());
+    for (const std::vector<char*>& mapped : {windows_, card_windows_}) {
+        for (char* window : mapped) {
+            if (window != nullptr) munmap(window, mapped_bytes());
+        }
     }
     if (header_ != nullptr) {
         Notify();

@@ -86,6 +86,9 @@ class Segment {
     void Read(uint32_t rank, size_t offset, void* to, size_t bytes) const;
     // The same where it lies, if that is within reach; else what came into `memory`.
     const char* Read(uint32_t rank, size_t offset, size_t bytes, std::vector<char>* memory) const;
+    // The window of any rank for the network card of this process, mapped once it is asked for;
+    // null with an error text if that fails.
+    char* ForCard(uint32_t rank);
     size_t window_bytes() const { return window_bytes_; }
     // What is mapped of a window: kExpBytes more.
     size_t mapped_bytes() const { return window_bytes_ + kExpBytes; }
@@ -106,6 +109,7 @@ class Segment {
     std::string Open(const std::string& token);
     std::string MapWindows(uint32_t buffer_mb);
     size_t WindowOffset(uint32_t rank) const { return control_bytes_ + mapped_bytes() * rank; }
+    char* MapWindow(uint32_t rank);
     std::string Missing(const std::vector<uint32_t>& peers) const;
     void Sleep(uint32_t tick) const;
 
@@ -119,6 +123,8 @@ class Segment {
     size_t control_bytes_ = 0;
     size_t window_bytes_ = 0;
     std::vector<char*> windows_;
+    std::vector<char*> card_windows_;  // of ranks out of a core's reach
+    std::mutex card_mutex_;
     std::string error_;
 };
 

@@ -12,6 +12,7 @@
 
 #include "mesh.h"
 #include "offer.h"
+#include "queues.h"
 #include "structure.h"
 
 namespace {
@@ -31,10 +32,14 @@ constexpr size_t kTaskRest = kTask + 280;
 constexpr size_t kTaskEnd = kTask + 512;
 
 constexpr char kAllToAll[] = "AlltoAll=level0:fullmesh;level1:pairwise";
+constexpr char kHierarchyOnA3[] = "AlltoAll=level1:hierarchy";
 
 constexpr int64_t kStreams = 19;
 constexpr size_t kStreamBytes = 16;
 constexpr size_t kRemoteCount = 2980;
+// At the end, behind room for 128 * 1024 remote ranks: the bytes of HcclAiRMAInfo, and where it is.
+// From CANN 9.0 on (hcomm v9.0.0, src/pub_inc/aicpu_operator_pub.h:682).
+constexpr size_t kQueueTables = 2122704;
 
 uint64_t InWindow(const Communicator& communicator, uint32_t rank) {
     return reinterpret_cast<uint64_t>(communicator.window(rank).device_address);
@@ -45,23 +50,34 @@ uint64_t RelationTo(const Communicator& communicator, uint32_t rank) {
     relation.Set(0, rank);
     relation.Set(4, rank);
     relation.Set(8, InWindow(communicator, rank));
+    relation.Set(16, InWindow(communicator, rank) + communicator.window(rank).bytes / 2);
     return relation.ToDevice();
 }
 
-uint64_t MakeGeneral(const Communicator& communicator) {
+uint64_t MakeGeneral(Communicator& communicator, bool hierarchy) {
     const int64_t streams = standin::IntegerOption("ASCEND_MOE_VNPU_HCCL_STREAMS", kStreams);
     const size_t count = kRemoteCount + kStreamBytes * (streams - kStreams);
     // What lies between is other people's: stream and notify numbers.
-    Structure general("general", count + 4 + 16 * communicator.size() + 4096, '\x01');
+    const size_t bytes =
+        hierarchy ? kQueueTables + 16 : count + 4 + 16 * communicator.size() + 4096;
+    Structure general("general", bytes, '\x01');
     general.Set(16, communicator.rank());
     general.Set(20, communicator.size());
     general.Set<uint64_t>(24, communicator.window(communicator.rank()).bytes / 2);
     general.Set(32, InWindow(communicator, communicator.rank()));
+    general.Set(40, InWindow(communicator, communicator.rank()) +
+                        communicator.window(communicator.rank()).bytes / 2);
     general.Set(count, uint32_t{0});
     for (uint32_t rank = 0; rank < communicator.size(); ++rank) {
-        const bool none = rank == communicator.rank();
+        const bool none =
+            rank == communicator.rank() || (hierarchy && !standin::Linked(communicator, rank));
         general.Set(count + 4 + 16 * rank, uint64_t{0});
         general.Set(count + 4 + 16 * rank + 8, none ? 0 : RelationTo(communicator, rank));
+    }
+    if (hierarchy) {
+        uint64_t tables = 0;
+        general.Set(kQueueTables + 8, standin::MakeQueueTables(communicator, &tables));
+        general.Set(kQueueTables, tables);
     }
     return general.ToDevice();
 }
@@ -69,7 +85,8 @@ uint64_t MakeGeneral(const Communicator& communicator) {
 // What is played: one task by vector cores. HCCL itself looks at group and algorithm alone on A2.
 bool IsPlayed(const void* tiling, const std::string& algorithm) {
     const uint32_t op = Field<uint32_t>(tiling, kTaskOp);
-    const bool all_to_all = op == 8 && algorithm == kAllToAll;
+    const bool queues = !A2() && standin::PlayedCann()->kfc && algorithm == kHierarchyOnA3;
+    const bool all_to_all = op == 8 && (algorithm == kAllToAll || queues);
     const bool batch_write = A2() && op == 18 && algorithm.rfind("BatchWrite=", 0) == 0;
     return Field<uint32_t>(tiling, 0) == 100 && Field<uint32_t>(tiling, 4) == 1 &&
            Field<uint32_t>(tiling, 8) == kTask && Field<uint8_t>(tiling, kTaskEngine) == 3 &&
@@ -115,7 +132,7 @@ HcclResult HcclAllocComResourceByTiling(HcclComm comm, void* stream, void* tilin
         return standin::Wrong(__func__, "the tiling of a task ends in 232 zero bytes");
     if (communicator->name() != static_cast<const char*>(tiling) + kTaskGroup)
         return standin::Wrong(__func__, "the tiling names another group");
-    const bool hierarchy = standin::IsHierarchy(algorithm);
+    const bool hierarchy = A2() ? standin::IsHierarchy(algorithm) : algorithm == kHierarchyOnA3;
     const auto first = [&] {
         std::lock_guard<std::mutex> lock(mutex);
         return made->count(communicator->name()) == 0;
@@ -124,10 +141,12 @@ HcclResult HcclAllocComResourceByTiling(HcclComm comm, void* stream, void* tilin
     const HcclResult met = standin::MeetToBuildLinks(*communicator, __func__);
     if (met != HCCL_SUCCESS) return met;
     std::lock_guard<std::mutex> lock(mutex);
-    // What is there is given again, whatever is asked.
-    uint64_t& structure = (*made)[communicator->name()];
+    // What is there is given again: on A2 whatever is asked, while on A3 links are added.
+    const bool more = !A2() && hierarchy;
+    uint64_t& structure = (*made)[communicator->name() + (more ? " and queues" : "")];
     if (structure == 0)
-        structure = A2() ? standin::MakeMesh(*communicator, hierarchy) : MakeGeneral(*communicator);
+        structure = A2() ? standin::MakeMesh(*communicator, hierarchy)
+                         : MakeGeneral(*communicator, hierarchy);
     *context = reinterpret_cast<void*>(structure);
     return structure == 0 ? HCCL_E_MEMORY : HCCL_SUCCESS;
 }

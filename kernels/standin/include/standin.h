@@ -95,6 +95,9 @@ STANDIN_API int Launch(aclrtStream stream, const char* name, Task task);
 // For a call that is refused where nobody would hear of it, on torch_npu's queue thread: the next
 // synchronisation of the stream fails with `text`, once, and the stream goes on.
 STANDIN_API void Refuse(aclrtStream stream, const std::string& text);
+// For a task that ends well, and whose outcome is to be told all the same: the next synchronisation
+// of its stream fails with `code` and `text`, once, and the stream goes on.
+STANDIN_API void TellAtSynchronisation(int code, const std::string& text);
 // What was refused on the stream since, and nobody has been told; empty: nothing.
 STANDIN_API std::string TakeRefusal(aclrtStream stream);
 
@@ -127,6 +130,9 @@ class STANDIN_API Group {
     // barrier of their own). Non-zero, with a message that names the rank, when a rank is gone or
     // does not come in time.
     virtual int KernelBarrier(const char* what) = 0;
+    // For whoever plays the card: where the bytes are that an address of a window stands for, in
+    // another server or not; null if it is none of this group's.
+    virtual void* ForCard(const void* device_address, size_t bytes) = 0;
 };
 
 }  // namespace standin

@@ -88,7 +88,6 @@ function show() {
 function showAnswer(answer, given) {
   const sized = answer.mb !== undefined;
   $("result").hidden = $("figure").hidden = !sized;
-  if (answer.unserved) $("missing").textContent = answer.unserved;
   if (sized) {
     $("mb").textContent = answer.mb;
     $("bytes").textContent = answer.bytes;

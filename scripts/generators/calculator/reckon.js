@@ -23,8 +23,6 @@ function answerOf(chosen, sizes, have) {
   }
   const [path, ...values] = traffic;
   const sent = Object.fromEntries(TRAFFIC_FIELDS.map((name, index) => [name, values[index]]));
-  const unserved = run(UNSERVED[`${place} ${chosen.implementation}`], sizes);
-  if (unserved !== null) return { contract, path, violations, unserved };
   const formula = FORMULAS[`${chosen.product} ${judged} ${path} ${chosen.op} ${chosen.implementation}`];
 
   const megabytes = (bytes) => run(MEGABYTES[chosen.product], { bytes });

@@ -4,7 +4,6 @@
     JUDGED      contract -> the one whose rules and formulas count; below it is "contract" except for DEFECTS
     RULES       product, contract, algorithm -> the violations of one rule each
     DEFECTS     product, contract, algorithm, operator -> warnings about the stock kernels
-    UNSERVED    product, contract, algorithm, implementation -> why its kernels do not serve these sizes
     TRAFFIC     product, contract, algorithm -> the path and the sizes that a formula reads
     FORMULAS    product, contract, path, operator, implementation -> bytes, and the formula with its numbers
     BATCH_MAX   product, contract, path -> the largest max_bs
@@ -26,7 +25,7 @@ from itertools import product as combinations
 from typing import Any
 
 from ascend_moe.contract.buffsize import IMPLEMENTATIONS, BuffSize, Traffic, Window
-from ascend_moe.contract.errors import ConstraintError, Violation
+from ascend_moe.contract.errors import Violation
 from ascend_moe.contract.limits import (
     BETWEEN,
     CONTRACTS,
@@ -41,7 +40,6 @@ from ascend_moe.contract.rules.buffer import call_traffic
 from ascend_moe.contract.rules.rule import CALL
 from ascend_moe.contract.signature import CANN_8_2, CANN_9_1
 from ascend_moe.sizing.answer import remarks
-from ascend_moe.sizing.deployment import Deployment
 from ascend_moe.sizing.described import NOT_OF_SIZES, OPS, Described, judged_by
 from ascend_moe.sizing.serving import derive_max_bs
 from generators.symbolic import Choice, Leaf, Raised, Whole, explore
@@ -189,18 +187,6 @@ def tables() -> dict[str, Any]:
 
         return functions.add(traced, FIELDS)
 
-    def unserved(*place: str, implementation: str) -> int | None:
-        def traced() -> str | None:
-            try:
-                Deployment.judged(described(*place, implementation=implementation), [])
-            except ConstraintError:
-                return None  # a rule says why
-            except ValueError as refusal:
-                return str(refusal)
-            return None
-
-        return functions.add(traced, FIELDS)
-
     def formula(*window: str) -> int | None:
         def traced() -> list[Any]:
             needed = Window(*window).formula(Traffic(**fields(TRAFFIC)))
@@ -231,11 +217,6 @@ def tables() -> dict[str, Any]:
             )
             for place in where
             for op in OPS
-        },
-        "UNSERVED": {
-            " ".join((*place, implementation)): unserved(*place, implementation=implementation)
-            for place in judged
-            for implementation in IMPLEMENTATIONS
         },
         "TRAFFIC": {" ".join(place): traffic(place) for place in judged},
         "FORMULAS": {

@@ -45,7 +45,7 @@ def auto(rank: int) -> None:
     rows = int(wanted.ep_recv_counts[-1])
     assert torch.equal(got[0].cpu()[:rows], wanted.expand_x[:rows])
     for changes, why in (
-        ({"x": call["x"][:, :31].contiguous()}, "H=31, must be a multiple of 32 on A2"),
+        ({"x": call["x"][:, :31].contiguous()}, "H=31, must be a multiple of 32 in A2 full mesh"),
         ({"tp_world_size": 2, "group_tp": call["group_ep"]}, "tp_world_size=2"),
         ({"const_expert_num": 1}, "const_expert_num is given, which A2 full mesh does not have"),
     ):

@@ -315,6 +315,7 @@ def structures(
     names = ("localUsrRankId", "rankSize", "winSize")
     found |= {f"HcclOpResParam.{one}": value for one, value in zip(names, head, strict=True)}
     found["HcclOpResParam.localWindowsIn"] = read(at + 32, long)
+    found["HcclOpResParam.localWindowsOut"] = read(at + 40, long)
     found["HcclOpResParam.remoteResNum"] = read(at + 2980, short)
     relation = read(at + 2984 + 16 * peer + 8, long)
     found["HcclOpResParam.remoteRes[r].nextDevicePtr"] = {
@@ -323,6 +324,7 @@ def structures(
     }
     found["HcclRankRelationResV2.remoteUsrRankId"] = read(relation, short)
     found["HcclRankRelationResV2.windowsIn"] = read(relation + 8, long)
+    found["HcclRankRelationResV2.windowsOut"] = read(relation + 16, long)
     return found
 
 

@@ -96,7 +96,7 @@ class EveryOption(torch.nn.Module):
 
 
 def every_input(rank: int) -> list[torch.Tensor]:
-    """In the order of EveryOption.forward, which is that of their first use: so dynamo numbers them."""
+    """In the order of EveryOption.forward."""
     generator = torch.Generator().manual_seed(100 + rank)
     same = torch.Generator().manual_seed(99)
     x = torch.randn(8, 1024, generator=generator).bfloat16()
@@ -109,37 +109,69 @@ def every_input(rank: int) -> list[torch.Tensor]:
 
 
 def check_every_option(rank: int) -> None:
-    """Position by position and name by name: the places of the GE prototypes are written out here."""
+    """Every input and attribute by its name in the GE prototypes, written out here."""
     layer, tensors = EveryOption(rank), [tensor.npu() for tensor in every_input(rank)]
+    names = ["x", "ids", "scales", "mask", "weights", "shared", "alpha_1", "alpha_2", "v"]
+    addresses = [tensor.data_ptr() for tensor in tensors]
+    order: list[str] = []  # that of the graph's inputs is dynamo's business
+    run_graph = native().run_graph
+
+    def recording(graph, inputs):
+        order[:] = [names[addresses.index(tensor.data_ptr())] for tensor in inputs]
+        return run_graph(graph, inputs)
+
+    native().run_graph = recording
     compiled = torch.compile(layer, backend=backend(), dynamic=False, fullgraph=True)
     assert torch.equal(compiled(*tensors)[:6].cpu(), layer(*tensors)[:6].cpu())
+    native().run_graph = run_graph
     graph = loaded_graphs()[-1]
     nodes = {op.type: op for op in graph.op}
     dispatch, combine = nodes["MoeDistributeDispatchV2"], nodes["MoeDistributeCombineV2"]
-    names = ["x", "ids", "scales", "mask", "weights", "shared", "alpha_1", "alpha_2", "v"]
-    given = {op.name: names[op.attr["index"].i] for op in graph.op if op.type == "Data"}
+    given = {op.name: order[op.attr["index"].i] for op in graph.op if op.type == "Data"}
     given |= {dispatch.name: "dispatch", nodes["Cast"].name: "rows"}
 
-    def sources(op) -> list[str]:
-        found = (source.split(":") for source in op.input)
-        return [
-            f"{given[name]}:{output}" if given.get(name) == "dispatch" else given.get(name, name)
-            for name, output in ((*one, "")[:2] for one in found)
-        ]
+    def sources(op) -> dict[str, str]:
+        named = {}
+        for desc, source in zip(op.input_desc, op.input, strict=True):
+            name, _, output = source.partition(":")
+            if source:
+                named[desc.name] = given[name] + (output if name == dispatch.name else "")
+        return named
 
-    assert sources(dispatch) == ["x", "ids", "scales", "mask", "weights", "", ""], sources(dispatch)
-    wanted = ["rows", "ids", "dispatch:2", "dispatch:4", "weights", "", "mask", "", "", ""]
-    wanted += ["dispatch:6", "shared", "", "x", "alpha_1", "alpha_2", "v", ""]
-    assert sources(combine) == wanted, sources(combine)
+    assert sources(dispatch) == {
+        "x": "x",
+        "expert_ids": "ids",
+        "scales": "scales",
+        "x_active_mask": "mask",
+        "expert_scales": "weights",
+    }
+    assert sources(combine) == {
+        "expand_x": "rows",
+        "expert_ids": "ids",
+        "assist_info_for_combine": "dispatch2",
+        "ep_send_counts": "dispatch4",
+        "expert_scales": "weights",
+        "x_active_mask": "mask",
+        "expand_scales": "dispatch6",
+        "shared_expert_x": "shared",
+        "ori_x": "x",
+        "const_expert_alpha_1": "alpha_1",
+        "const_expert_alpha_2": "alpha_2",
+        "const_expert_v": "v",
+    }
     for op, own in ((dispatch, DISPATCH), (combine, COMBINE)):
         for name, value in (layer.group | own).items():
             got = op.attr[name].s.decode() if isinstance(value, str) else op.attr[name].i
             assert got == value, (op.type, name, got)
 
 
+def native():
+    """torchair_native as torchair sees it: in this process it is loaded by its file, under another name."""
+    return sys.modules.get("ascend_moe_vnpu_torchair_native", torchair_native)
+
+
 def loaded_graphs() -> list:
-    """Of torchair_native as torchair sees it: in this process it is loaded by its file, under another name."""
-    return sys.modules.get("ascend_moe_vnpu_torchair_native", torchair_native).loaded_graphs
+    return native().loaded_graphs
 
 
 def backend():

@@ -7,6 +7,7 @@ a failing program does.
 """
 
 import contextlib
+import ctypes
 import os
 import sys
 import threading
@@ -16,6 +17,7 @@ import ranks
 import torch
 import torch.distributed as dist
 import torch_npu
+from cann_interface import call, read
 
 
 def dispatch(rank: int, *, tokens: int = 4, hidden: int = 1024, experts: int = 4, ids=None):
@@ -100,6 +102,24 @@ def dead_rank_in_collective(rank: int) -> None:
     if rank == 1:
         os._exit(0)
     dist.all_reduce(torch.ones(4).npu())
+
+
+def full_queue(rank: int) -> None:
+    """What a kernel writes whose send queue stays full: a queue of HCCL's has too many places for a test to fill it."""
+    full, network, dispatched = 4, 1, 1  # kernels/device/abi.h
+    dispatch(rank)
+    torch.npu.synchronize()
+    comm, window, size = ctypes.c_void_p(), ctypes.c_uint64(), ctypes.c_uint64()
+    assert call("HcclCommGetHandleWithName", ranks.GROUPS["ep"].encode(), ctypes.byref(comm)) == 0
+    assert call("HcclGetHcclBuffer", comm, ctypes.byref(window), ctypes.byref(size)) == 0
+    nonce, peer = read(window.value, ctypes.c_uint32), 1 - rank
+    record = (ctypes.c_uint32 * 8)(nonce, 2, peer + 1, dispatched, 0, full, network)
+    room = ctypes.c_size_t(ctypes.sizeof(record))
+    host_to_device = 1
+    errors = ctypes.c_void_p(window.value + 512)
+    assert call("aclrtMemcpy", errors, room, record, room, host_to_device) == 0
+    time.sleep(1.1)  # records are looked at once a second
+    dispatch(rank)
 
 
 def collectives_disagree(rank: int) -> None:

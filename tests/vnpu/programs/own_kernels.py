@@ -298,7 +298,7 @@ def the_choice_stands(rank: int) -> None:
     for given, text in (
         (
             {"comm_alg": "hierarchy", "expert_scales": torch.ones(6, TOPK).npu()},
-            "runs our kernels since its first call, which have none",
+            "runs our kernels of full mesh since its first call",
         ),
         ({"group_tp": "tp", "tp_world_size": 2, "tp_rank_id": 0}, "runs our kernels without TP"),
     ):

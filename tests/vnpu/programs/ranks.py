@@ -6,6 +6,7 @@ The parent has torch_npu imported but no device open, so a fork costs little.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -63,11 +64,14 @@ def run(
 
 
 def _wait(processes: list[Any], deadline: float) -> None:
-    """Until all have ended; a failed one leaves the others 10 s, since torch's store would wait much longer."""
+    """Until all have ended; a failed one leaves the others 10 s, since torch's store would wait much longer.
+
+    Who was killed has not failed: that is what such a program is about.
+    """
     waiting = list(processes)
     while waiting and time.monotonic() < deadline:
         connection.wait([process.sentinel for process in waiting], timeout=1)
-        if any(process.exitcode for process in processes):
+        if any(process.exitcode not in (None, 0, -signal.SIGKILL) for process in processes):
             deadline = min(deadline, time.monotonic() + 10)
         waiting = [process for process in waiting if process.exitcode is None]
 
