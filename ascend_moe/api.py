@@ -86,6 +86,7 @@ def npu_moe_distribute_dispatch_v2(
         expert_scales: (BS, K) fp32 weights; returned per row in ``expand_scales``. Hierarchy needs them.
         elastic_info: int32 (4 + 2 * ep_world_size,), what `ascend_moe.shrink` returned: some ranks are gone.
         performance_info: int64 (ep_world_size,); the microseconds this rank waits for each rank are added, in place.
+            On an A3 NPU the larger of old and new stays instead, whosever kernels run.
         group_tp: name of the TP group, for ``tp_world_size`` 2.
         tp_world_size: 0 or 1 (no TP), or 2: the two ranks of a TP pair hold the rows of both.
         tp_rank_id: this rank's index in the TP group.
@@ -208,6 +209,7 @@ def npu_moe_distribute_combine_v2(
         const_expert_alpha_2: (const experts, H).
         const_expert_v: (const experts, H), the constants.
         performance_info: int64 (ep_world_size,); the microseconds this rank waits for each rank are added, in place.
+            On an A3 NPU the larger of old and new stays instead, whosever kernels run.
         group_tp: name of the TP group, for ``tp_world_size`` 2.
         tp_world_size: as in dispatch.
         tp_rank_id: as in dispatch.

@@ -1,4 +1,5 @@
-// performance_info: for how many microseconds this rank has stood waiting for each rank.
+// performance_info: for how many microseconds this rank has stood waiting for each rank of the
+// whole group.
 //
 // A core waits for one rank after the other, and most of them have come long before they are asked
 // for. So each poll looks at all ranks that this core may still wait for, and notes when it first

@@ -22,7 +22,9 @@ def check(rank: int) -> None:
     x = torch.randn(8, 1024, generator=generator).to(torch.bfloat16).npu()
     ids = torch.rand(8, 4, generator=generator).argsort(dim=1)[:, :2].int().npu()
     weights = torch.rand(8, 2, generator=generator).npu()
-    group["performance_info"] = waits = torch.zeros(SIZE, dtype=torch.int64).npu()
+    waits = torch.zeros(SIZE, dtype=torch.int64).npu()
+    if ranks.has_waits():
+        group["performance_info"] = waits
 
     def layer() -> torch.Tensor:
         rows, _, assist, _, counts, _, _ = torch_npu.npu_moe_distribute_dispatch_v2(x, ids, **group)
@@ -48,7 +50,8 @@ def check(rank: int) -> None:
     time.sleep(LATE_S * (rank == LATE_RANK))
     graph.replay()
     torch.npu.synchronize()
-    assert rank == LATE_RANK or int(waits[LATE_RANK]) > 0.8e6 * LATE_S, waits
+    if rank != LATE_RANK and ranks.has_waits():
+        assert int(waits[LATE_RANK]) > 0.8e6 * LATE_S, waits
     assert not torch.equal(results[0], results[1])
     assert not torch.equal(first, results[0])
 

@@ -26,6 +26,12 @@ GROUPS: dict[str, str] = {}
 """In a rank: the names of its EP group and its TP group."""
 
 
+def has_waits() -> bool:
+    """Whether this torch_npu has performance_info: from 2.6.0.post5 and 2.9.0 on."""
+    operator = torch.ops.npu.npu_moe_distribute_dispatch_v2.default
+    return any(argument.name == "performance_info" for argument in operator._schema.arguments)
+
+
 def run(
     ranks: int,
     function: Callable[..., None],
