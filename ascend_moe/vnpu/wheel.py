@@ -18,9 +18,9 @@ DEFAULT = "2.13.0"
 # Wheels that passed the tests of the virtual NPU (scripts/compat); a test holds docs/compatibility.md to it.
 TESTED = ("2.9.0.post9", "2.10.0.post4", DEFAULT)
 INSTALL = f"pip install torch=={DEFAULT} torch_npu=={DEFAULT}"
-# From here on torch_npu and the CUDA allocator of torch register one key of their configuration
-# (pinned_reserve_segment_size_mb), and whichever comes second aborts the process. Seen with both 2.14.0.
-CLASHES_WITH_CUDA = (2, 14)
+# A key of the allocators' configuration. Some wheels of torch_npu register it, and so does torch for CUDA from 2.10 on;
+# whichever comes second aborts the process ("Duplicated key"). Seen with 2.10.0.post7 and 2.14.0.
+SHARED_KEY = b"pinned_reserve_segment_size_mb"
 NAMED = 8  # of what is missing
 
 
@@ -48,7 +48,7 @@ def installed_wheels() -> Wheels:
             f"torch_npu {npu_version} needs torch {wanted}, but {torch_version} is installed; "
             f"pip install torch=={wanted}"
         )
-    if release >= CLASHES_WITH_CUDA and _is_cuda_build(torch):
+    if both_register(torch, torch_npu):
         wanted = ".".join(map(str, release))
         raise VirtualNpuError(
             f"torch_npu {npu_version} cannot be imported beside a torch built for CUDA, which {torch_version} here is; "
@@ -83,6 +83,12 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:3]))
 
 
-def _is_cuda_build(torch: Path) -> bool:
-    """What torch.version.cuda says."""
-    return re.search(r"^cuda\b.*= '", (torch / "version.py").read_text(), re.MULTILINE) is not None
+def allocator_for_cuda(torch: Path) -> Path:
+    """The library of torch that registers the key; only a build for CUDA has it."""
+    return torch / "lib/libc10_cuda.so"
+
+
+def both_register(torch: Path, torch_npu: Path) -> bool:
+    """Whether the two cannot be imported together."""
+    libraries = (allocator_for_cuda(torch), torch_npu / "lib/libtorch_npu.so")
+    return all(library.exists() and SHARED_KEY in library.read_bytes() for library in libraries)

@@ -11,17 +11,34 @@
 namespace ascend_moe {
 
 constexpr uint32_t kContextMagic = 0x454f4d41;  // "AMOE"
-constexpr uint32_t kAbiVersion = 2;
+constexpr uint32_t kAbiVersion = 3;
 constexpr uint32_t kMaxRanks = 768;
 constexpr uint32_t kBlockBytes = 32;   // the unit of a DMA write: an aligned block is written whole
 constexpr uint32_t kPitchBytes = 512;  // rows in windows start here; one burst
 constexpr uint32_t kMaxCores = 48;
 
+// elastic_info: how a group of ep_size ranks goes on without some of them. This head, then the new
+// number of each old rank, then the old number of each new one; -1 where there is none.
+enum ElasticWord : uint32_t {
+    kElasticScaled = 0,  // 0: nobody is gone, and nothing else counts
+    kElasticRanks,
+    kElasticSharedRanks,
+    kElasticMoeExperts,
+    kElasticNewOfOld
+};
+MOE_ABI constexpr uint32_t ElasticOldOfNew(uint32_t ep_size) { return kElasticNewOfOld + ep_size; }
+MOE_ABI constexpr uint32_t ElasticWords(uint32_t ep_size) {
+    return ElasticOldOfNew(ep_size) + ep_size;
+}
+
 // One per EP group and rank, in device memory, written by the host before the first launch.
+// A group that goes on without some ranks gets a new one, of which those that are left have agreed:
+// the ranks that are gone have no address in it, and `elastic` says who is left. Everything else
+// counts the ranks of the whole group.
 struct Context {
     uint32_t magic, version;
     uint32_t ep_rank, ep_size;
-    uint32_t nonce;  // agreed by all ranks; never 0
+    uint32_t nonce;  // agreed by all ranks that are left; never 0
     uint32_t tp_rank, tp_size;
     uint32_t tp_nonce;      // agreed by the two ranks of the TP pair
     uint64_t window_bytes;  // the smallest of all ranks, equal everywhere
@@ -31,6 +48,8 @@ struct Context {
     // The first kControlBytes of the layout: the start of the window, or memory of its own where
     // HCCL offers some that its collectives never use.
     uint64_t control[kMaxRanks];
+    // ElasticWords(ep_size) of them: what elastic_info has to say in every call. All 0: whole.
+    int32_t elastic[ElasticWords(kMaxRanks)];
 };
 
 // Beside the context, of a group that spans servers. There `window` and `control` are 0 for a rank
@@ -121,16 +140,26 @@ enum StateWord : uint32_t {
 };
 enum LastOp : uint32_t { kLastNone = 0, kLastDispatch, kLastCombine };
 
-// Words of an error record: nonce, epoch, who (rank + 1; with TP the TP rank), in which operator
-// (LastOp), with how many cores the TP rank came, why, over which link.
-enum ErrorWord : uint32_t { kErrorPeer = 2, kErrorOp, kErrorCores, kErrorReason, kErrorLink };
+// Words of an error record: nonce, epoch, who (rank of the whole group + 1; with TP the TP rank),
+// in which operator (LastOp), with how many cores the TP rank came or which word of elastic_info it
+// is, why, over which link, and what that word says.
+enum ErrorWord : uint32_t {
+    kErrorPeer = 2,
+    kErrorOp,
+    kErrorCores,
+    kErrorReason,
+    kErrorLink,
+    kErrorSaid,
+    kErrorIndex = kErrorCores
+};
 enum ErrorLink : uint32_t { kLinkServer = 0, kLinkNetwork };  // by which the peer is reached
 enum ErrorReason : uint32_t {
     kAbsent = 0,  // the peer did not come within the time limit
     kOtherCores,  // the TP rank came with another number of cores
     kOtherCall,   // the peer came with other parameters
     kForeignUse,  // the state block is not ours any more: somebody else has written to the buffer
-    kFullQueue    // the queue to the peer had no room within the time limit
+    kFullQueue,   // the queue to the peer had no room within the time limit
+    kOtherRanks   // elastic_info says other than the context
 };
 
 // Words of a block of the meeting, which all versions of the ABI understand.

@@ -2,6 +2,7 @@
 // and 4.
 #pragma once
 
+#include "elastic.h"
 #include "reduce.h"
 #include "tp_return.h"
 
@@ -21,11 +22,13 @@ class CombineKernel {
  private:
     template <typename X>
     __aicore__ inline void RunFor(TPipe* pipe, GM_ADDR context, const CombineTensors& tensors,
-                                  const Parameters& p) {
+                                  const Parameters& given) {
         Window window;
-        window.Init(context, p.timeout_ticks, kLastCombine);
+        window.Init(context, given.timeout_ticks, kLastCombine);
         window.InitBuffers(pipe, Window::kStateBlocks);
         window.ReadState();
+        ElasticCheck().Run(pipe, window, tensors.elastic_info);
+        const Parameters p = OfThoseLeft(window, given);
         uint32_t epoch = window.epoch;
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 

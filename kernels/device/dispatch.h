@@ -2,6 +2,7 @@
 // section 3.
 #pragma once
 
+#include "elastic.h"
 #include "receive.h"
 #include "tp_gather.h"
 
@@ -10,11 +11,13 @@ namespace ascend_moe {
 class DispatchKernel {
  public:
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const DispatchTensors& tensors,
-                               const Parameters& p) {
+                               const Parameters& given) {
         Window window;
-        window.Init(context, p.timeout_ticks, kLastDispatch);
+        window.Init(context, given.timeout_ticks, kLastDispatch);
         window.InitBuffers(pipe, Window::kStateBlocks);
         window.ReadState();
+        ElasticCheck().Run(pipe, window, tensors.elastic_info);
+        const Parameters p = OfThoseLeft(window, given);
         uint32_t epoch = window.epoch;
         uint64_t area = DispatchAreaOffset(window.bytes, epoch & 1);
         uint64_t lists = area + DispatchAreaBytes(window.bytes) - window.ranks * ListPitch(p);

@@ -1,5 +1,5 @@
 // Before the context of a group has a nonce: every rank learns a fresh random number of every other
-// one, and what it has decided.
+// one, and what it has decided. Ranks without an address are gone: nobody waits for them.
 //
 // Nothing in the windows can be trusted yet, an old meeting may lie there word for word. So a rank
 // writes {its nonce, nothing heard} to every peer, and whenever it reads a new nonce of a peer, it
@@ -17,6 +17,7 @@ class MeetKernel {
     __aicore__ inline void Run(TPipe* pipe, GM_ADDR context, const Meeting& meeting) {
         window_.Init(context, meeting.timeout_ticks, kLastNone);
         window_.opened = false;
+        window_.CountAll();
         peers_ = ShareOf(window_.ranks, window_.core, window_.cores);
         uint32_t count = peers_.end - peers_.begin;
         if (count == 0) return;
@@ -64,10 +65,12 @@ class MeetKernel {
             }
             for (uint32_t word = 0; word < kStatementWords; ++word)
                 block.SetValue(kMeetStatement + word, meeting.statement[word]);
-            met.SetValue(i, 0);
+            met.SetValue(i, window_.Reached(peers_.begin + i) ? 0 : 1);
         }
         MOE_SYNC(S_MTE3);
-        for (uint32_t i = 0; i < count; ++i) Say(MOE_FLAG("greeting"), i);
+        for (uint32_t i = 0; i < count; ++i) {
+            if (met.GetValue(i) == 0) Say(MOE_FLAG("greeting"), i);
+        }
         MOE_SYNC(MTE3_S);
     }
 

@@ -51,16 +51,18 @@ extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
 }
 
 extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids,
-                                               GM_ADDR scales, GM_ADDR mask, GM_ADDR expand_x,
-                                               GM_ADDR dynamic_scales, GM_ADDR assist_info,
-                                               GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts,
-                                               GM_ADDR tp_recv_counts, GM_ADDR workspace,
+                                               GM_ADDR scales, GM_ADDR mask, GM_ADDR elastic_info,
+                                               GM_ADDR expand_x, GM_ADDR dynamic_scales,
+                                               GM_ADDR assist_info, GM_ADDR expert_token_nums,
+                                               GM_ADDR ep_recv_counts, GM_ADDR tp_recv_counts,
+                                               GM_ADDR workspace,
                                                ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::DispatchTensors tensors{Address(x),
                                         Address(expert_ids),
                                         Address(scales),
                                         Address(mask),
+                                        Address(elastic_info),
                                         Address(expand_x),
                                         Address(dynamic_scales),
                                         Address(assist_info),
@@ -71,14 +73,12 @@ extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_AD
     ascend_moe::DispatchKernel().Run(&pipe, context, tensors, parameters);
 }
 
-extern "C" MOE_KERNEL void ascend_moe_combine(GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids,
-                                              GM_ADDR assist_info, GM_ADDR ep_send_counts,
-                                              GM_ADDR expert_scales, GM_ADDR tp_send_counts,
-                                              GM_ADDR mask, GM_ADDR shared_expert_x, GM_ADDR ori_x,
-                                              GM_ADDR const_expert_alpha_1,
-                                              GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v,
-                                              GM_ADDR out, GM_ADDR workspace,
-                                              ascend_moe::Parameters parameters) {
+extern "C" MOE_KERNEL void ascend_moe_combine(
+    GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids, GM_ADDR assist_info,
+    GM_ADDR ep_send_counts, GM_ADDR expert_scales, GM_ADDR tp_send_counts, GM_ADDR mask,
+    GM_ADDR shared_expert_x, GM_ADDR elastic_info, GM_ADDR ori_x, GM_ADDR const_expert_alpha_1,
+    GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR workspace,
+    ascend_moe::Parameters parameters) {
     AscendC::TPipe pipe;
     ascend_moe::CombineTensors tensors{Address(expand_x),
                                        Address(expert_ids),
@@ -88,6 +88,7 @@ extern "C" MOE_KERNEL void ascend_moe_combine(GM_ADDR context, GM_ADDR expand_x,
                                        Address(tp_send_counts),
                                        Address(mask),
                                        Address(shared_expert_x),
+                                       Address(elastic_info),
                                        Address(ori_x),
                                        Address(const_expert_alpha_1),
                                        Address(const_expert_alpha_2),

@@ -1,4 +1,4 @@
-// Once per context: clears the control area and meets all peers under the new nonce.
+// Once per context: clears the control area and meets all peers that are left under the new nonce.
 // docs/kernels.md section 4, point 5.
 #pragma once
 

@@ -9,7 +9,7 @@ namespace ascend_moe {
 // The GM operands of combine, in the order of the kernel's arguments.
 struct CombineTensors {
     uint64_t expand_x, expert_ids, assist_info, ep_send_counts, expert_scales, tp_send_counts, mask,
-        shared_x;
+        shared_x, elastic_info;
     uint64_t ori_x, const_alpha_1, const_alpha_2, const_v;
     uint64_t out, workspace;
 };

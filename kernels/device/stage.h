@@ -8,7 +8,7 @@ namespace ascend_moe {
 
 // The GM operands of dispatch, in the order of the kernel's arguments.
 struct DispatchTensors {
-    uint64_t x, expert_ids, scales, mask;
+    uint64_t x, expert_ids, scales, mask, elastic_info;
     uint64_t expand_x, dynamic_scales, assist_info, expert_token_nums, ep_recv_counts,
         tp_recv_counts;
     uint64_t workspace;

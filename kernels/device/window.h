@@ -45,7 +45,10 @@ __aicore__ inline Share RowShare(uint32_t rows, uint32_t group, uint32_t core, u
 
 class Window {
  public:
+    // Of the ranks that are left, in new numbers; of a whole group these are the old ones.
     uint32_t rank, ranks, nonce;
+    uint32_t whole;  // ranks of the whole group
+    bool scaled;     // some are gone
     uint32_t tp_rank, tp_nonce;
     uint32_t core, cores;
     uint64_t bytes;
@@ -56,7 +59,7 @@ class Window {
         context_ = reinterpret_cast<uint64_t>(context);
         auto words = At<uint32_t>(context_);
         rank = words.GetValue(__builtin_offsetof(Context, ep_rank) / 4);
-        ranks = words.GetValue(__builtin_offsetof(Context, ep_size) / 4);
+        ranks = whole = words.GetValue(__builtin_offsetof(Context, ep_size) / 4);
         nonce = words.GetValue(__builtin_offsetof(Context, nonce) / 4);
         tp_rank = words.GetValue(__builtin_offsetof(Context, tp_rank) / 4);
         tp_nonce = words.GetValue(__builtin_offsetof(Context, tp_nonce) / 4);
@@ -65,17 +68,43 @@ class Window {
         cores = static_cast<uint32_t>(AscendC::GetBlockNum());
         timeout_ = static_cast<int64_t>(timeout_ticks) * 1024;
         start_ = AscendC::GetSystemCycle();
+        scaled = Elastic(kElasticScaled) != 0;
+        if (!scaled) return;
+        ranks = Elastic(kElasticRanks);
+        rank = Elastic(kElasticNewOfOld + rank);
+    }
+
+    // A meeting is of ranks in old numbers: who is left is what they come to agree on.
+    __aicore__ inline void CountAll() {
+        rank = Old(rank);
+        ranks = whole;
+        scaled = false;
+    }
+
+    // The number of a rank in the whole group, by which addresses and records go.
+    __aicore__ inline uint32_t Old(uint32_t peer) const {
+        return scaled ? Elastic(ElasticOldOfNew(whole) + peer) : peer;
+    }
+    __aicore__ inline uint64_t ElasticAddress() const {
+        return context_ + __builtin_offsetof(Context, elastic);
+    }
+    __aicore__ inline uint32_t Elastic(uint32_t word) const {
+        return At<uint32_t>(ElasticAddress()).GetValue(word);
     }
 
     // Where `offset` of a rank is mapped: below kControlBytes, and from there on.
     __aicore__ inline uint64_t Control(uint32_t peer, uint64_t offset) const {
-        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, control) / 8 + peer) +
+        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, control) / 8 +
+                                               Old(peer)) +
                offset;
     }
     __aicore__ inline uint64_t Data(uint32_t peer, uint64_t offset) const {
-        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window) / 8 + peer) +
+        return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window) / 8 +
+                                               Old(peer)) +
                offset;
     }
+    // Of old numbers: a rank that is gone has no address.
+    __aicore__ inline bool Reached(uint32_t peer) const { return Control(peer, 0) != 0; }
 
     // The same for the window of a TP rank.
     __aicore__ inline uint64_t OfTp(uint32_t peer, uint64_t offset) const {
@@ -190,24 +219,26 @@ class Window {
     // What a poll does when it saw nothing new.
     __aicore__ inline void Pause(FlagName what, uint32_t peer, uint32_t epoch,
                                  ErrorReason reason = kAbsent) {
-        PollPause(what, peer, epoch);
+        PollPause(what, Old(peer), epoch);
         if (timeout_ != 0 && AscendC::GetSystemCycle() - start_ >= timeout_) Fail(reason, peer);
     }
 
     // Gives up and says why. The count of failures outlives the launch: the launches behind it,
     // which the host may have enqueued long ago, announce nothing either, so no peer mistakes their
     // outputs for data.
-    __aicore__ inline void Fail(ErrorReason reason, uint32_t peer, uint32_t peer_cores = 0) {
+    __aicore__ inline void Fail(ErrorReason reason, uint32_t peer, uint32_t peer_cores = 0,
+                                uint32_t said = 0) {
         failed = true;
         LocalTensor<uint32_t> block = post_.Get<uint32_t>();
         Fill(block, nonce, epoch);
-        block.SetValue(kErrorPeer, peer + 1);
+        block.SetValue(kErrorPeer, Old(peer) + 1);
         block.SetValue(kErrorOp, op_);
         block.SetValue(kErrorCores, peer_cores);
         block.SetValue(kErrorReason, reason);
         block.SetValue(kErrorLink, peer / ranks_per_server == rank / ranks_per_server
                                        ? kLinkServer
                                        : kLinkNetwork);
+        block.SetValue(kErrorSaid, said);
         MOE_SYNC(S_MTE3);
         Store(At<uint32_t>(Control(rank, kErrorOffset + core * kBlockBytes)), block, kBlockWords);
         MOE_SYNC(MTE3_S);

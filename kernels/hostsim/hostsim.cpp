@@ -136,5 +136,9 @@ const char* hostsim_timing(hostsim_world* world, uint32_t launch) {
                            : world->world.timeline->Json(*found));
 }
 const char* hostsim_sites(hostsim_world* world) { return Keep(world, world->world.SitesJson()); }
+void hostsim_let_die(hostsim_world* world, int32_t rank, uint64_t step) {
+    world->world.LetDie(rank, step);
+}
+const char* hostsim_death(hostsim_world* world) { return Keep(world, world->world.death); }
 uint64_t hostsim_steps(hostsim_world* world) { return world->world.steps; }
 void hostsim_mutate(hostsim_world* world, const char* site) { world->world.Mutate(site); }

@@ -138,6 +138,9 @@ const char* hostsim_timing(hostsim_world* world, uint32_t launch);
 const char* hostsim_sites(
     hostsim_world* world); /* synchronisation calls reached, "file:line kind" -> times */
 uint64_t hostsim_steps(hostsim_world* world);
+/* From that step on the rank is gone; of its copies under way some land and some never do. */
+void hostsim_let_die(hostsim_world* world, int32_t rank, uint64_t step);
+const char* hostsim_death(hostsim_world* world); /* in which kernel and where; empty: not yet */
 void hostsim_mutate(hostsim_world* world,
                     const char* site); /* that synchronisation call does nothing */
 

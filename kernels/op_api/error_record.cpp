@@ -67,6 +67,21 @@ std::string Plain(const std::string& text) {
     return plain;
 }
 
+// How elastic_info differs from what the ranks of the group have agreed on.
+std::string OtherRanks(const uint32_t* record) {
+    const std::string what = "pass what ascend_moe.shrink() returned last";
+    const uint32_t word = record[kErrorIndex];
+    const int32_t said = static_cast<int32_t>(record[kErrorSaid]);
+    if (word == kElasticScaled && said == 0)
+        return "it is None or its word 0 is 0, but some ranks of the group are gone: " + what;
+    if (word == kElasticScaled)
+        return "word 0 is " + std::to_string(said) +
+               ", but no ranks of this group have met without others: "
+               "ascend_moe.shrink(group_ep, dead_ranks) first";
+    return "word " + std::to_string(word) + " is " + std::to_string(said) +
+           ", which is not what the ranks that are left have agreed on: " + what;
+}
+
 }  // namespace
 
 std::string Text(const GaveUp& event) {
@@ -93,6 +108,8 @@ std::string Text(const GaveUp& event) {
                    "kernels "
                    "in max-autotune graphs, use the same buffer" +
                    end;
+        case kOtherRanks:
+            return where + ": E-15 elastic_info: " + OtherRanks(event.record) + end;
         default:
             return where + ": rank " + rank + " did not come (time limit " +
                    std::to_string(event.waited_s) + " s). It died, or has made another call" + end;

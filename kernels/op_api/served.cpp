@@ -22,7 +22,8 @@ int CheckWritten(const char* op, const Tensor& performance_info) {
 }
 
 // What A2's own operators do not have, ours do not have there either.
-int CheckProduct(const char* op, const World& world, const Parameters& p) {
+int CheckProduct(const char* op, const World& world, const Parameters& p,
+                 const Tensor& elastic_info) {
     if (!world.a2) return ACL_SUCCESS;
     const int64_t multiple = LimitsOf(world).hidden_multiple;
     if (p.hidden % multiple != 0)
@@ -35,7 +36,8 @@ int CheckProduct(const char* op, const World& world, const Parameters& p) {
                   {"const_expert_num", p.const_experts},
                   {"tp_world_size", p.tp ? 2 : 0},
                   {"comm_quant_mode", p.comm_quant ? 2 : 0},
-                  {"shared_expert_x", p.shared_x}};
+                  {"shared_expert_x", p.shared_x},
+                  {"elastic_info", elastic_info.present}};
     for (const auto& [name, value] : absent) {
         if (value == 0) continue;
         return Fail(kInnerError, "%s: %s is given, which A2 full mesh does not have", op, name);
@@ -44,7 +46,8 @@ int CheckProduct(const char* op, const World& world, const Parameters& p) {
 }
 
 // What the kernels' buffers and the control area are made for.
-int CheckSizes(const char* op, const World& world, const Parameters& p, const Attributes& a) {
+int CheckSizes(const char* op, const World& world, const Parameters& p, const Attributes& a,
+               const Tensor& elastic_info) {
     const limits::PathLimits& limits = LimitsOf(world);
     const struct {
         const char* name;
@@ -68,15 +71,15 @@ int CheckSizes(const char* op, const World& world, const Parameters& p, const At
         return Fail(kInnerError, "%s: %s=%ld, the limit of our kernels on %s is %ld", op, name,
                     value, world.a2 ? "A2" : "A3", most);
     }
-    return CheckProduct(op, world, p);
+    return CheckProduct(op, world, p, elastic_info);
 }
 
 }  // namespace
 
 int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a,
-                const Tensor& performance_info) {
+                const Tensor& elastic_info, const Tensor& performance_info) {
     const int status = CheckWritten(op, performance_info);
-    return status == ACL_SUCCESS ? CheckSizes(op, world, p, a) : status;
+    return status == ACL_SUCCESS ? CheckSizes(op, world, p, a, elastic_info) : status;
 }
 
 int CheckWindow(const char* op, const Windows& windows, Parameters p, const Attributes& a,

@@ -15,7 +15,7 @@ namespace ascend_moe {
 // What the operators have and the kernels do not, on this product, and the sizes that buffers and
 // control area are made for.
 int CheckServed(const char* op, const World& world, const Parameters& p, const Attributes& a,
-                const Tensor& performance_info);
+                const Tensor& elastic_info, const Tensor& performance_info);
 // `need` is of the whole window; the text tells which smaller max_bs would fit.
 int CheckWindow(const char* op, const Windows& windows, Parameters p, const Attributes& a,
                 const std::function<uint64_t(const Parameters&)>& need);

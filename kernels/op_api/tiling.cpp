@@ -164,7 +164,7 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     p.cumulative_counts = call.expert_token_nums_type == 0;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckServed(op, world, p, a, call.performance_info);
+    int status = CheckServed(op, world, p, a, call.elastic_info, call.performance_info);
     const auto need = [&](const Parameters& sized) {
         return WindowBytes(DispatchBytes(sized, static_cast<uint32_t>(a.ep_world_size)), 0);
     };
@@ -183,8 +183,9 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     Builder build(op, group, plan);
     // With TP and expert_scales torch_npu leaves no room for the peer's half of the counts.
     const Operand counts = build.Out("ep_recv_counts", call.ep_recv_counts);
-    const uint64_t count_bytes =
-        sizeof(int32_t) * a.ep_world_size * world.experts_on(a.ep_rank_id) * (p.tp ? 2 : 1);
+    const uint64_t count_bytes = sizeof(int32_t) * a.ep_world_size *
+                                 world.experts_on(a.ep_rank_id, call.elastic_info.present) *
+                                 (p.tp ? 2 : 1);
     const bool short_counts = counts.bytes < count_bytes;
     const Operand written = short_counts ? build.Scratch(counts.name, count_bytes) : counts;
     Launch launch{
@@ -192,7 +193,8 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
         blocks,
         {ContextOf(*group), build.In("x", call.x), build.In("expert_ids", call.expert_ids),
          build.In("scales", call.scales), build.In("x_active_mask", call.x_active_mask),
-         build.Out("expand_x", call.expand_x), build.Out("dynamic_scales", call.dynamic_scales),
+         build.In("elastic_info", call.elastic_info), build.Out("expand_x", call.expand_x),
+         build.Out("dynamic_scales", call.dynamic_scales),
          build.Out("assist_info_for_combine", call.assist_info_for_combine),
          build.Out("expert_token_nums", call.expert_token_nums), written,
          build.Out("tp_recv_counts", call.tp_recv_counts),
@@ -214,7 +216,7 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     p.shared_x = call.shared_expert_x.present;
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
-    int status = CheckServed(op, world, p, a, call.performance_info);
+    int status = CheckServed(op, world, p, a, call.elastic_info, call.performance_info);
     const auto need = [](const Parameters& sized) { return WindowBytes(0, CombineBytes(sized)); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
     const uint32_t blocks = Blocks(p, a);
@@ -236,7 +238,8 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
                    build.In("expert_scales", call.expert_scales),
                    build.In("tp_send_counts", call.tp_send_counts),
                    build.In("x_active_mask", call.x_active_mask),
-                   build.In("shared_expert_x", call.shared_expert_x), build.In("ori_x", call.ori_x),
+                   build.In("shared_expert_x", call.shared_expert_x),
+                   build.In("elastic_info", call.elastic_info), build.In("ori_x", call.ori_x),
                    build.In("const_expert_alpha_1", call.const_expert_alpha_1),
                    build.In("const_expert_alpha_2", call.const_expert_alpha_2),
                    build.In("const_expert_v", call.const_expert_v), build.Out("x", call.out),

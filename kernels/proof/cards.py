@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from .group import MAGIC, MAX_RANKS, NONCE, VERSION
+from .group import MAGIC, MAX_RANKS, NONCE, VERSION, WHOLE
 from .simulator import Simulator
 
 CONTROL_BYTES = 256 << 10
@@ -98,10 +98,11 @@ class CardGroup:
             for peer, address in enumerate(self.inputs)
         ] + [0] * (MAX_RANKS - len(self.inputs))
         raw = struct.pack(
-            "<8I4Q768Q768Q",
+            "<8I4Q768Q768Q1540i",
             *(MAGIC, VERSION, rank, len(self.inputs), NONCE, 0, 1, 0),
             *(self.window_bytes, 0, 0, 0),
             *2 * near,
+            *WHOLE,
         )
         return self.simulator.put(rank, raw, "context")
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .group import MAX_RANKS, NONCE, KernelGroup, tp_nonce, tp_window_bytes, window_bytes
-from .programs import Program, Step, received_rows
+from .programs import Program, Step, counts_written, received_rows
 from .simulator import Schedule, Simulator
 
 CONTROL_BYTES = 256 << 10
@@ -38,6 +38,8 @@ class Outcome:
     named: list[list[tuple[int, int]]] = field(default_factory=list)
     """Per rank why it gave up and because of whom, where that is told."""
     steps: int = 0
+    deaths: list[str] = field(default_factory=list)
+    """In which kernel and where ranks died, one after the other; empty for who had ended all."""
 
     @property
     def problems(self) -> list[str]:
@@ -144,12 +146,13 @@ def dispatch_difference(
 ) -> str:
     """Compares (content, written) of every output with the oracle; later rows must stay untouched."""
     own, rows = received_rows(expected, call)
+    counts, nums = counts_written(expected, call)
     lengths = {
         "expand_x": rows,
         "assist_info_for_combine": 3 * own,
         "dynamic_scales": rows if call.get("quant_mode") or call["x"].dtype == torch.int32 else 0,
-        "expert_token_nums": len(expected.expert_token_nums),
-        "ep_recv_counts": len(expected.ep_recv_counts),
+        "expert_token_nums": nums,
+        "ep_recv_counts": counts,
         "tp_recv_counts": len(expected.tp_recv_counts) if call.get("tp_world_size") == 2 else 0,
     }
     for name, length in lengths.items():

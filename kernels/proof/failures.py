@@ -15,7 +15,7 @@ from .programs import Program
 from .simulator import Schedule, Simulator
 
 OPEN, DISPATCH, COMBINE = range(3)
-ABSENT, OTHER_CORES, OTHER_CALL, FOREIGN_USE, FULL_QUEUE = range(5)
+ABSENT, OTHER_CORES, OTHER_CALL, FOREIGN_USE, FULL_QUEUE, OTHER_RANKS = range(6)
 
 
 @dataclass(frozen=True, order=True)
@@ -36,19 +36,19 @@ class Record:
         return [n for n, step in enumerate(program.steps) if step.op == name][self.epoch - 1]
 
 
-def records(simulator: Simulator, group: KernelGroup) -> list[list[Record]]:
+def records(simulator: Simulator, group: KernelGroup, nonce: int = NONCE) -> list[list[Record]]:
     """Per rank its error records."""
-    return [records_of(simulator, window) for window in group.windows]
+    return [records_of(simulator, window, nonce) for window in group.windows]
 
 
-def records_of(simulator: Simulator, window: int) -> list[Record]:
-    """The error records in a window, sorted and without doubles."""
+def records_of(simulator: Simulator, window: int, nonce: int = NONCE) -> list[Record]:
+    """The error records of a context in a window, sorted and without doubles."""
     blocks = simulator.get(window + 512, torch.empty(48, 8, dtype=torch.int32))[0].tolist()
     return sorted(
         {
             Record(op, epoch, peer - 1, cores, reason)
             for tag, epoch, peer, op, cores, reason, *_ in blocks
-            if tag == NONCE and peer
+            if tag == nonce and peer
         }
     )
 
@@ -66,18 +66,23 @@ def new_group(
     timeout_ticks: int = 0,
     cores: int | Sequence[int] = 4,
     seed: int = 1,
+    offset: int = 0,
+    ranks: int = 0,
+    opened: bool = True,
 ) -> KernelGroup:
-    """A group for this program, its windows full of old epochs."""
+    """A group for this program, its windows full of old epochs. ``ranks``: of the whole group, if some are gone."""
     calls = [(step.op, call) for step in program.steps for call in step.calls]
     return KernelGroup(
         simulator,
-        program.ranks,
+        ranks or program.ranks,
         window_bytes(calls),
         tp=program.tp,
         tp_window_bytes=tp_window_bytes(program.hidden, 8),
         timeout_ticks=timeout_ticks,
         old_data=old_window(seed),
         cores=cores,
+        offset=offset,
+        opened=opened,
     )
 
 

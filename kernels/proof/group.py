@@ -16,13 +16,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ascend_moe.contract.elastic import Elastic, words_of_group
 from ascend_moe.contract.shapes import dispatch_specs_of_call
 from ascend_moe.contract.signature import with_defaults
 
 from .arguments import Packing, Parameters, meeting, parameters, words
 from .simulator import Simulator, library
 
-MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 2, 768
+MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 3, 768
+WHOLE = [0] * words_of_group(MAX_RANKS)
+"""What the context of a group says that all ranks are left of."""
 NONCE = 0x5EED0001
 
 
@@ -98,7 +101,8 @@ class KernelGroup:
         self.simulator, self.offset = simulator, offset
         self.cores = [cores] * ranks if isinstance(cores, int) else cores
         self.timeout_ticks = timeout_ticks
-        self.local = range(ranks) if only is None else (only,)
+        self.local: Sequence[int] = range(ranks) if only is None else (only,)
+        self._scaled = False
         self.windows = list(mapped) or [
             self._window(rank, window_bytes, "window", old_data) for rank in range(ranks)
         ]
@@ -111,28 +115,33 @@ class KernelGroup:
         if opened:
             self.open(nonce)
 
-    def open(self, nonce: int) -> None:
-        """Enqueues the meeting and `open` under a nonce.
+    def open(self, nonce: int, elastic: Elastic | None = None) -> None:
+        """Enqueues the meeting and `open` under a nonce, of the ranks that are left.
 
         Again: as if the group had been destroyed and made anew on the same buffers.
         """
-        self.meet(nonce)
+        self.meet(nonce, elastic)
         for rank in self.local:
             self._launch_opening("ascend_moe_open", rank, nonce)
 
-    def meet(self, nonce: int) -> None:
-        """Enqueues the meeting alone, with new contexts."""
+    def meet(self, nonce: int, elastic: Elastic | None = None) -> None:
+        """Enqueues the meeting alone, with new contexts: those who are gone have no address there."""
         tp, pad = self._tp, [0] * (MAX_RANKS - len(self.windows) // self._tp)
+        gone, said = ([], []) if elastic is None else (elastic.gone, elastic.words())
+        self.local = [rank for rank in self.local if rank not in gone]
+        self._scaled = elastic is not None
         for rank in self.local:
             ep_rank, tp_rank = divmod(rank, tp)
             plane = self.windows[tp_rank::tp]
+            plane = [0 if peer in gone else address for peer, address in enumerate(plane)]
             pair = self._tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
             raw = struct.pack(
-                "<8I4Q768Q768Q",
+                "<8I4Q768Q768Q1540i",
                 *(MAGIC, VERSION, ep_rank, len(plane), nonce, tp_rank, tp, tp_nonce(nonce)),
                 *self._sizes,
                 *pair,
                 *2 * [*plane, *pad],
+                *[*said, *WHOLE[len(said) :]],
             )
             self.contexts[rank] = self.simulator.put(rank, raw, "context")
             self._launch_opening("ascend_moe_meet", rank, nonce)
@@ -184,12 +193,20 @@ class KernelGroup:
         return self.simulator.alloc(rank, max(size, 1), "workspace")
 
     def dispatch(self, calls: Sequence[Mapping[str, Any]]) -> list[Dispatched]:
-        """Enqueues a dispatch on every local rank; ``calls`` are those of the first ranks or of all."""
+        """Enqueues a dispatch on every local rank.
+
+        ``calls`` are those of all ranks, of the first ones, or of those that are left.
+        """
+        by_rank = self._by_rank(calls)
         return [
-            self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **calls[rank]}))
+            self._dispatch(rank, with_defaults("dispatch", {"group_ep": "ep", **by_rank[rank]}))
             for rank in self.local
-            if rank < len(calls)
+            if rank in by_rank
         ]
+
+    def _by_rank(self, calls: Sequence[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        ranks = [call["ep_rank_id"] for call in calls] if self._scaled else range(len(calls))
+        return dict(zip(ranks, calls, strict=True))
 
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
         shapes = output_shapes(call)
@@ -201,7 +218,7 @@ class KernelGroup:
         }
         inputs = [
             self._tensor(rank, call, name)
-            for name in ("x", "expert_ids", "scales", "x_active_mask")
+            for name in ("x", "expert_ids", "scales", "x_active_mask", "elastic_info")
         ]
         arguments = [
             self.contexts[rank],
@@ -220,8 +237,11 @@ class KernelGroup:
         self, calls: Sequence[Mapping[str, Any]], handles: Sequence[Dispatched]
     ) -> list[Combined]:
         """Enqueues a combine on every local rank, or on the first ones, on handles that a dispatch will have filled."""
+        by_rank = self._by_rank(calls)
         return [
-            self._combine(rank, with_defaults("combine", {"group_ep": "ep", **calls[rank]}), handle)
+            self._combine(
+                rank, with_defaults("combine", {"group_ep": "ep", **by_rank[rank]}), handle
+            )
             for rank, handle in zip(self.local, handles, strict=False)
         ]
 
@@ -243,6 +263,7 @@ class KernelGroup:
             handle.addresses["tp_recv_counts"],
             tensor("x_active_mask"),
             tensor("shared_expert_x"),
+            tensor("elastic_info"),
             tensor("ori_x"),
             tensor("const_expert_alpha_1"),
             tensor("const_expert_alpha_2"),

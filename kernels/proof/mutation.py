@@ -6,7 +6,7 @@ that is posted or waited for. The simulator skips it by its place, so one build 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Protocol
@@ -158,8 +158,13 @@ def reached(product: str = "A3") -> dict[str, list[Case]]:
 
 @cache
 def _reached(product: str) -> dict[str, list[Case]]:
+    return cases_by_site(cases(product))
+
+
+def cases_by_site(cases: Iterable[Case]) -> dict[str, list[Case]]:
+    """Every site of ``kernels/device`` that a case reaches, with those that do."""
     sites: dict[str, list[Case]] = {}
-    for case in cases(product):
+    for case in cases:
         outcome = case.run(next(schedules()))
         if outcome.problems:
             raise AssertionError(f"{case} fails without a mutation: {outcome.problems[0]}")
@@ -171,8 +176,13 @@ def _reached(product: str) -> dict[str, list[Case]]:
 
 def what_notices(site: str, product: str = "A3") -> str:
     """The first word of what notices the absence of a site; empty if nothing does."""
+    return first_to_notice(site, reached(product)[site])
+
+
+def first_to_notice(site: str, cases: Sequence[Case]) -> str:
+    """The same among these cases."""
     for schedule in schedules():
-        for case in reached(product)[site]:
+        for case in cases:
             problems = case.run(schedule, site).problems
             if problems:
                 return problems[0].split(" ", 1)[0]

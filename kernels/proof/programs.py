@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ascend_moe.contract.elastic import Elastic
+from ascend_moe.contract.shapes import World
+from ascend_moe.contract.signature import with_defaults
 from ascend_moe.reference import combine_world, dispatch_world
 
 from .shapes import Shape
@@ -38,8 +41,8 @@ class Program:
     name: str
     contract: str
     product: str = "A3"
-    steps: list[Step] = field(default_factory=list)
-    ordinals: dict[int, list[Tensor]] = field(default_factory=dict)
+    steps: list[Step] = field(default_factory=list, repr=False)
+    ordinals: dict[int, list[Tensor]] = field(default_factory=dict, repr=False)
     """A2's handles by step."""
 
     @property
@@ -89,10 +92,30 @@ class Program:
         self.steps.append(Step("combine", complete, expected, of))
 
 
+def elastic_of(call: Mapping[str, Any]) -> Elastic | None:
+    """Who is left of the group of a call; None: all."""
+    info = call.get("elastic_info")
+    return None if info is None else Elastic.read(info.tolist(), call["ep_world_size"])
+
+
+def counts_written(dispatched: Any, call: Mapping[str, Any]) -> tuple[int, int]:
+    """Entries of (ep_recv_counts, expert_token_nums) that have a meaning: those of ranks that are left."""
+    elastic = elastic_of(call)
+    if elastic is None:
+        return len(dispatched.ep_recv_counts), len(dispatched.expert_token_nums)
+    left = elastic.reduced(with_defaults("dispatch", {"group_ep": "ep", **call}))
+    experts = World.of_call(left).experts_on(left["ep_rank_id"])
+    return elastic.ranks * experts, experts
+
+
 def received_rows(dispatched: Any, call: Mapping[str, Any]) -> tuple[int, int]:
     """(own rows, rows with the TP peer's) of a dispatch result."""
     if call.get("tp_world_size") != 2:
-        last = call["moe_expert_num"] - 1 if call.get("comm_alg") else -1  # tables lie behind it
+        # Tables lie behind it.
+        counts = (
+            call["moe_expert_num"] if call.get("comm_alg") else counts_written(dispatched, call)[0]
+        )
+        last = counts - 1
         return (int(dispatched.ep_recv_counts[last]),) * 2
     return int(dispatched.tp_recv_counts[call["tp_rank_id"]]), int(dispatched.tp_recv_counts.sum())
 

@@ -28,6 +28,7 @@ from .programs import Program, layer_program
 from .server_proof import ServerProof
 from .shapes import Shape, random_shape, random_shape_a2
 from .simulator import Schedule, library
+from .survivor_proof import SurvivorProof
 from .tally import Tally, chunks
 from .traffic import SHIPPED_MB, traffic_mb
 
@@ -228,6 +229,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
             Proof(product, amounts[0 if quick else 1], pool) for product, amounts in AMOUNTS.items()
         ]
         servers = ServerProof(pool, quick=quick)
+        survivors = SurvivorProof(pool, quick=quick)
         card = CardRuns(pool, *((2000, 200) if quick else (100_000, 10_000)))
         for proof in proofs:
             figures[proof.product], held = proof.figures(
@@ -238,6 +240,8 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         figures["A2"]["card"] = card.record(carried, proofs[0].sites, proofs[0].survivors)
         done(f"network card: {figures['A2']['card']}", carried)
         hierarchy, held = servers.figures(done)
+        all_held = all_held and held
+        left, held = survivors.figures(done)
         all_held = all_held and held
     for product, of_product in figures.items():
         moved, floor = traffic_mb(product)
@@ -250,6 +254,7 @@ def prove(*, quick: bool) -> tuple[dict[str, Any], bool]:
         "window_mb_worst_case": round(window_mb_worst_case(), 2),
         "a2": figures["A2"],
         "hierarchy": hierarchy,
+        "ranks_left": left,
     }
     return record, all_held and not carried.examples
 

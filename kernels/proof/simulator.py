@@ -61,6 +61,8 @@ def load(path: Path) -> ctypes.CDLL:
         ("hostsim_timing", text, [pointer, u32]),
         ("hostsim_sites", text, [pointer]),
         ("hostsim_steps", u64, [pointer]),
+        ("hostsim_let_die", None, [pointer, i32, u64]),
+        ("hostsim_death", text, [pointer]),
         ("hostsim_mutate", None, [pointer, text]),
         ("moe_parameter_bytes", u32, []),
         ("moe_context_bytes", u32, []),
@@ -285,6 +287,15 @@ class Simulator:
     def sites(self) -> dict[str, int]:
         """Synchronisation calls reached, ``file:line kind`` to how often."""
         return json.loads(self._lib.hostsim_sites(self._world))
+
+    def let_die(self, rank: int, step: int) -> None:
+        """After so many more steps the rank is gone, with some of its copies under way."""
+        self._lib.hostsim_let_die(self._world, rank, self.steps + step)
+
+    @property
+    def death(self) -> str:
+        """In which kernel and where that rank died; empty: it has not yet."""
+        return self._lib.hostsim_death(self._world).decode()
 
     @property
     def steps(self) -> int:

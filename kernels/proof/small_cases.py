@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ascend_moe.contract.elastic import Elastic
+
 from .arguments import meeting
 from .execution import MEET_MAGIC, MEET_OFFSET, Outcome, old_window
 from .group import NONCE, KernelGroup
@@ -25,6 +27,8 @@ class MeetingCase:
     cores: int
     rounds: int = 2
     old_data: bool = True
+    gone: tuple[int, ...] = ()
+    """Nobody waits for them, nobody writes to them."""
 
     def run(self, schedule: Schedule, site: str = "") -> Outcome:
         """One run, without the site if one is given."""
@@ -39,7 +43,7 @@ class MeetingCase:
                 opened=False,
             )
             for number in range(self.rounds):
-                group.meet(NONCE + number)
+                group.meet(NONCE + number, self._elastic)
                 finished = simulator.run()
                 if not finished:
                     break
@@ -48,13 +52,26 @@ class MeetingCase:
                 simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
             )
 
+    @property
+    def _elastic(self) -> Elastic | None:
+        if not self.gone:
+            return None
+        left = tuple(rank for rank in range(self.ranks) if rank not in self.gone)
+        return Elastic(self.ranks, 0, len(left), left)
+
     def _wrong(self, simulator: Simulator, group: KernelGroup, nonce: int) -> list[str]:
         wrong = []
         for rank, window in enumerate(group.windows):
             size = torch.empty(self.ranks, 8, dtype=torch.int32)
-            blocks = simulator.get(window + MEET_OFFSET, size)[0].tolist()
+            content, written = simulator.get(window + MEET_OFFSET, size)
+            if rank in self.gone:
+                wrong += [f"rank {rank} is gone, its block is written"] if written.any() else []
+                continue
+            blocks = content.tolist()
             own = meeting(rank, nonce)
             for peer, block in enumerate(blocks):
+                if peer in self.gone:
+                    continue
                 given = meeting(peer, nonce)
                 expected = (MEET_MAGIC, *given.nonce, *own.nonce, *given.statement)
                 if block != [ctypes.c_int32(word).value for word in expected]:

@@ -28,13 +28,13 @@ def test_one_server_runs_ours_by_itself(run):
             environment=played_cann | {"ASCEND_MOE_KERNELS": "require"},
         ).stdout
         assert "2 random worlds equal on 3 ranks" in said
-        assert "kernels=ours (ABI 2, 3 ranks, windows of 200 MB through tiling)" in said
+        assert "kernels=ours (ABI 3, 3 ranks, windows of 200 MB through tiling)" in said
 
 
 def test_auto_chooses_ours(run):
     said = run("a2.py", "auto", product="A2").stdout
     assert "right" in said
-    assert "kernels=ours (ABI 2, 2 ranks, windows of 200 MB through tiling)" in said
+    assert "kernels=ours (ABI 3, 2 ranks, windows of 200 MB through tiling)" in said
 
 
 def test_several_servers_run_stock(run):

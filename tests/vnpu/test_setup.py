@@ -123,11 +123,13 @@ def test_no_torch_npu(monkeypatch):
 
 @pytest.fixture
 def installed(monkeypatch, tmp_path):
-    """installed(torch=, torch_npu=, cuda=): what the environment has, as far as the gate looks."""
+    """installed(torch=, torch_npu=, libraries=): what the environment has, as far as the gate looks."""
 
-    def install(torch, torch_npu, cuda="None"):
+    def install(torch, torch_npu, **libraries):
         versions = {"torch_npu": torch_npu, "torch": torch}
-        (tmp_path / "version.py").write_text(f"debug = False\ncuda: Optional[str] = {cuda}\n")
+        (tmp_path / "lib").mkdir()
+        for name, content in libraries.items():
+            (tmp_path / f"lib/{name}.so").write_bytes(content)
         monkeypatch.setattr(wheel, "_package", lambda name, command: tmp_path)
         monkeypatch.setattr(wheel.metadata, "version", versions.__getitem__)
 
@@ -137,7 +139,7 @@ def installed(monkeypatch, tmp_path):
 @pytest.mark.parametrize("version", wheel.TESTED)
 def test_a_tested_torch_npu(installed, capsys, version):
     torch = version.partition(".post")[0]
-    installed(torch, version, cuda="'12.8'")
+    installed(torch, version)
     assert wheel.installed_wheels().versions == f"torch {torch} torch_npu {version}"
     assert capsys.readouterr().err == ""
 
@@ -159,12 +161,25 @@ def test_a_torch_of_another_version(installed):
         wheel.installed_wheels()
 
 
-def test_2_14_beside_a_torch_for_cuda(installed):
-    installed("2.14.0", "2.14.0", cuda="'13.0'")
-    with pytest.raises(
-        VirtualNpuError, match=r"beside a torch built for CUDA.*torch==2\.14\.0\+cpu"
-    ):
+KEY = b"..\0pinned_reserve_segment_size_mb\0.."
+
+
+@pytest.mark.parametrize("version", ["2.10.0.post7", "2.14.0"])
+def test_two_that_register_one_key(installed, version):
+    torch = version.partition(".post")[0]
+    installed(torch, version, libc10_cuda=KEY, libtorch_npu=KEY)
+    with pytest.raises(VirtualNpuError, match=rf"beside a torch built for CUDA.*{torch}\+cpu"):
         wheel.installed_wheels()
+
+
+@pytest.mark.parametrize(
+    "libraries",
+    [{"libtorch_npu": KEY}, {"libtorch_npu": KEY, "libc10_cuda": b""}, {"libc10_cuda": KEY}],
+    ids=["torch for CPU", "older torch", "older torch_npu"],
+)
+def test_one_that_registers_it(installed, libraries):
+    installed("2.10.0", "2.10.0.post4", **libraries)
+    wheel.installed_wheels()
 
 
 def test_a_torch_npu_that_needs_more(installed, tmp_path):

@@ -286,6 +286,28 @@ bool World::LetTimePass() {
     return true;
 }
 
+// Of the copies under way some land and some never do; nothing of this rank runs again.
+void World::Die(int rank) {
+    const auto forget = [](std::vector<Core*>& cores, const Launch* launch) {
+        cores.erase(std::remove_if(cores.begin(), cores.end(),
+                                   [launch](const Core* core) { return core->launch == launch; }),
+                    cores.end());
+    };
+    for (auto& launch : launches_) {
+        if (launch->rank != rank || launch->done) continue;
+        for (auto& core : launch->cores) {
+            if (core->state == Core::State::kDone) continue;
+            if (death.empty()) death = launch->name + " at " + core->where.Text();
+            while (core->InFlight() && !Chance(4) && core->LandOne()) {
+            }
+        }
+        if (death.empty()) death = launch->name + " at its beginning";
+        for (auto* cores : {&ready_, &polling_, &in_flight_}) forget(*cores, launch.get());
+        launch->cores.clear();
+        launch->done = true;
+    }
+}
+
 bool World::Run() {
     g_world = this;
     if (schedule_.uneven && speed_.empty()) {
@@ -304,6 +326,7 @@ bool World::Run() {
             deadlock = "no progress within the step limit\n" + WhoWaits();
             return false;
         }
+        if (steps == dies_at_) Die(dying_rank_);
         if (Random(100) < schedule_.landing_percent) LandSomething();
         if (ready_.empty()) {
             if (LandSomething()) continue;

@@ -68,9 +68,16 @@ class World {
     uint64_t steps = 0;
     int64_t Ticks(const Core* core) const;  // GetSystemCycle
     std::string deadlock;                   // the report, if there was one
+    std::string death;                      // where the rank was that died last
 
     uint32_t Enqueue(int rank, int stream, int blocks, const std::string& name,
                      std::function<void()> body);
+    // From that step on the rank is gone, at once and for ever.
+    void LetDie(int rank, uint64_t step) {
+        dying_rank_ = rank;
+        dies_at_ = step;
+        death.clear();
+    }
     bool Run();  // until every launch is done; false on deadlock
     const Launch* Find(uint32_t id) const;
     void CountMessage(uint32_t launch, uint64_t bytes);
@@ -108,6 +115,8 @@ class World {
     size_t first_open_ = 0;
     std::vector<Core*> ready_, polling_, in_flight_;
     std::vector<uint32_t> speed_;
+    int dying_rank_ = -1;
+    uint64_t dies_at_ = 0;
     jmp_buf main_;
     int64_t skipped_ticks_ = 0;
     uint32_t idle_polls_ = 0;  // since anything but polling happened
@@ -137,6 +146,7 @@ class World {
     bool Stalled(const Core* core) const;
     bool LetTimePass();
     bool RunTimed();
+    void Die(int rank);
     bool LandSomething();
     void Switch(Core* core);
     void Retire(Core* core);

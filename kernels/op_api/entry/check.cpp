@@ -132,8 +132,15 @@ void CheckBatch(Checker& check, const Attributes& a, const Tensor& ids, const Te
     }
 }
 
-void CheckReserved(Checker& check, const Tensor& elastic_info) {
-    check.Require(!elastic_info.present, kInnerError, "elastic_info is reserved and must be None");
+// Who takes it at all is for the library to say. Its contents are on the device, for the kernel.
+void CheckElastic(Checker& check, const Attributes& a, const World& world, const Tensor& info) {
+    check.Require(!info.present || !world.hierarchy(), kInnerError,
+                  "elastic_info is given, which hierarchy does not have");
+    check.Require(!info.present || a.tp_world_size != 2, kInnerError,
+                  "elastic_info is given, which TP does not have");
+    constexpr int64_t kHeadWords = 4, kTables = 2;
+    check.Type("elastic_info", info, {ACL_INT32});
+    check.Shape("elastic_info", info, {kHeadWords + kTables * a.ep_world_size});
 }
 
 }  // namespace
@@ -191,11 +198,11 @@ int Check(const DispatchArguments& call, const World& world) {
                   "expert_scales must not be None in hierarchy");
     check.Require(!call.scales.present || !world.hierarchy(), kInnerError,
                   "scales must be None in hierarchy");
-    CheckReserved(check, call.elastic_info);
+    CheckElastic(check, a, world, call.elastic_info);
     check.Type("performance_info", call.performance_info, {ACL_INT64});
     check.Shape("performance_info", call.performance_info, {a.ep_world_size});
 
-    const int64_t experts = world.experts_on(a.ep_rank_id);
+    const int64_t experts = world.experts_on(a.ep_rank_id, call.elastic_info.present);
     check.Type("expand_x", call.expand_x, {call.quant_mode == 2 ? ACL_INT8 : call.x.type});
     check.Require(call.expand_x.shape.size() == 2 && call.expand_x.shape[1] == hidden, kInnerError,
                   "expand_x has shape %s, must be (A, %ld)", call.expand_x.Text().c_str(), hidden);
@@ -231,7 +238,7 @@ int Check(const CombineArguments& call, const World& world) {
     check.Present("ep_send_counts", call.ep_send_counts);
     check.Type("ep_send_counts", call.ep_send_counts, {ACL_INT32});
     check.AtLeast("ep_send_counts", call.ep_send_counts,
-                  a.ep_world_size * world.experts_on(a.ep_rank_id));
+                  a.ep_world_size * world.experts_on(a.ep_rank_id, call.elastic_info.present));
     check.Present("expert_scales", call.expert_scales);
     check.Type("expert_scales", call.expert_scales, {ACL_FLOAT});
     if (call.expert_scales.elements() > 0 || batch == 0)
@@ -247,7 +254,7 @@ int Check(const CombineArguments& call, const World& world) {
                       "shared_expert_x has shape %s, must hold BS * H = %ld elements",
                       call.shared_expert_x.Text().c_str(), batch * hidden);
     }
-    CheckReserved(check, call.elastic_info);
+    CheckElastic(check, a, world, call.elastic_info);
     check.Require(call.ori_x.present || a.copy_expert_num + a.const_expert_num == 0, kInnerError,
                   "ori_x must not be None with copy or const experts");
     check.Type("ori_x", call.ori_x, {call.expand_x.type});

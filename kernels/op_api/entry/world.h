@@ -33,7 +33,10 @@ struct World {
     int64_t server_of(int64_t rank) const { return rank / path->ranks_per_server; }
 
     int64_t local_experts() const { return moe_experts / (ranks - shared_ranks); }
-    int64_t experts_on(int64_t rank) const { return rank < shared_ranks ? 1 : local_experts(); }
+    // With elastic_info a rank may become one of the other kind: the larger number of both.
+    int64_t experts_on(int64_t rank, bool elastic = false) const {
+        return rank < shared_ranks && !elastic ? 1 : local_experts();
+    }
     int64_t replicas() const { return shared_experts == 0 ? 0 : shared_ranks / shared_experts; }
     int64_t rank_of_expert(int64_t expert) const { return shared_ranks + expert / local_experts(); }
     int64_t rank_of_shared(int64_t shared, int64_t source) const {

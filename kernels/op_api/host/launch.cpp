@@ -113,6 +113,7 @@ class Simulation {
             add(operand.address, operand.bytes, operand.name, group.ep_rank());
         for (const Windows* windows : {&group.ep_windows(), &group.tp_windows()}) {
             for (uint32_t rank = 0; rank < windows->base.size(); ++rank) {
+                if (windows->base[rank] == 0) continue;  // gone
                 const std::string owner = " of rank " + std::to_string(rank);
                 add(windows->base[rank], windows->bytes, "window" + owner, rank);
                 if (windows->control[rank] != windows->base[rank])

@@ -45,6 +45,12 @@ int CheckSize(const CombineArguments& call, const World& world) {
                        call.expand_x.shape[1], call.expert_ids.shape[1], /*spread=*/false);
 }
 
+// The documents call it reserved since 2026-03 (ops-transformer e4109e72d).
+int CheckReserved(const char* op, const Tensor& elastic_info) {
+    if (!elastic_info.present) return ACL_SUCCESS;
+    return Fail(kInnerError, "%s: elastic_info is reserved and must be None", op);
+}
+
 // With TASK_QUEUE_ENABLE=2 phase one runs on torch_npu's queue thread, which raises without the
 // text of a failure. There the failure is left to the stream, whose errors keep their text.
 bool FailureIsLeftToStream() {
@@ -66,6 +72,7 @@ int Prepare(const Call& call, uint64_t* workspace_bytes, aclOpExecutor** executo
     const World world = World::Of(call.attributes);
     standin::Task run;
     int status = CheckGroups(Call::kOperator, call.attributes);
+    if (status == ACL_SUCCESS) status = CheckReserved(Call::kOperator, arguments.elastic_info);
     if (status == ACL_SUCCESS) status = Check(arguments, world);
     if (status == ACL_SUCCESS) status = CheckSize(arguments, world);
     if (status == ACL_SUCCESS) status = Plan(arguments, &run);

@@ -207,9 +207,16 @@ def check_ge_graph(rank: int) -> None:
     nodes = {op.type: op for op in graph.op}
     dispatch, combine = nodes["MoeDistributeDispatchV2"], nodes["MoeDistributeCombineV2"]
 
-    data = {op.name: op.attr["index"].i for op in graph.op if op.type == "Data"}
-    sources = [data.get(source.split(":")[0]) for source in dispatch.input]
-    assert sources[:2] == [0, 1], list(dispatch.input)
+    # Which input of the graph comes first is dynamo's business, and differs between versions.
+    data = {op.name: op.output_desc[0] for op in graph.op if op.type == "Data"}
+
+    def given(source: str) -> tuple[int, list[int]]:
+        tensor = data[source.split(":")[0]]
+        return tensor.dtype, list(tensor.shape.dim)
+
+    floating, bfloat16, int32 = 1, 27, 7  # proto.DT_FLOAT, DT_BF16 and DT_INT32 of ge_ir.proto
+    x, ids, weights = (bfloat16, [8, 1024]), (int32, [8, 2]), (floating, [8, 2])
+    assert list(map(given, dispatch.input[:2])) == [x, ids], list(dispatch.input)
     assert all(source == "" for source in list(dispatch.input)[2:7]), list(dispatch.input)
 
     expected = {
@@ -230,10 +237,10 @@ def check_ge_graph(rank: int) -> None:
     assert nodes["Muls"].input[0] == f"{dispatch.name}:0"
     assert nodes["Cast"].input[0] == f"{nodes['Muls'].name}:0"
     assert inputs[0] == f"{nodes['Cast'].name}:0"
-    assert data[inputs[1].split(":")[0]] == 1
+    assert given(inputs[1]) == ids
     assert inputs[2] == f"{dispatch.name}:2"  # assist_info_for_combine
     assert inputs[3] == f"{dispatch.name}:4"  # ep_send_counts
-    assert data[inputs[4].split(":")[0]] == 2
+    assert given(inputs[4]) == weights
 
 
 if __name__ == "__main__":

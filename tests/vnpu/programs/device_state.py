@@ -70,6 +70,9 @@ def graphs_draw_anew() -> None:
     graph = torch.npu.NPUGraph()
     with torch.npu.graph(graph):
         drawn = torch.randn(8, device="npu")
+    # torch_npu 2.8 sets seed and offset on the stream of the capture, just before it, and lets no
+    # replay wait for that (Ascend/pytorch f3ecfe4a, NPUGeneratorImpl.cpp:180).
+    torch.npu.synchronize()
     sequences = []
     for _ in range(2):
         torch.npu.manual_seed(7)

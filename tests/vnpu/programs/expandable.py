@@ -1,6 +1,6 @@
 """Expandable segments: tensors over many mapped pieces, growth and return, and address space with gaps.
 
-Run with PYTORCH_NPU_ALLOC_CONF=expandable_segments:True,per_process_memory_fraction:0.5.
+Run with PYTORCH_NPU_ALLOC_CONF=expandable_segments:True.
 """
 
 import ctypes
@@ -52,6 +52,7 @@ def tensors() -> None:
     assert resident_bytes() - before < GB
     del untouched
     torch.npu.empty_cache()
+    torch.npu.set_per_process_memory_fraction(0.5)
     total = torch.npu.get_device_properties(0).total_memory
     told = refusal(lambda: torch.empty(int(total * 0.6), dtype=torch.int8, device="npu"))
     assert "out of memory" in told, told
