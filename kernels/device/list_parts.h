@@ -58,9 +58,7 @@ class ListParts {
         return {segments.GetValue(4 * index), segments.GetValue(4 * index + 1),
                 segments.GetValue(4 * index + 2), segments.GetValue(4 * index + 3)};
     }
-    __aicore__ inline uint32_t Pair(uint32_t at) {
-        return pairs_.Get<uint32_t>().GetValue(at);
-    }
+    __aicore__ inline uint32_t Pair(uint32_t at) { return pairs_.Get<uint32_t>().GetValue(at); }
     __aicore__ inline float Scale(uint32_t at) { return scales_.Get<float>().GetValue(at); }
 
  private:

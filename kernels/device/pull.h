@@ -24,8 +24,8 @@ class RowPuller {
     // elsewhere, or all of them would read from the same few sources at the same time.
     __aicore__ inline void Run(SlotWalk& walk, const Stretch& stretch) {
         for (uint32_t first = stretch.first; first < stretch.end; first += ListParts::kBatch) {
-            uint32_t end = first + ListParts::kBatch < stretch.end ? first + ListParts::kBatch
-                                                                   : stretch.end;
+            uint32_t end =
+                first + ListParts::kBatch < stretch.end ? first + ListParts::kBatch : stretch.end;
             uint32_t segments = parts_.Read(window_, lists_offset_, walk, first, end);
             uint32_t begin = window_.rank * segments / window_.ranks;
             for (uint32_t i = begin; i < segments; ++i) Pull(parts_.SegmentOf(i), stretch);

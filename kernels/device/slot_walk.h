@@ -68,13 +68,11 @@ class SlotWalk {
     }
 
     // The counts of all sources added up, as the blocks of one: half the sources onto the other
-    // half until one is left. Tags are added as well, and nobody reads that. Between loads and
-    // scalar reads of the blocks: brings its own flags.
+    // half until one is left. Tags are added as well, and nobody reads that.
     __aicore__ inline void SumUp(const LocalTensor<uint32_t>& sums) const {
         LocalTensor<int32_t> to = sums.ReinterpretCast<int32_t>(),
                              from = blocks_.ReinterpretCast<int32_t>();
         uint32_t width = layout_.blocks * kBlockWords, left = ranks_;
-        MOE_SYNC(S_V);
         for (bool first = true; first || left > 1; first = false) {
             uint32_t added = left / 2, kept = left - added;
             if (added > 0) AscendC::Add(to, from, from[kept * width], added * width);
