@@ -6,6 +6,7 @@
 // clang-format off
 #include "shim.h"  // first: abi.h takes its integer types from kernel_operator.h
 #include "abi.h"
+#include "share.h"
 // clang-format on
 
 namespace ascend_moe {
@@ -16,32 +17,6 @@ using AscendC::TPipe;
 using AscendC::TPosition;
 
 using Buffer = TBuf<TPosition::VECCALC>;
-
-// The contiguous share of one core: [begin, end) of `items`.
-struct Share {
-    uint32_t begin, end;
-};
-__aicore__ inline Share ShareOf(uint32_t items, uint32_t core, uint32_t cores) {
-    uint32_t each = items / cores, more = items % cores;
-    uint32_t begin = core * each + (core < more ? core : more);
-    return {begin, begin + each + (core < more ? 1 : 0)};
-}
-
-// Rows of an output that one core must own together so that no 32-byte block is shared by two: a
-// multiple of `at_least`.
-__aicore__ inline uint32_t RowGroup(uint32_t row_bytes, uint32_t at_least) {
-    uint32_t group = at_least;
-    while (group * row_bytes % kBlockBytes != 0) group *= 2;
-    return group;
-}
-__aicore__ inline Share RowShare(uint32_t rows, uint32_t group, uint32_t core, uint32_t cores) {
-    Share share = ShareOf(CeilDiv(rows, group), core, cores);
-    share.begin *= group;
-    share.end *= group;
-    if (share.begin > rows) share.begin = rows;
-    if (share.end > rows) share.end = rows;
-    return share;
-}
 
 class Window {
  public:

@@ -33,7 +33,14 @@ DEATHS: tuple[tuple[Shape, tuple[int, ...], str, int], ...] = (
 POINTS = {
     "meeting and opening": ("ascend_moe_meet", "ascend_moe_open"),
     "before publishing": ("dispatch.h", "stage.h", "elastic.h", "at its beginning"),
-    "between counts and rows": ("publish.h", "receive.h"),
+    "between counts and rows": (
+        "publish.h",
+        "receive.h",
+        "slot_walk.h",
+        "list_parts.h",
+        "pull.h",
+        "describe.h",
+    ),
     "in a combine": ("ascend_moe_combine",),
     "in a wait or a flag": ("window.h",),
 }

@@ -1,7 +1,7 @@
 // Dispatch, the experts' side: positions from the counts, rows from the relays into expand_x.
 #pragma once
 
-#include "../receive.h"
+#include "../slot_walk.h"
 #include "relay.h"
 
 namespace ascend_moe {
@@ -49,7 +49,7 @@ class ServerReceiver {
         Buffer block_buffer, taken_buffer;
         uint32_t words = window_.ranks * layout_.blocks * kBlockWords;
         pipe_->InitBuffer(block_buffer, 4 * words);
-        pipe_->InitBuffer(taken_buffer, 4 * window_.ranks);
+        pipe_->InitBuffer(taken_buffer, SlotWalk::TakenBytes(window_.ranks));
         LocalTensor<uint32_t> blocks = block_buffer.Get<uint32_t>();
         window_.LoadFailures();
         {
@@ -60,7 +60,8 @@ class ServerReceiver {
         MOE_SYNC(MTE2_S);
         window_.ShareFailure();
         if (window_.failed) return;
-        SlotWalk walk(blocks, taken_buffer.Get<uint32_t>(), layout_, window_.ranks);
+        SlotWalk walk(blocks, taken_buffer.Get<uint32_t>(), layout_, window_.ranks,
+                      p_.local_experts);
         uint32_t rows = Smaller(walk.Total(), Smaller(p_.capacity, window_.ranks * MateRows(p_)));
         // Eight places of 8 bytes, weights and scales of 4 end on a block boundary.
         Share share = RowShare(rows, RowGroup(TokenBytes(p_), 8), window_.core, window_.cores);
@@ -103,7 +104,7 @@ class ServerReceiver {
             if (from < to) {
                 const uint64_t list =
                     window_.Data(window_.rank, half_ + MateListOffset(p_, topology_, walk.source));
-                const uint32_t skipped = walk.in_list + from - walk.begin;
+                const uint32_t skipped = walk.InList() + from - walk.begin;
                 Load(entries[at], At<uint32_t>(list + 4ull * skipped * EntryWords(p_)),
                      (to - from) * EntryWords(p_));
                 segments.SetValue(4 * number, from);

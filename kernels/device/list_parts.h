@@ -1,0 +1,81 @@
+// Dispatch: the parts of the sources' lists that speak of some rows of expand_x.
+#pragma once
+
+#include "slot_walk.h"
+
+namespace ascend_moe {
+
+// Consecutive rows of one slot.
+struct Segment {
+    uint32_t row, count, source;
+    uint32_t at;       // where its pairs are in the buffer
+    uint32_t in_list;  // where they are in the source's list
+};
+
+class ListParts {
+ public:
+    static constexpr uint32_t kBatch = 128;  // rows at a time
+
+    __aicore__ inline void InitBuffers(TPipe* pipe, const Parameters& p, bool scales) {
+        pipe->InitBuffer(segments_, 4 * kWords * kBatch);
+        pipe->InitBuffer(pairs_, 4 * kBatch * kBlockWords);
+        if (scales) pipe->InitBuffer(scales_, 4 * kBatch * kBlockWords);
+        with_scales_ = scales;
+        list_rows_ = ListRows(p);
+        pitch_ = ListPitch(p);
+    }
+
+    // Of rows [first, end), from where the walk is. Lists are in the own window. Returns the number
+    // of segments.
+    __aicore__ inline uint32_t Read(const Window& window, uint64_t lists, SlotWalk& walk,
+                                    uint32_t first, uint32_t end) {
+        LocalTensor<uint32_t> segments = segments_.Get<uint32_t>(), pairs = pairs_.Get<uint32_t>();
+        uint32_t number = 0, at = 0;
+        MOE_SYNC(S_MTE2);
+        while (true) {
+            uint32_t from = walk.begin > first ? walk.begin : first;
+            uint32_t to = walk.begin + walk.count < end ? walk.begin + walk.count : end;
+            if (from < to) {
+                uint32_t in_list = walk.InList() + from - walk.begin, segment = kWords * number;
+                uint64_t list =
+                    window.Data(window.rank, lists + walk.source * pitch_) + 4ull * in_list;
+                Load(pairs[at], At<uint32_t>(list), to - from);
+                if (with_scales_)
+                    Load(scales_.Get<float>()[at], At<float>(list + 4ull * list_rows_), to - from);
+                segments.SetValue(segment, from);
+                segments.SetValue(segment + 1, to - from);
+                segments.SetValue(segment + 2, walk.source);
+                segments.SetValue(segment + 3, at);
+                segments.SetValue(segment + 4, in_list);
+                at += AlignUp(to - from, kBlockWords);
+                ++number;
+            }
+            if (walk.begin + walk.count >= end) break;
+            walk.Next();
+        }
+        MOE_SYNC(MTE2_S);
+        return number;
+    }
+
+    __aicore__ inline Segment SegmentOf(uint32_t index) {
+        LocalTensor<uint32_t> segments = segments_.Get<uint32_t>();
+        uint32_t at = kWords * index;
+        return {segments.GetValue(at), segments.GetValue(at + 1), segments.GetValue(at + 2),
+                segments.GetValue(at + 3), segments.GetValue(at + 4)};
+    }
+    __aicore__ inline uint32_t Pair(uint32_t at) { return pairs_.Get<uint32_t>().GetValue(at); }
+    __aicore__ inline float Scale(uint32_t at) { return scales_.Get<float>().GetValue(at); }
+
+ private:
+    static constexpr uint32_t kWords = 5;  // of a Segment, in UB
+
+    Buffer segments_, pairs_, scales_;
+    bool with_scales_;
+    uint32_t list_rows_;
+    uint64_t pitch_;
+};
+
+__aicore__ inline uint32_t TokenOf(uint32_t pair) { return pair >> kSlotBits; }
+__aicore__ inline uint32_t SlotOf(uint32_t pair) { return pair & ((1 << kSlotBits) - 1); }
+
+}  // namespace ascend_moe

@@ -1,0 +1,84 @@
+// Dispatch: rows from the sources' windows into expand_x.
+#pragma once
+
+#include "list_parts.h"
+
+namespace ascend_moe {
+
+// Where the rows of a source are: in its stage, or, if they are this rank's own, in x.
+class StagedRows {
+ public:
+    static constexpr bool kTriples = true;
+
+    __aicore__ inline StagedRows(const Window& window, const Parameters& p,
+                                 const DispatchTensors& t, uint64_t stage_offset)
+        : window_(window), p_(p), x_(t.x), stage_offset_(stage_offset) {}
+
+    __aicore__ inline uint64_t Row(uint32_t source, uint32_t pair, uint32_t) const {
+        if (source == window_.rank && !p_.quant)
+            return x_ + static_cast<uint64_t>(TokenOf(pair)) * RowBytes(p_);
+        return window_.Data(source, stage_offset_) + StagedAt(p_, pair);
+    }
+
+ private:
+    const Window& window_;
+    const Parameters& p_;
+    uint64_t x_, stage_offset_;
+};
+
+// Rows says where a row is, by source, pair and place in the list.
+template <typename Rows>
+class RowPuller {
+ public:
+    __aicore__ inline RowPuller(TPipe* pipe, const Window& window, const Parameters& p,
+                                const DispatchTensors& t, const Rows& source_rows,
+                                uint64_t lists_offset)
+        : window_(window),
+          t_(t),
+          source_rows_(source_rows),
+          lists_offset_(lists_offset),
+          row_bytes_(RowBytes(p)) {
+        pipe->InitBuffer(rows_, 4, row_bytes_);
+        parts_.InitBuffers(pipe, p, false);
+    }
+
+    // All ranks have the same order of rows and divide it alike. So every rank begins its shares
+    // elsewhere, or all of them would read from the same few sources at the same time.
+    __aicore__ inline void Run(SlotWalk& walk, const Stretch& stretch) {
+        for (uint32_t first = stretch.first; first < stretch.end; first += ListParts::kBatch) {
+            uint32_t end =
+                first + ListParts::kBatch < stretch.end ? first + ListParts::kBatch : stretch.end;
+            uint32_t segments = parts_.Read(window_, lists_offset_, walk, first, end);
+            uint32_t begin = window_.rank * segments / window_.ranks;
+            for (uint32_t i = begin; i < segments; ++i) Pull(parts_.SegmentOf(i), stretch);
+            for (uint32_t i = 0; i < begin; ++i) Pull(parts_.SegmentOf(i), stretch);
+        }
+    }
+
+ private:
+    __aicore__ inline void Pull(Segment segment, const Stretch& stretch) {
+        for (uint32_t i = 0; i < segment.count; ++i) {
+            uint64_t from =
+                source_rows_.Row(segment.source, parts_.Pair(segment.at + i), segment.in_list + i);
+            uint32_t row = segment.row + i, begin = stretch.From(row),
+                     bytes = stretch.To(row, row_bytes_) - begin;
+            LocalTensor<uint8_t> buffer = rows_.AllocTensor<uint8_t>();
+            Load(buffer, At<uint8_t>(from + begin), bytes);
+            rows_.EnQue(buffer);
+            buffer = rows_.DeQue<uint8_t>();
+            Store(At<uint8_t>(t_.expand_x + static_cast<uint64_t>(row) * row_bytes_ + begin),
+                  buffer, bytes);
+            rows_.FreeTensor(buffer);
+        }
+    }
+
+    const Window& window_;
+    const DispatchTensors& t_;
+    const Rows& source_rows_;
+    uint64_t lists_offset_;
+    uint32_t row_bytes_;
+    AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows_;
+    ListParts parts_;
+};
+
+}  // namespace ascend_moe
