@@ -253,7 +253,6 @@ class Window {
         Fill(block, nonce, epoch);
         MOE_SYNC(S_MTE3);
         if (core == 0) Store(At<uint32_t>(Control(rank, kRetiredOffset)), block, kBlockWords);
-        MOE_SYNC(MTE3_S);
     }
 
     uint64_t context_;
