@@ -20,12 +20,12 @@ void ascend_moe_launch_tell(uint32_t blocks, void* stream, uint8_t* const* at, c
 // source, target, Packing
 void ascend_moe_launch_pack(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 // context, x, expert_ids, scales, mask, elastic_info, expand_x, dynamic_scales, assist_info,
-// expert_token_nums, ep_recv_counts, tp_recv_counts, workspace, Parameters
+// expert_token_nums, ep_recv_counts, tp_recv_counts, performance_info, workspace, Parameters
 void ascend_moe_launch_dispatch(uint32_t blocks, void* stream, uint8_t* const* at,
                                 const void* value);
 // context, expand_x, expert_ids, assist_info, ep_send_counts, expert_scales, tp_send_counts, mask,
 // shared_expert_x, elastic_info, ori_x, const_expert_alpha_1, const_expert_alpha_2,
-// const_expert_v, out, workspace, Parameters
+// const_expert_v, out, performance_info, workspace, Parameters
 void ascend_moe_launch_combine(uint32_t blocks, void* stream, uint8_t* const* at,
                                const void* value);
 // In several servers: context, Meeting

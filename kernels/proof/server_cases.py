@@ -213,12 +213,12 @@ SITE = re.compile(
 
 
 def written_sites(kernels: str) -> list[str]:
-    """Where the sources of these kernels synchronise: file and line."""
+    """Where the sources of these kernels synchronise: file and line. A watch is told the name of a flag, no more."""
     return [
         f"kernels/device/{kernels}/{path.name}:{number}"
         for path in sorted((DEVICE / kernels).glob("*.h"))
         for number, line in enumerate(path.read_text().splitlines(), 1)
-        if SITE.search(line.split("//")[0])
+        if SITE.search(line.split("//")[0]) and "Watch(" not in line
     ]
 
 

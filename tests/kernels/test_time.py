@@ -81,7 +81,7 @@ def test_no_kernel_is_faster_than_its_floor(operator):
     us = simulate(shape, A3).us
     assert us > floor(shape, A3).us > link_us(shape, A3)
     longer = A3.with_values(sync_all_ns=A3["sync_all_ns"] + 10_000)
-    assert simulate(shape, longer).us > us + 10  # at least one SyncAll, as the floor has it
+    assert simulate(shape, longer).us > us + 9.99  # at least one SyncAll, as the floor has it
 
 
 def test_hierarchy_between_servers_is_bound_by_its_card():
