@@ -18,9 +18,9 @@ DEFAULT = "2.13.0"
 # Wheels that passed the tests of the virtual NPU (scripts/compat); a test holds docs/compatibility.md to it.
 TESTED = ("2.9.0.post9", "2.10.0.post4", DEFAULT)
 INSTALL = f"pip install torch=={DEFAULT} torch_npu=={DEFAULT}"
-# A key of the allocators' configuration. torch for CUDA registers it from 2.10 on, as does a torch_npu with the hook
+# Keys of the allocators' configuration. torch for CUDA registers them from 2.10 on, as does a torch_npu with the hook
 # for it; whichever comes second aborts the process ("Duplicated key"). Seen with 2.10.0.post7 and 2.14.0.
-SHARED_KEY = b"pinned_reserve_segment_size_mb"
+SHARED_KEYS = (b"pinned_reserve_segment_size_mb", b"per_process_memory_fraction")
 HOOK = b"registerDeviceConfigParserHook"
 NAMED = 8  # of what is missing
 
@@ -85,16 +85,12 @@ def _release(version: str) -> tuple[int, ...]:
 
 
 def allocator_for_cuda(torch: Path) -> Path:
-    """The library of torch that registers the key; only a build for CUDA has it."""
+    """The library of torch that registers the keys; only a build for CUDA has it."""
     return torch / "lib/libc10_cuda.so"
 
 
 def both_register(torch: Path, torch_npu: Path) -> bool:
     """Whether the two cannot be imported together."""
-    for library, found in (
-        (allocator_for_cuda(torch), SHARED_KEY),
-        (torch_npu / "lib/libtorch_npu.so", HOOK),
-    ):
-        if not (library.exists() and found in library.read_bytes()):
-            return False
-    return True
+    cuda, npu = allocator_for_cuda(torch), torch_npu / "lib/libtorch_npu.so"
+    keys = cuda.read_bytes() if cuda.exists() else b""
+    return any(key in keys for key in SHARED_KEYS) and HOOK in npu.read_bytes()
