@@ -3,8 +3,9 @@
 // the stream with it.
 //
 // The kernels cannot be asked, so they are tried: once for each operator and combination of types,
-// on a small copy of the arguments, filled with zeros. Only "not implemented" counts. Whatever else
-// goes wrong with zeros says nothing about the call.
+// on a small copy of the arguments, filled with zeros. Only "not implemented" counts (up to
+// torch 2.7 it is no NotImplementedError). Whatever else goes wrong with zeros says nothing about
+// the call.
 #pragma once
 
 #include <mutex>
@@ -75,9 +76,11 @@ inline void RefuseUnknownTypes(const OperatorHandle& op, const std::vector<IValu
             stack.push_back(MapTensors(MoveOther(value, at::kCPU), Miniature));
         if (generator_argument >= 0) stack[generator_argument] = at::detail::createCPUGenerator();
         RunOn(op, stack);
-    } catch (const c10::NotImplementedError& error) {
-        TORCH_CHECK_NOT_IMPLEMENTED(false, "[virtual NPU] ", op.schema().name(), ": ",
-                                    error.what_without_backtrace());
+    } catch (const c10::Error& error) {
+        const std::string text = error.what_without_backtrace();
+        const bool unknown = dynamic_cast<const c10::NotImplementedError*>(&error) != nullptr ||
+                             text.find("not implemented for '") != std::string::npos;
+        TORCH_CHECK_NOT_IMPLEMENTED(!unknown, "[virtual NPU] ", op.schema().name(), ": ", text);
     } catch (const std::exception&) {
     }
     std::lock_guard<std::mutex> lock(mutex);
