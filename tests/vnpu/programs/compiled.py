@@ -7,6 +7,7 @@ usage: compiled.py max-autotune | reduce-overhead | npugraph_ex
 """
 
 import sys
+import time
 
 import ranks
 import torch
@@ -19,6 +20,7 @@ import ascend_moe
 from ascend_moe.vnpu import torchair_native
 
 SIZE, MODE = 2, sys.argv[1]
+LATE_RANK, LATE_S = 1, 0.2
 
 
 class Layer(torch.nn.Module):
@@ -37,6 +39,19 @@ class Layer(torch.nn.Module):
         )
         return torch_npu.npu_moe_distribute_combine_v2(
             rows * 2.0, ids, assist, counts, weights, **self.group
+        )
+
+
+class Measured(Layer):
+    """With performance_info, a tensor that both operators change and no schema says so of."""
+
+    def forward(self, x, ids, weights, waits):
+        group = self.group | {"performance_info": waits}
+        rows, _, assist, _, counts, _, _ = torch_npu.npu_moe_distribute_dispatch_v2(
+            x, ids, quant_mode=0, **group
+        )
+        return torch_npu.npu_moe_distribute_combine_v2(
+            rows * 2.0, ids, assist, counts, weights, **group
         )
 
 
@@ -187,7 +202,26 @@ def check(rank: int) -> None:
     if MODE == "max-autotune":
         check_ge_graph(rank)
         check_every_option(rank)
+    if ranks.has_waits():
+        check_measured(rank)
     check_installed(rank)
+
+
+def check_measured(rank: int) -> None:
+    """Outputs are those of a call without it. A captured graph has inputs of its own: there nobody is told."""
+    compiled = torch.compile(Measured(rank), backend=backend(), dynamic=False, fullgraph=True)
+    given, waits = inputs(rank, 3), torch.zeros(SIZE, dtype=torch.int64).npu()
+    wanted = Layer(rank)(*given).cpu()
+    for late in (False, True):
+        torch.npu.synchronize()
+        waits.zero_()
+        time.sleep(LATE_S * (late and rank == LATE_RANK))
+        assert torch.equal(compiled(*given, waits).cpu(), wanted)
+    told = int(waits[LATE_RANK])  # microseconds
+    if MODE != "max-autotune":
+        assert told == 0, waits
+    elif rank != LATE_RANK:
+        assert told > 0.25e6 * LATE_S, waits
 
 
 def check_installed(rank: int) -> None:
