@@ -85,7 +85,8 @@ def check_performance_info(rank: int) -> None:
 
 
 def check(rank: int) -> None:
-    check_performance_info(rank)
+    if ranks.has_waits():
+        check_performance_info(rank)
     if PRODUCT == "A2":
         check_packed(rank)
 
@@ -103,8 +104,8 @@ FOLDER = Path(tempfile.mkdtemp())
 if __name__ == "__main__":
     try:
         ranks.run(SIZE, check)
-        table = blamed()
+        table = blamed() if ranks.has_waits() else ""
     finally:
         shutil.rmtree(FOLDER)
-    assert f"rank {LATE_RANK} is slow" in table, table
+    assert not ranks.has_waits() or f"rank {LATE_RANK} is slow" in table, table
     print(f"attributes right on {PRODUCT}")
