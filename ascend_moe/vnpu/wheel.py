@@ -16,7 +16,14 @@ from ascend_moe.vnpu.errors import VirtualNpuError
 
 DEFAULT = "2.13.0"
 # Wheels that passed the tests of the virtual NPU (scripts/compat); a test holds docs/compatibility.md to it.
-TESTED = ("2.9.0.post9", "2.10.0.post4", DEFAULT)
+TESTED = (
+    "2.7.1.post11",
+    "2.8.0.post4",
+    "2.9.0.post9",
+    "2.10.0.post4",
+    "2.10.0.post7",
+    DEFAULT,
+)
 INSTALL = f"pip install torch=={DEFAULT} torch_npu=={DEFAULT}"
 # Keys of the allocators' configuration. torch for CUDA registers them from 2.10 on, as does a torch_npu with the hook
 # for it; whichever comes second aborts the process ("Duplicated key"). Seen with 2.10.0.post7 and 2.14.0.
