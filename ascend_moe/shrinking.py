@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import torch.distributed as dist
 from torch import Tensor
 
 from ascend_moe.cpu.distributed.group import Survivors, resolve
@@ -45,10 +46,9 @@ def shrink(group_ep: str, dead_ranks: Sequence[int], *, timeout_s: float | None 
         OSError: no shared memory for a fresh context.
     """
     seconds = _seconds(timeout_s)
-    group = resolve(group_ep)
-    if group is not None and not isinstance(group, Survivors):
+    group = _on_cpu(group_ep)
+    if group is not None:
         return cpu.shrink(group, dead_ranks, seconds)
-    _require_known(group_ep)
     return npu.shrink(group_ep, dead_ranks, seconds)
 
 
@@ -65,10 +65,9 @@ def confirm(group_ep: str) -> None:
         RuntimeError: something else on the device has failed.
         ValueError: as in `shrink`.
     """
-    group = resolve(group_ep)
-    if group is not None and not isinstance(group, Survivors):
+    group = _on_cpu(group_ep)
+    if group is not None:
         return cpu.confirm(group)
-    _require_known(group_ep)
     return npu.confirm(group_ep)
 
 
@@ -90,10 +89,9 @@ def missing_ranks(group_ep: str, *, timeout_s: float | None = None) -> list[int]
         ValueError, RuntimeError: as in `shrink`.
     """
     seconds = _seconds(timeout_s)
-    group = resolve(group_ep)
-    if group is not None and not isinstance(group, Survivors):
+    group = _on_cpu(group_ep)
+    if group is not None:
         return cpu.missing_ranks(group)
-    _require_known(group_ep)
     return npu.missing_ranks(group_ep, seconds)
 
 
@@ -104,9 +102,14 @@ def _seconds(timeout_s: float | None) -> float:
     return seconds
 
 
-def _require_known(group_ep: str) -> None:
+def _on_cpu(group_ep: str) -> dist.ProcessGroup | None:
+    """The group of that name, if its ranks are on CPU; None: the kernel library has opened it on NPUs."""
+    group = resolve(group_ep)
+    if group is not None and not isinstance(group, Survivors):
+        return group
     if not npu.knows(group_ep):
         raise ValueError(
             f"group_ep {group_ep!a} names no CPU group of torch.distributed of this process, and none that the kernel "
             "library has opened on the current device"
         )
+    return None

@@ -1,9 +1,9 @@
 """What the timed simulator believes about hardware: a value for every figure, and where it is from.
 
 Nothing here was measured by us. A figure is *published* (somebody else measured it, or the toolkit lists it) or
-*assumed*: then it has a range, and ``scripts/bench kernels --error`` says what that range does to every result. Rates
+*assumed*: then it has a range, and ``scripts/bench kernels --record bars`` says what that does to every result. Rates
 are GB/s (bytes per nanosecond), times nanoseconds, the rest cycles of a vector core or what its name says.
-``scripts/npu_check --tune`` measures what it can and writes values that take the place of these (`tuned`).
+A file of measured values takes the place of these (`machine`).
 """
 
 from __future__ import annotations
@@ -176,7 +176,10 @@ class Machine:
 
 
 def machine(product: str = "A3", tuning: Path | None = None) -> Machine:
-    """The machine as published or assumed; ``tuning``: a file of ``scripts/npu_check --tune``, whose figures win."""
+    """The machine as published or assumed.
+
+    ``tuning``: a JSON file, {"product": .., "machine": {figure: value}}; its figures win.
+    """
     believed = Machine(product, {name: f.value for name, f in FIGURES[product].items()})
     if tuning is None:
         return believed

@@ -1,7 +1,7 @@
 """How long the device kernels should take on Atlas A3: a model, the timed simulator. Measures nothing.
 
 Nothing ran on an NPU. What the model believes, and why, is in kernels/proof/machine.py; what follows from it, in
-docs/kernels.md.
+docs/kernels-time.md.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--ep", type=int, action="append", help="ranks; several times")
     parser.add_argument("--cores", type=int, help="vector cores of a launch")
     parser.add_argument(
-        "--tuning", type=Path, help="figures that scripts/npu_check --tune has measured"
+        "--tuning", type=Path, help="JSON with figures that take the place of these"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the estimates there")
     parser.add_argument(
