@@ -88,7 +88,7 @@ def test_every_synchronisation_of_the_sources_is_reached():
 
 
 # Shows only where messages of an older context are still on their way, which no schedule here has.
-UNSEEN = 'WaitForRail(MOE_FLAG("answer")'
+UNSEEN = 'far.Wait(MOE_FLAG("answer")'
 FLAGS = sorted(
     f"kernels/device/hierarchy/{path.name}:{number} "
     for path in DEVICE.glob("*.h")
