@@ -66,7 +66,8 @@ class World {
     uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
                            // drawn from the seed
     uint64_t steps = 0;
-    // GetSystemCycle: a tick is a step of the scheduler, or, alone, 20 ns of this machine's clock.
+    // GetSystemCycle: a tick is 20 ns of the core's simulated time if things take time; else a step
+    // of the scheduler, or, alone, 20 ns of this machine's clock.
     int64_t Ticks(const Core* core) const;
     std::string deadlock;  // the report, if there was one
     std::string death;     // where the rank was that died last
