@@ -89,11 +89,6 @@ def test_every_synchronisation_of_the_sources_is_reached():
     assert [site for site in written_sites("hierarchy") if site not in found] == []
 
 
-<<<<<<< HEAD
-=======
-# Shows only where messages of an older context are still on their way, which no schedule here has.
-UNSEEN = 'far.Wait(MOE_FLAG("answer")'
->>>>>>> mesh
 FLAGS = sorted(
     f"kernels/device/hierarchy/{path.name}:{number} "
     for path in DEVICE.glob("*.h")
