@@ -51,10 +51,16 @@ TEXTS = {
     },
 }
 MOST = {
-    "kernels-time.md": "Widest in {rows} of {all} rows: `{figure}`, alone up to {share:.0%} of a result."
-    " Then {others}.",
-    "kernels-time.zh.md": "{all} 行中有 {rows} 行影响最大的是 `{figure}`，单独最多为结果的 {share:.0%}。"
-    "其次是{others}。",
+    "kernels-time.md": (
+        "Which figure is the widest of a row: {each}.",
+        "`{figure}` in {number} of {rows}, alone up to {share:.0f} % of the result",
+        "; ",
+    ),
+    "kernels-time.zh.md": (
+        "每行影响最大的数字：{each}。",
+        "`{figure}`，{rows} 行中的 {number} 行，单独最多为结果的 {share:.0f} %",
+        "；",
+    ),
 }
 """Behind the table of the bars."""
 
@@ -199,13 +205,20 @@ def _bars(row: dict[str, Any]) -> str:
     )
 
 
-def _most(text: str, rows: list[dict[str, Any]]) -> str:
+def _most(texts: tuple[str, str, str], rows: list[dict[str, Any]]) -> str:
     """Which figures matter most, over all rows."""
-    first = Counter(row["matters"][0][0] for row in rows)
-    (figure, number), *others = first.most_common()
-    share = max(us / row["us"] for row in rows for name, us in row["matters"] if name == figure)
-    named = ", ".join(f"`{name}` ({count})" for name, count in others) or "-"
-    return text.format(rows=number, all=len(rows), figure=figure, share=share, others=named)
+    whole, one, between = texts
+    widest = [(*row["matters"][0], row["us"]) for row in rows]
+    each = [
+        one.format(
+            figure=figure,
+            number=number,
+            rows=len(rows),
+            share=max(100 * width / us for name, width, us in widest if name == figure),
+        )
+        for figure, number in Counter(name for name, _, _ in widest).most_common()
+    ]
+    return whole.format(each=between.join(each))
 
 
 def _servers(row: dict[str, Any]) -> str:

@@ -80,7 +80,9 @@ class World {
         dies_at_ = step;
         death.clear();
     }
-    bool Run();  // until every launch is done; false on deadlock
+    bool Run();  // until every launch is done, and every card; false on deadlock
+    // Until every launch is done; after so many steps the cards stand still until the next run.
+    bool RunKernels(uint64_t cards_stop);
     const Launch* Find(uint32_t id) const;
     void CountMessage(uint32_t launch, uint64_t bytes);
 
@@ -119,6 +121,8 @@ class World {
     std::vector<uint32_t> speed_;
     int dying_rank_ = -1;
     uint64_t dies_at_ = 0;
+    static constexpr uint64_t kNever = ~uint64_t{0};
+    uint64_t cards_stop_ = kNever;
     jmp_buf main_;
     int64_t skipped_ticks_ = 0;
     uint32_t idle_polls_ = 0;  // since anything but polling happened
@@ -144,6 +148,8 @@ class World {
     };
     std::unordered_map<SiteKey, Site, SiteHash> sites_;  // as the code names them
 
+    bool RunAll();
+    bool CardsStep() { return cards && steps < cards_stop_ && cards->Step(); }
     void StartLaunches();
     bool Stalled(const Core* core) const;
     bool LetTimePass();
