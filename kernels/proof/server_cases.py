@@ -192,7 +192,7 @@ def cases(kernels: str = "hierarchy") -> list[Case]:
     ]
     late = of.program(f"late {kernels}", *of.late)
     found.append(LateServerCase(late, 2, of.group_type))
-    return [*found, reopened(kernels)] if of.answers else found
+    return [*found, reopened(kernels)]
 
 
 def reopened(kernels: str) -> ReopenedCase:
