@@ -22,7 +22,9 @@ constexpr const char* kNames[] = {"ascend_moe_meet",
                                   "ascend_moe_hierarchy_dispatch",
                                   "ascend_moe_hierarchy_combine",
                                   "ascend_moe_cores",
-                                  "ascend_moe_row"};
+                                  "ascend_moe_row",
+                                  "ascend_moe_ping_pong",
+                                  "ascend_moe_measure"};
 
 }  // namespace
 

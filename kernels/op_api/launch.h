@@ -28,7 +28,9 @@ enum class Kernel {
     kHierarchyDispatch,
     kHierarchyCombine,
     kCores,
-    kRow
+    kRow,
+    kPingPong,
+    kMeasure
 };
 
 // Device memory that a kernel may touch; all zero for a tensor that is absent.

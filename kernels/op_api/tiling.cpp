@@ -3,6 +3,7 @@
 
 #include "plan_builder.h"
 #include "served.h"
+#include "tuning.h"
 
 namespace ascend_moe {
 
@@ -23,7 +24,7 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
         return WindowBytes(DispatchBytes(sized, static_cast<uint32_t>(a.ep_world_size)), 0);
     };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
-    const uint32_t blocks = Blocks(p, a);
+    const uint32_t blocks = Blocks(Kernel::kDispatch, p, a);
     if (status == ACL_SUCCESS) status = CheckTpWindow(op, group->tp_windows(), p, blocks);
     if (status == ACL_SUCCESS)
         status = CheckRoom(op, "assist_info_for_combine", call.assist_info_for_combine,
@@ -76,7 +77,7 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     int status = CheckServed(op, world, p, a, call.elastic_info);
     const auto need = [](const Parameters& sized) { return WindowBytes(0, CombineBytes(sized)); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
-    const uint32_t blocks = Blocks(p, a);
+    const uint32_t blocks = Blocks(Kernel::kCombine, p, a);
     if (status == ACL_SUCCESS) status = CheckTpWindow(op, group->tp_windows(), p, blocks);
     if (status == ACL_SUCCESS)
         status = CheckRoom(op, "assist_info_for_combine", call.assist_info_for_combine,

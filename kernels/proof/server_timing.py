@@ -19,6 +19,7 @@ from .server_programs import PER_SERVER
 from .servers import ServerGroup
 from .simulator import Schedule, Simulator, library
 from .timing import EXPERTS, HIDDEN, TOPK, Timing, balanced_ids, rows_of, run
+from .tuning import checked_in
 
 SERVERS, BATCHES = (2, 4, 8), (8, 64)
 
@@ -43,6 +44,15 @@ class _Group(ServerGroup):
         if tensor is None or tensor.device.type != "meta":
             return super()._tensor(rank, tensor, name)
         return self.simulator.alloc(rank, tensor.numel() * tensor.element_size(), name)
+
+
+def cores_of(shape: ServerShape, machine: Machine) -> int:
+    """On how many cores the host library launches this."""
+    ranks = shape.servers * PER_SERVER[machine.product]
+    chosen = checked_in(machine.product).choose(
+        f"hierarchy_{shape.operator}", ranks, TOPK * shape.batch
+    )
+    return min(chosen or machine.cores, machine.cores)
 
 
 def wire_us(shape: ServerShape, machine: Machine) -> float:
@@ -87,7 +97,7 @@ def simulate_servers(shape: ServerShape, machine: Machine, *, cores: int | None 
             window,
             Wire(depth=128),
             product=machine.product,
-            cores=cores or machine.cores,
+            cores=cores or cores_of(shape, machine),
         )
         run(simulator)
         results: Sequence[Any] = group.dispatch(dispatches)

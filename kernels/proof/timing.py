@@ -19,6 +19,7 @@ from ascend_moe.contract.signature import with_defaults
 from .group import KernelGroup, output_shapes, window_bytes
 from .machine import Machine
 from .simulator import Schedule, Simulator
+from .tuning import Tuning, over
 
 HIDDEN, TOPK, EXPERTS = 7168, 8, 256
 OPERATORS = ("dispatch_int8", "dispatch_bf16", "combine")
@@ -64,6 +65,12 @@ class Timing:
         return cls(tuple(time["ended_us"] - time["began_us"] for time in times))
 
 
+def cores_of(shape: Shape, machine: Machine, tuning: Tuning | None = None) -> int:
+    """On how many cores the host library launches this, with a file of ``ASCEND_MOE_TUNING`` if one is given."""
+    chosen = over(tuning, machine.product).choose(shape.operator, shape.ep, TOPK * shape.batch)
+    return min(chosen or machine.cores, machine.cores)
+
+
 def balanced_ids(rank: int, batch: int, ep: int) -> Tensor:
     """Experts of every token of a rank: over all tokens the same number of rows for every destination."""
     local = EXPERTS // ep
@@ -104,7 +111,10 @@ def simulate(
     trace: Path | None = None,
     traced_ranks: int = 1,
 ) -> Timing:
-    """One launch of the operator on every rank, behind what has to come before it."""
+    """One launch of the operator on every rank, behind what has to come before it.
+
+    ``cores``: by default as many as the host library would launch it on.
+    """
     ranks, hidden = shape.ep, HIDDEN
     x = torch.empty(shape.batch, hidden, dtype=torch.bfloat16, device="meta")
     dispatches = [
@@ -125,7 +135,7 @@ def simulate(
     window = window_bytes([("dispatch", dispatches[0]), ("combine", combines[0])])
     with Simulator(Schedule(unchecked=True, max_steps=1 << 40)) as simulator:
         simulator.time(machine)
-        group = _Group(simulator, ranks, window, cores=cores or machine.cores)
+        group = _Group(simulator, ranks, window, cores=cores or cores_of(shape, machine))
         run(simulator)
         results: Any = group.dispatch(dispatches)
         if shape.operator == "combine":
