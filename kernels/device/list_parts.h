@@ -1,13 +1,14 @@
 // Dispatch: the parts of the sources' lists that speak of some rows of expand_x.
 #pragma once
 
-#include "slot_walk.h"
+#include "source_walk.h"
 
 namespace ascend_moe {
 
 // Consecutive rows of one slot.
 struct Segment {
-    uint32_t row, count, source;
+    uint32_t first, row;  // in the order of the walk, and in expand_x
+    uint32_t count, source;
     uint32_t at;       // where its pairs are in the buffer
     uint32_t in_list;  // where they are in the source's list
 };
@@ -25,34 +26,39 @@ class ListParts {
         pitch_ = ListPitch(p);
     }
 
-    // Of rows [first, end), from where the walk is. Lists are in the own window. Returns the number
-    // of segments.
-    __aicore__ inline uint32_t Read(const Window& window, uint64_t lists, SlotWalk& walk,
+    // Of rows [first, end) in the order of the walk, a SlotWalk or a SourceWalk, from where it is.
+    // Lists are in the own window; what lies together in one of them is loaded together. Returns
+    // the number of segments.
+    template <typename Walk>
+    __aicore__ inline uint32_t Read(const Window& window, uint64_t lists, Walk& walk,
                                     uint32_t first, uint32_t end) {
-        LocalTensor<uint32_t> segments = segments_.Get<uint32_t>(), pairs = pairs_.Get<uint32_t>();
-        uint32_t number = 0, at = 0;
+        LocalTensor<uint32_t> segments = segments_.Get<uint32_t>();
+        Run run{0, 0, 0, 0};
+        uint32_t number = 0;
         MOE_SYNC(S_MTE2);
         while (true) {
             uint32_t from = walk.begin > first ? walk.begin : first;
             uint32_t to = walk.begin + walk.count < end ? walk.begin + walk.count : end;
             if (from < to) {
-                uint32_t in_list = walk.InList() + from - walk.begin, segment = kWords * number;
-                uint64_t list =
-                    window.Data(window.rank, lists + walk.source * pitch_) + 4ull * in_list;
-                Load(pairs[at], At<uint32_t>(list), to - from);
-                if (with_scales_)
-                    Load(scales_.Get<float>()[at], At<float>(list + 4ull * list_rows_), to - from);
+                uint32_t skipped = from - walk.begin, in_list = walk.InList() + skipped,
+                         segment = kWords * number;
+                if (walk.source != run.source || in_list != run.in_list + run.count) {
+                    LoadRun(window, lists, run);
+                    run = {walk.source, in_list, 0, run.at + AlignUp(run.count, kBlockWords)};
+                }
                 segments.SetValue(segment, from);
-                segments.SetValue(segment + 1, to - from);
-                segments.SetValue(segment + 2, walk.source);
-                segments.SetValue(segment + 3, at);
-                segments.SetValue(segment + 4, in_list);
-                at += AlignUp(to - from, kBlockWords);
+                segments.SetValue(segment + 1, walk.Row() + skipped);
+                segments.SetValue(segment + 2, to - from);
+                segments.SetValue(segment + 3, walk.source);
+                segments.SetValue(segment + 4, run.at + run.count);
+                segments.SetValue(segment + 5, in_list);
+                run.count += to - from;
                 ++number;
             }
             if (walk.begin + walk.count >= end) break;
             walk.Next();
         }
+        LoadRun(window, lists, run);
         MOE_SYNC(MTE2_S);
         return number;
     }
@@ -60,14 +66,26 @@ class ListParts {
     __aicore__ inline Segment SegmentOf(uint32_t index) {
         LocalTensor<uint32_t> segments = segments_.Get<uint32_t>();
         uint32_t at = kWords * index;
-        return {segments.GetValue(at), segments.GetValue(at + 1), segments.GetValue(at + 2),
-                segments.GetValue(at + 3), segments.GetValue(at + 4)};
+        return {segments.GetValue(at),     segments.GetValue(at + 1), segments.GetValue(at + 2),
+                segments.GetValue(at + 3), segments.GetValue(at + 4), segments.GetValue(at + 5)};
     }
     __aicore__ inline uint32_t Pair(uint32_t at) { return pairs_.Get<uint32_t>().GetValue(at); }
     __aicore__ inline float Scale(uint32_t at) { return scales_.Get<float>().GetValue(at); }
 
  private:
-    static constexpr uint32_t kWords = 5;  // of a Segment, in UB
+    static constexpr uint32_t kWords = 6;  // of a Segment, in UB
+
+    // What lies together in a list.
+    struct Run {
+        uint32_t source, in_list, count, at;
+    };
+    __aicore__ inline void LoadRun(const Window& window, uint64_t lists, const Run& run) {
+        if (run.count == 0) return;
+        uint64_t list = window.Data(window.rank, lists + run.source * pitch_) + 4ull * run.in_list;
+        Load(pairs_.Get<uint32_t>()[run.at], At<uint32_t>(list), run.count);
+        if (with_scales_)
+            Load(scales_.Get<float>()[run.at], At<float>(list + 4ull * list_rows_), run.count);
+    }
 
     Buffer segments_, pairs_, scales_;
     bool with_scales_;

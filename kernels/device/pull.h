@@ -37,37 +37,36 @@ class RowPuller {
           t_(t),
           source_rows_(source_rows),
           lists_offset_(lists_offset),
+          capacity_(p.capacity),
           row_bytes_(RowBytes(p)) {
         pipe->InitBuffer(rows_, 4, row_bytes_);
         parts_.InitBuffers(pipe, p, false);
     }
 
-    // All ranks have the same order of rows and divide it alike. So every rank begins its shares
-    // elsewhere, or all of them would read from the same few sources at the same time.
-    __aicore__ inline void Run(SlotWalk& walk, const Stretch& stretch) {
+    // The walk is in the order that the stretch is of.
+    template <typename Walk>
+    __aicore__ inline void Run(Walk& walk, const Stretch& stretch) {
         for (uint32_t first = stretch.first; first < stretch.end; first += ListParts::kBatch) {
             uint32_t end =
                 first + ListParts::kBatch < stretch.end ? first + ListParts::kBatch : stretch.end;
             uint32_t segments = parts_.Read(window_, lists_offset_, walk, first, end);
-            uint32_t begin = window_.rank * segments / window_.ranks;
-            for (uint32_t i = begin; i < segments; ++i) Pull(parts_.SegmentOf(i), stretch);
-            for (uint32_t i = 0; i < begin; ++i) Pull(parts_.SegmentOf(i), stretch);
+            for (uint32_t i = 0; i < segments; ++i) Pull(parts_.SegmentOf(i), stretch);
         }
     }
 
  private:
-    __aicore__ inline void Pull(Segment segment, const Stretch& stretch) {
-        for (uint32_t i = 0; i < segment.count; ++i) {
+    __aicore__ inline void Pull(const Segment& segment, const Stretch& stretch) {
+        for (uint32_t i = 0; i < segment.count && segment.row + i < capacity_; ++i) {
             uint64_t from =
                 source_rows_.Row(segment.source, parts_.Pair(segment.at + i), segment.in_list + i);
-            uint32_t row = segment.row + i, begin = stretch.From(row),
-                     bytes = stretch.To(row, row_bytes_) - begin;
+            uint32_t begin = stretch.From(segment.first + i),
+                     bytes = stretch.To(segment.first + i, row_bytes_) - begin;
             LocalTensor<uint8_t> buffer = rows_.AllocTensor<uint8_t>();
             Load(buffer, At<uint8_t>(from + begin), bytes);
             rows_.EnQue(buffer);
             buffer = rows_.DeQue<uint8_t>();
-            Store(At<uint8_t>(t_.expand_x + static_cast<uint64_t>(row) * row_bytes_ + begin),
-                  buffer, bytes);
+            uint64_t to = static_cast<uint64_t>(segment.row + i) * row_bytes_ + begin;
+            Store(At<uint8_t>(t_.expand_x + to), buffer, bytes);
             rows_.FreeTensor(buffer);
         }
     }
@@ -76,7 +75,7 @@ class RowPuller {
     const DispatchTensors& t_;
     const Rows& source_rows_;
     uint64_t lists_offset_;
-    uint32_t row_bytes_;
+    uint32_t capacity_, row_bytes_;
     AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows_;
     ListParts parts_;
 };

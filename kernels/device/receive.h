@@ -47,11 +47,11 @@ class Receiver {
     }
 
     __aicore__ inline void Run() {
-        Buffer block_buffer, taken_buffer, sum_buffer;
+        Buffer block_buffer, sum_buffer, taken_buffer;
         uint32_t words = window_.ranks * layout_.blocks * kBlockWords;
         pipe_->InitBuffer(block_buffer, 4 * words);
+        pipe_->InitBuffer(sum_buffer, SumsBytes(layout_, window_.ranks));
         pipe_->InitBuffer(taken_buffer, SlotWalk::TakenBytes(window_.ranks));
-        pipe_->InitBuffer(sum_buffer, SlotWalk::SumsBytes(layout_, window_.ranks));
         LocalTensor<uint32_t> blocks = block_buffer.Get<uint32_t>(),
                               sums = sum_buffer.Get<uint32_t>();
         window_.LoadFailures();
@@ -64,19 +64,12 @@ class Receiver {
         window_.ShareFailure();
         if (window_.failed) return;
         SlotWalk walk(blocks, taken_buffer.Get<uint32_t>(), layout_, window_.ranks, experts_);
-        walk.SumUp(sums);
-        uint32_t rows = sums.GetValue(CountsLayout::Word(CountsLayout::kTotal));
-        if (rows > p_.capacity) rows = p_.capacity;
+        SumUp(sums, blocks, layout_, window_.ranks);
+        MOE_SYNC(V_S);
+        const uint32_t sent = sums.GetValue(CountsLayout::Word(CountsLayout::kTotal)),
+                       rows = sent < p_.capacity ? sent : p_.capacity;
         const bool described = Rows::kTriples || HasScales(p_);
         Roles roles = RolesOf(window_.cores, described);
-        if (window_.core < roles.pullers) {
-            Stretch stretch = StretchOf(rows, row_bytes_, window_.core, roles.pullers);
-            if (stretch.first < stretch.end) {
-                walk.Seek(stretch.first, sums);
-                RowPuller<Rows>(pipe_, window_, p_, t_, source_rows_, lists_offset_)
-                    .Run(walk, stretch);
-            }
-        }
         if (described && window_.core >= roles.first_describer) {
             uint32_t describers = window_.cores - roles.first_describer;
             // Eight triples of 12 bytes and eight scales of 4 end on a block boundary.
@@ -87,6 +80,7 @@ class Receiver {
                     .Run(walk, share);
             }
         }
+        if (window_.core < roles.pullers) Pull(walk, blocks, sums, sent, rows, roles.pullers);
         if (window_.core == window_.cores - 1)
             WriteCounts(pipe_, walk, window_.ranks, experts_, p_.cumulative_counts != 0,
                         t_.ep_recv_counts, t_.expert_token_nums);
@@ -102,6 +96,27 @@ class Receiver {
         uint32_t describers = described ? cores / 6 : 0;
         if (describers == 0) return {cores, 0};
         return {cores - describers, cores - describers};
+    }
+
+    // Source by source, or, if rows end inside a block of expand_x, in its order: there the rows
+    // that share a block lie together.
+    __aicore__ inline void Pull(SlotWalk& slots, const LocalTensor<uint32_t>& blocks,
+                                const LocalTensor<uint32_t>& sums, uint32_t sent, uint32_t rows,
+                                uint32_t pullers) {
+        const bool whole_blocks = row_bytes_ % kBlockBytes == 0;
+        Stretch stretch = StretchOf(whole_blocks ? sent : rows, row_bytes_, window_.core, pullers);
+        if (stretch.first >= stretch.end) return;
+        RowPuller<Rows> puller(pipe_, window_, p_, t_, source_rows_, lists_offset_);
+        if (!whole_blocks) {
+            slots.Seek(stretch.first, sums);
+            return puller.Run(slots, stretch);
+        }
+        Buffer places;
+        pipe_->InitBuffer(places, SourceWalk::PlacesBytes(layout_));
+        SourceWalk sources(blocks, places.Get<uint32_t>(), layout_, window_.rank, window_.ranks,
+                           experts_);
+        sources.Seek(stretch.first, sums);
+        puller.Run(sources, stretch);
     }
 
     TPipe* pipe_;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "int8.h"
-#include "routing.h"
+#include "return_order.h"
 
 namespace ascend_moe {
 
@@ -37,10 +37,10 @@ class RowReturner {
  public:
     __aicore__ inline RowReturner(TPipe* pipe, const Window& window, const Parameters& p,
                                   const CombineTensors& t)
-        : window_(window), p_(p), t_(t), rows_offset_(RowsOffset(window.bytes)) {
-        pipe->InitBuffer(triples_, 12 * kBatch);
-        pipe->InitBuffer(own_, kBlockBytes * kBatch);
-        pipe->InitBuffer(count_, kBlockBytes);
+        : window_(window), p_(p), t_(t), rows_offset_(RowsOffset(window.bytes)), order_(window, p) {
+        order_.InitBuffers(pipe);
+        pipe->InitBuffer(triples_, kBlockBytes * kBatchBlocks);
+        pipe->InitBuffer(own_, kBlockBytes * kNotes);
         if (p.comm_quant) {
             pipe->InitBuffer(inputs_, 2, 2 * p.hidden);
             pipe->InitBuffer(outputs_, 2, GroupQuantizer<X>::StoredBytes(p));
@@ -52,51 +52,100 @@ class RowReturner {
         }
     }
 
+    // Own rows last: they are only noted.
     __aicore__ inline void Run() {
-        LocalTensor<uint32_t> count = count_.Get<uint32_t>();
-        Load(count, At<uint32_t>(LastCountAddress(p_, window_, t_.ep_send_counts)), 1);
-        MOE_SYNC(MTE2_S);
-        uint32_t rows = count.GetValue(0) < p_.capacity ? count.GetValue(0) : p_.capacity;
-        Share share = ShareOf(rows, window_.core, window_.cores);
-        for (uint32_t first = share.begin; first < share.end; first += kBatch) {
-            SendBatch(first, first + kBatch < share.end ? kBatch : share.end - first);
+        order_.Read(t_.ep_send_counts);
+        const uint32_t noted = OwnRowsTravel(p_) ? 0 : order_.Own();
+        const uint32_t sent = order_.Total() - noted;
+        if (p_.comm_quant) {
+            Share share = ShareOf(sent, window_.core, window_.cores);
+            Return({share.begin, share.end, 0, 2 * p_.hidden});
+        } else {
+            Return(UnitsOf(sent, 2 * p_.hidden, window_.core, window_.cores));
         }
+        Share share = ShareOf(noted, window_.core, window_.cores);
+        Return({sent + share.begin, sent + share.end, 0, 2 * p_.hidden});
     }
 
  private:
-    static constexpr uint32_t kBatch = 256;  // rows whose triples are loaded together
+    // Rows whose triples are loaded together, each run of them to a block of its own.
+    static constexpr uint32_t kBatchRows = 64, kBatchRuns = 32,
+                              kBatchBlocks = kBatchRuns + kBatchRows * 12 / kBlockBytes;
 
-    __aicore__ inline void SendBatch(uint32_t first, uint32_t count) {
-        LocalTensor<uint32_t> triples = triples_.Get<uint32_t>(), own = own_.Get<uint32_t>();
+    static constexpr uint32_t kNotes = 16;  // that may be on their way
+
+    // Places of the order.
+    __aicore__ inline void Return(const Stretch& stretch) {
+        if (stretch.first == stretch.end) return;
+        order_.Seek(stretch.first);
+        for (uint32_t place = stretch.first; place < stretch.end;) {
+            const uint32_t rows = ReadBatch(stretch.end - place);
+            if (rows == 0) return;
+            ReturnBatch(place, stretch);
+            place += rows;
+        }
+    }
+
+    __aicore__ inline uint32_t ReadBatch(uint32_t most) {
+        LocalTensor<uint32_t> triples = triples_.Get<uint32_t>();
+        uint32_t rows = 0, at = 0;
+        if (most > kBatchRows) most = kBatchRows;
         MOE_SYNC(S_MTE2);
-        Load(triples, At<uint32_t>(t_.assist_info + 12ull * first), 3 * count);
+        for (runs_ = 0; runs_ < kBatchRuns && rows < most; ++runs_) {
+            const RowRun run = order_.Next(most - rows);
+            if (run.count == 0) break;
+            run_[runs_] = {run, at};
+            Load(triples[at], At<uint32_t>(t_.assist_info + 12ull * run.first), 3 * run.count);
+            rows += run.count;
+            at += AlignUp(3 * run.count, kBlockWords);
+        }
         MOE_SYNC(MTE2_S);
-        MOE_SYNC(MTE3_S);
-        for (uint32_t i = 0; i < count; ++i) own.SetValue(i * kBlockWords, first + i);
-        MOE_SYNC(S_MTE3);
-        for (uint32_t i = 0; i < count; ++i) {
-            uint32_t source = triples.GetValue(3 * i), token = triples.GetValue(3 * i + 1),
-                     slot = triples.GetValue(3 * i + 2);
-            if (source >= window_.ranks || token >= p_.max_batch ||
-                slot >= p_.topk + p_.shared_experts)
-                continue;
-            uint64_t row = t_.expand_x + 2ull * (first + i) * p_.hidden;
-            if (source == window_.rank && !OwnRowsTravel(p_)) {
-                Store(At<uint32_t>(t_.workspace + OwnRowOffset(p_, token, slot)),
-                      own[i * kBlockWords], 1);
-            } else {
-                Send(window_.Data(source, rows_offset_ + SlotOffset(p_, token, slot)), row);
+        return rows;
+    }
+
+    __aicore__ inline void ReturnBatch(uint32_t place, const Stretch& stretch) {
+        LocalTensor<uint32_t> triples = triples_.Get<uint32_t>();
+        for (uint32_t r = 0; r < runs_; ++r) {
+            const Loaded run = run_[r];
+            for (uint32_t i = 0; i < run.rows.count; ++i, ++place) {
+                const uint32_t triple = run.triples + 3 * i, row = run.rows.first + i;
+                const uint32_t source = triples.GetValue(triple),
+                               token = triples.GetValue(triple + 1),
+                               slot = triples.GetValue(triple + 2);
+                if (source >= window_.ranks || token >= p_.max_batch ||
+                    slot >= p_.topk + p_.shared_experts)
+                    continue;
+                if (source == window_.rank && !OwnRowsTravel(p_)) {
+                    Note(row, t_.workspace + OwnRowOffset(p_, token, slot));
+                } else {
+                    const uint32_t begin = stretch.From(place);
+                    Send(window_.Data(source, rows_offset_ + SlotOffset(p_, token, slot)) + begin,
+                         t_.expand_x + 2ull * row * p_.hidden + begin,
+                         stretch.To(place, 2 * p_.hidden) - begin);
+                }
             }
         }
     }
 
-    __aicore__ inline void Send(uint64_t to, uint64_t row) {
+    __aicore__ inline void Note(uint32_t row, uint64_t to) {
+        LocalTensor<uint32_t> own = own_.Get<uint32_t>();
+        if (noted_ == kNotes) {
+            MOE_SYNC(MTE3_S);
+            noted_ = 0;
+        }
+        own.SetValue(noted_ * kBlockWords, row);
+        MOE_SYNC(S_MTE3);
+        Store(At<uint32_t>(to), own[noted_ * kBlockWords], 1);
+        ++noted_;
+    }
+
+    __aicore__ inline void Send(uint64_t to, uint64_t row, uint32_t bytes) {
         if (!p_.comm_quant) {
             LocalTensor<uint8_t> buffer = rows_.template AllocTensor<uint8_t>();
-            Load(buffer, At<uint8_t>(row), 2 * p_.hidden);
+            Load(buffer, At<uint8_t>(row), bytes);
             rows_.EnQue(buffer);
             buffer = rows_.template DeQue<uint8_t>();
-            Store(At<uint8_t>(to), buffer, 2 * p_.hidden);
+            Store(At<uint8_t>(to), buffer, bytes);
             rows_.FreeTensor(buffer);
             return;
         }
@@ -115,11 +164,19 @@ class RowReturner {
         outputs_.FreeTensor(stored);
     }
 
+    struct Loaded {
+        RowRun rows;
+        uint32_t triples;  // where the first is, in words
+    };
+
     const Window& window_;
     const Parameters& p_;
     const CombineTensors& t_;
     uint64_t rows_offset_;
-    Buffer triples_, own_, count_, wide_, work_;
+    ReturnOrder order_;
+    uint32_t runs_ = 0, noted_ = 0;
+    Loaded run_[kBatchRuns];
+    Buffer triples_, own_, wide_, work_;
     AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows_;
     AscendC::TQue<TPosition::VECIN, 1> inputs_;
     AscendC::TQue<TPosition::VECOUT, 1> outputs_;

@@ -46,13 +46,9 @@ struct Stretch {
 };
 constexpr uint32_t kUnitBytes = 512;  // no core gets less of a row
 
-// Equal shares, to a unit: a row may be of two cores or more, unless it ends inside a block.
-__aicore__ inline Stretch StretchOf(uint32_t rows, uint32_t row_bytes, uint32_t core,
-                                    uint32_t cores) {
-    if (row_bytes % kBlockBytes != 0) {
-        Share share = RowShare(rows, RowGroup(row_bytes, 1), core, cores);
-        return {share.begin, share.end, 0, row_bytes};
-    }
+// Equal shares, to a unit: a row may be of two cores or more.
+__aicore__ inline Stretch UnitsOf(uint32_t rows, uint32_t row_bytes, uint32_t core,
+                                  uint32_t cores) {
     uint32_t units = CeilDiv(row_bytes, kUnitBytes);
     Share share = ShareOf(rows * units, core, cores);
     if (share.begin == share.end) return {0, 0, 0, 0};
@@ -60,6 +56,13 @@ __aicore__ inline Stretch StretchOf(uint32_t rows, uint32_t row_bytes, uint32_t 
     uint32_t tail = (share.end - last * units) * kUnitBytes;
     return {first, last + 1, (share.begin - first * units) * kUnitBytes,
             tail < row_bytes ? tail : row_bytes};
+}
+// The same where rows are written as they lie, and none shares a block with that of another core.
+__aicore__ inline Stretch StretchOf(uint32_t rows, uint32_t row_bytes, uint32_t core,
+                                    uint32_t cores) {
+    if (row_bytes % kBlockBytes == 0) return UnitsOf(rows, row_bytes, core, cores);
+    Share share = RowShare(rows, RowGroup(row_bytes, 1), core, cores);
+    return {share.begin, share.end, 0, row_bytes};
 }
 
 }  // namespace ascend_moe

@@ -6,6 +6,27 @@
 
 namespace ascend_moe {
 
+// The counts of the first sources of `blocks` added up, as the blocks of one: half the sources onto
+// the other half until one is left. Tags are added as well, and nobody reads that. `sums` has room
+// for half of all sources, rounded up.
+__aicore__ inline void SumUp(const LocalTensor<uint32_t>& sums, const LocalTensor<uint32_t>& blocks,
+                             CountsLayout layout, uint32_t sources) {
+    LocalTensor<int32_t> to = sums.ReinterpretCast<int32_t>(),
+                         from = blocks.ReinterpretCast<int32_t>();
+    uint32_t width = layout.blocks * kBlockWords, left = sources;
+    for (bool first = true; first || left > 1; first = false) {
+        uint32_t added = left / 2, kept = left - added;
+        if (added > 0) AscendC::Add(to, from, from[kept * width], added * width);
+        if (first && kept > added) AscendC::Adds(to[added * width], from[added * width], 0, width);
+        MOE_VBARRIER();
+        from = to;
+        left = kept;
+    }
+}
+__aicore__ inline uint32_t SumsBytes(CountsLayout layout, uint32_t ranks) {
+    return CeilDiv(ranks, 2) * layout.blocks * kBlockBytes;
+}
+
 // The counts of all sources, loaded; walks the slots (local expert, source) in the order of
 // expand_x. Begin with Restart or Seek.
 class SlotWalk {
@@ -13,11 +34,8 @@ class SlotWalk {
     uint32_t expert = 0, source = 0;
     uint32_t begin = 0, count = 0;  // rows of the slot
 
-    // UB for what is known of the lists of the sources, and for the rows of every expert.
+    // UB for what is known of the lists of the sources.
     __aicore__ inline static uint32_t TakenBytes(uint32_t ranks) { return 8 * ranks; }
-    __aicore__ inline static uint32_t SumsBytes(CountsLayout layout, uint32_t ranks) {
-        return CeilDiv(ranks, 2) * layout.blocks * kBlockBytes;
-    }
 
     __aicore__ inline SlotWalk(const LocalTensor<uint32_t>& blocks,
                                const LocalTensor<uint32_t>& taken, CountsLayout layout,
@@ -34,7 +52,7 @@ class SlotWalk {
         expert = source = begin = 0;
         Read();
     }
-    // To the slot of a row that is there. `sums` is from SumUp.
+    // To the slot of a row that is there. `sums`: of all sources (SumUp).
     __aicore__ inline void Seek(uint32_t row, const LocalTensor<uint32_t>& sums) {
         ForgetLists();
         expert = source = begin = 0;
@@ -56,6 +74,8 @@ class SlotWalk {
         }
         Read();
     }
+    // The slot's first row in expand_x.
+    __aicore__ inline uint32_t Row() const { return begin; }
     // Where the slot's rows start in the list of its source: behind those of the experts before.
     // What is added up is kept, so a walk adds every count once.
     __aicore__ inline uint32_t InList() {
@@ -65,24 +85,6 @@ class SlotWalk {
         taken_.SetValue(2 * source, rows);
         taken_.SetValue(2 * source + 1, expert);
         return rows;
-    }
-
-    // The counts of all sources added up, as the blocks of one: half the sources onto the other
-    // half until one is left. Tags are added as well, and nobody reads that.
-    __aicore__ inline void SumUp(const LocalTensor<uint32_t>& sums) const {
-        LocalTensor<int32_t> to = sums.ReinterpretCast<int32_t>(),
-                             from = blocks_.ReinterpretCast<int32_t>();
-        uint32_t width = layout_.blocks * kBlockWords, left = ranks_;
-        for (bool first = true; first || left > 1; first = false) {
-            uint32_t added = left / 2, kept = left - added;
-            if (added > 0) AscendC::Add(to, from, from[kept * width], added * width);
-            if (first && kept > added)
-                AscendC::Adds(to[added * width], from[added * width], 0, width);
-            MOE_VBARRIER();
-            from = to;
-            left = kept;
-        }
-        MOE_SYNC(V_S);
     }
 
  private:

@@ -120,6 +120,9 @@ void hostsim_write_trace(hostsim_world* world, const char* path) {
 }
 
 int32_t hostsim_run(hostsim_world* world) { return world->world.Run(); }
+int32_t hostsim_run_kernels(hostsim_world* world, uint64_t cards_stop) {
+    return world->world.RunKernels(cards_stop);
+}
 
 const char* hostsim_findings(hostsim_world* world) {
     return Keep(world, world->world.findings.Json());

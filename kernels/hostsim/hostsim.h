@@ -132,6 +132,9 @@ void hostsim_write_trace(hostsim_world* world, const char* path);
 /* Runs every launch to its end. 1: done, 0: deadlock. With time, the launches that are first on
  * their streams begin together. */
 int32_t hostsim_run(hostsim_world* world);
+/* Ends with the last launch. After so many steps network cards stand still: what they were told of
+ * and have not done, they do in the next run. Not with time. */
+int32_t hostsim_run_kernels(hostsim_world* world, uint64_t cards_stop);
 
 /* Texts (JSON but for the deadlock report); they live until the next call of the same function. */
 const char* hostsim_findings(hostsim_world* world);

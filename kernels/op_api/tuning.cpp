@@ -154,6 +154,10 @@ TunedOperator OperatorOf(Kernel kernel, const Parameters& p) {
                            : TunedOperator::kHierarchyDispatchBf16;
         case Kernel::kHierarchyCombine:
             return TunedOperator::kHierarchyCombine;
+        case Kernel::kMeshDispatch:
+            return p.quant ? TunedOperator::kMeshDispatchInt8 : TunedOperator::kMeshDispatchBf16;
+        case Kernel::kMeshCombine:
+            return TunedOperator::kMeshCombine;
         default:
             return p.quant ? TunedOperator::kDispatchInt8 : TunedOperator::kDispatchBf16;
     }

@@ -91,7 +91,7 @@ class CardGroup:
         """The key of its owner, and that of peers."""
         return 0x10000 + 4 * rank + 2 * output, 0x20001 + 4 * rank + 2 * output
 
-    def _context(self, rank: int) -> int:
+    def _context(self, rank: int, nonce: int = NONCE) -> int:
         """Windows of other servers have no address."""
         near = [
             address if self.servers[peer] == self.servers[rank] else 0
@@ -99,7 +99,7 @@ class CardGroup:
         ] + [0] * (MAX_RANKS - len(self.inputs))
         raw = struct.pack(
             "<8I4Q768Q768Q1540i",
-            *(MAGIC, VERSION, rank, len(self.inputs), NONCE, 0, 1, 0),
+            *(MAGIC, VERSION, rank, len(self.inputs), nonce, 0, 1, 0),
             *(self.window_bytes, 0, 0, 0),
             *2 * near,
             *WHOLE,

@@ -16,6 +16,7 @@ from .execution import Outcome, old_window
 from .failures import Record, records_of
 from .mutation import Case
 from .programs import Program
+from .reopened import ReopenedCase
 from .server_kernels import KERNELS
 from .servers import ServerGroup, execute_on_servers, server_window_bytes
 from .simulator import Schedule, Simulator
@@ -190,7 +191,15 @@ def cases(kernels: str = "hierarchy") -> list[Case]:
         for number, (shape, cores, order, wire) in enumerate(of.cases)
     ]
     late = of.program(f"late {kernels}", *of.late)
-    return [*found, LateServerCase(late, 2, of.group_type)]
+    found.append(LateServerCase(late, 2, of.group_type))
+    return [*found, reopened(kernels)] if of.answers else found
+
+
+def reopened(kernels: str) -> ReopenedCase:
+    """A second context of these kernels behind one that failed."""
+    of = KERNELS[kernels]
+    shape, seed, _ = of.late
+    return ReopenedCase(of.program(f"reopened {kernels}", shape, seed, "dc"), 2, of.group_type)
 
 
 def schedules(number: int = 15) -> Iterator[Schedule]:

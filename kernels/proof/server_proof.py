@@ -14,7 +14,7 @@ from typing import Any
 from .arguments import Parameters
 from .cards import Wire
 from .golden_programs import GoldenProgram, mesh_golden_cases, server_golden_cases
-from .server_cases import HEADS, reached, what_notices
+from .server_cases import HEADS, reached, reopened, what_notices
 from .server_kernels import KERNELS
 from .server_programs import ServerShape
 from .servers import execute_on_servers
@@ -100,6 +100,15 @@ def run_server_schedules(seeds: range, kernels: str = "hierarchy") -> Tally:
     return tally
 
 
+def run_reopened(seeds: range, kernels: str = "hierarchy") -> Tally:
+    """A second context behind messages of the first one: ``reopened.py``."""
+    tally, case = Tally(), reopened(kernels)
+    for seed in seeds:
+        schedule = Schedule(seed=seed, landing_percent=(3, 30, 70)[seed % 3], uneven=seed % 2 == 0)
+        tally.add(f"{case.program.name} seed {seed}", case.run(schedule).problems)
+    return tally
+
+
 @dataclass(frozen=True)
 class WindowCase:
     """A group of A2 and how its window compares with the stock kernels'."""
@@ -177,6 +186,7 @@ class ServerProof:
         self._kernels = kernels
         self._sweep, self._schedules = (20, 80) if quick else (200, 5_000)
         self._servers = (2,) if quick else (2, 4)
+        self._reopenings = (20 if quick else 500) if KERNELS[kernels].answers else 0
         self._golden = pool.submit(run_server_golden, 1 if quick else 3, kernels)
         self._swept = [
             pool.submit(run_server_sweep, seeds, kernels) for seeds in chunks(self._sweep, 20)
@@ -184,6 +194,9 @@ class ServerProof:
         self._scheduled = [
             pool.submit(run_server_schedules, seeds, kernels)
             for seeds in chunks(self._schedules, 50)
+        ]
+        self._reopened = [
+            pool.submit(run_reopened, seeds, kernels) for seeds in chunks(self._reopenings, 100)
         ]
         self._sites = sorted(reached(kernels))
         self._noticed = [pool.submit(what_notices, site) for site in self._sites]
@@ -200,6 +213,12 @@ class ServerProof:
             " without finding, deadlock or difference",
             scheduled,
         )
+        again = sum((run.result() for run in self._reopened), Tally())
+        done(
+            f"{self._kernels}, opened again: {again.passed} of {self._reopenings} with messages of"
+            " the context before under way",
+            again,
+        )
         noticed = zip(self._sites, self._noticed, strict=True)
         survivors = [site for site, how in noticed if not how.result()]
         number = len(self._sites)
@@ -213,12 +232,13 @@ class ServerProof:
         grid = list(window_cases(self._kernels))
         larger = sum(case.ours > case.stock for case in grid)
         done(f"{self._kernels}, window: above the stock formula in {larger} of {len(grid)}", None)
-        everything = golden + swept + scheduled
+        everything = golden + swept + scheduled + again
         return {
             "golden_passed": golden.passed,
             "golden_total": total,
             "sweep_cases": self._sweep,
             "schedules": self._schedules,
+            "opened_again": self._reopenings,
             "findings": everything.findings,
             "deadlocks": everything.deadlocks,
             "mutations_caught": number - len(survivors),

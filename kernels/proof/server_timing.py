@@ -1,10 +1,11 @@
-"""How long the hierarchy kernels take in the timed simulator: servers of A2, rows between them by network card."""
+"""How long hierarchy and full mesh over servers of A2 take in the timed simulator, by window and network card."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,13 +16,14 @@ from ascend_moe.contract.signature import with_defaults
 from .arguments import parameters
 from .cards import Wire
 from .machine import Machine
+from .server_kernels import KERNELS
 from .server_programs import PER_SERVER
 from .servers import ServerGroup
 from .simulator import Schedule, Simulator, library
 from .timing import EXPERTS, HIDDEN, TOPK, Timing, balanced_ids, rows_of, run
-from .tuning import checked_in
+from .tuning import Tuning, over
 
-SERVERS, BATCHES = (2, 4, 8), (8, 64)
+SERVERS, BATCHES = {"hierarchy": (2, 4, 8), "mesh": (2, 4)}, (8, 64)
 
 
 @dataclass(frozen=True)
@@ -31,37 +33,51 @@ class ServerShape:
     operator: str
     batch: int
     servers: int
+    kernels: str = "hierarchy"
 
     @property
     def name(self) -> str:
-        return f"{self.operator} BS {self.batch} servers {self.servers}"
+        return f"{self.operator} BS {self.batch} servers {self.servers} {self.kernels}"
+
+    @property
+    def row_bytes(self) -> int:
+        return HIDDEN * (1 if self.operator == "dispatch_int8" else 2)
 
 
-class _Group(ServerGroup):
-    """Tensors without content, on the meta device, are memory that nobody has written."""
+@cache
+def _group_type(kernels: str) -> type[ServerGroup]:
+    class Group(KERNELS[kernels].group_type):  # type: ignore[name-defined,misc]
+        """Tensors without content, on the meta device, are memory that nobody has written."""
 
-    def _tensor(self, rank: int, tensor: Tensor | None, name: str) -> int:
-        if tensor is None or tensor.device.type != "meta":
-            return super()._tensor(rank, tensor, name)
-        return self.simulator.alloc(rank, tensor.numel() * tensor.element_size(), name)
+        def _tensor(self, rank: int, tensor: Tensor | None, name: str) -> int:
+            if tensor is None or tensor.device.type != "meta":
+                return super()._tensor(rank, tensor, name)
+            return self.simulator.alloc(rank, tensor.numel() * tensor.element_size(), name)
+
+    return Group
 
 
-def cores_of(shape: ServerShape, machine: Machine) -> int:
-    """On how many cores the host library launches this."""
+def cores_of(shape: ServerShape, machine: Machine, tuning: Tuning | None = None) -> int:
+    """On how many cores the host library launches this, with a file of ``ASCEND_MOE_TUNING`` if one is given."""
     ranks = shape.servers * PER_SERVER[machine.product]
-    chosen = checked_in(machine.product).choose(
-        f"hierarchy_{shape.operator}", ranks, TOPK * shape.batch
-    )
+    operator = f"{shape.kernels}_{shape.operator}"
+    chosen = over(tuning, machine.product).choose(operator, ranks, TOPK * shape.batch)
     return min(chosen or machine.cores, machine.cores)
 
 
 def wire_us(shape: ServerShape, machine: Machine) -> float:
-    """The bytes of one rank over its card alone: each token once for every other server that it goes to.
+    """The bytes of one rank over its card alone: its rows that other servers need.
 
-    Balanced routes of K 8 meet every server, up to eight.
+    In hierarchy a token goes to a server once, in full mesh once for each expert there.
     """
-    row = HIDDEN * (1 if shape.operator == "dispatch_int8" else 2)
-    return shape.batch * (shape.servers - 1) * row / machine["card_rate"] / 1000
+    per_server = PER_SERVER[machine.product]
+    ids = balanced_ids(0, shape.batch, shape.servers * per_server)
+    servers = ids * shape.servers // EXPERTS
+    if shape.kernels == "mesh":
+        rows = int((servers != 0).sum())
+    else:
+        rows = sum(len(set(of.tolist()) - {0}) for of in servers)
+    return rows * shape.row_bytes / machine["card_rate"] / 1000
 
 
 def simulate_servers(shape: ServerShape, machine: Machine, *, cores: int | None = None) -> Timing:
@@ -77,7 +93,7 @@ def simulate_servers(shape: ServerShape, machine: Machine, *, cores: int | None 
             "ep_rank_id": rank,
             "moe_expert_num": EXPERTS,
             "global_bs": shape.batch * ranks,
-            "comm_alg": "hierarchy",
+            "comm_alg": "hierarchy" if shape.kernels == "hierarchy" else "",
         }
         for rank in range(ranks)
     ]
@@ -90,8 +106,8 @@ def simulate_servers(shape: ServerShape, machine: Machine, *, cores: int | None 
     ]
     with Simulator(Schedule(unchecked=True, max_steps=1 << 40)) as simulator:
         simulator.time(machine)
-        window = _window_bytes(dispatches[0], combines[0], shape.servers, per_server)
-        group = _Group(
+        window = _window_bytes(dispatches[0], combines[0], shape, per_server)
+        group = _group_type(shape.kernels)(
             simulator,
             ranks,
             window,
@@ -105,15 +121,15 @@ def simulate_servers(shape: ServerShape, machine: Machine, *, cores: int | None 
             run(simulator)
             results = group.combine(combines, results)
         run(simulator)
-        return Timing.of(simulator, results)
+        return Timing.of(simulator, results, group.inputs)
 
 
 def _window_bytes(
-    dispatch: dict[str, Any], combine: dict[str, Any], servers: int, per_server: int
+    dispatch: dict[str, Any], combine: dict[str, Any], shape: ServerShape, per_server: int
 ) -> int:
     sizes = []
     for op, call in (("dispatch", dispatch), ("combine", combine)):
         given = parameters(op, with_defaults(op, {"group_ep": "ep", **call}))
-        size_of = getattr(library(), f"moe_hierarchy_{op}_bytes")
-        sizes.append(size_of(ctypes.byref(given), servers, per_server))
-    return library().moe_hierarchy_window_bytes(*sizes)
+        size_of = getattr(library(), f"moe_{shape.kernels}_{op}_bytes")
+        sizes.append(size_of(ctypes.byref(given), shape.servers, per_server))
+    return getattr(library(), f"moe_{shape.kernels}_window_bytes")(*sizes)

@@ -57,10 +57,15 @@ class ServerGroup(CardGroup):
             wire,
             old_data=old_data,
         )
-        self.contexts = [self._with_servers(rank) for rank in range(ranks)]
-        for rank in range(ranks):
-            given = meeting(rank, NONCE)
-            given.timeout_ticks = timeout_ticks
+        self.open(NONCE)
+
+    def open(self, nonce: int) -> None:
+        """Enqueues `open` with new contexts under a nonce. Again: as if a new group had got the same buffers."""
+        ranks = range(len(self.cores))
+        self.contexts = [self._with_servers(rank, nonce) for rank in ranks]
+        for rank in ranks:
+            given = meeting(rank, nonce)
+            given.timeout_ticks = self.timeout_ticks
             self._launch(
                 rank, f"ascend_moe_{self.kernels}_open", [self.contexts[rank], *words(given)]
             )
@@ -69,14 +74,22 @@ class ServerGroup(CardGroup):
         """The kernels use queue pairs along the rail only."""
         return super()._linked(rank, peer) and rank % self.per_server == peer % self.per_server
 
-    def _with_servers(self, rank: int) -> int:
+    def _with_servers(self, rank: int, nonce: int) -> int:
         """The context with what lies between servers behind it."""
-        size = library().moe_context_bytes()
-        plain = self.simulator.get(self.contexts[rank], torch.empty(size, dtype=torch.uint8))[0]
-        raw = plain.numpy().tobytes() + struct.pack(
-            "<IIQQ", self.per_server, self.product == "A2", self.outputs[rank], self.tables[rank]
+        size, plain = library().moe_context_bytes(), self._context(rank, nonce)
+        raw = self.simulator.get(plain, torch.empty(size, dtype=torch.uint8))[0].numpy().tobytes()
+        return self.simulator.put(
+            rank,
+            raw
+            + struct.pack(
+                "<IIQQ",
+                self.per_server,
+                self.product == "A2",
+                self.outputs[rank],
+                self.tables[rank],
+            ),
+            "context of several servers",
         )
-        return self.simulator.put(rank, raw, "context of several servers")
 
     def _launch(self, rank: int, kernel: str, arguments: list[int]) -> int:
         return self.simulator.launch(rank, kernel, arguments, self.cores[rank])

@@ -55,6 +55,7 @@ def load(path: Path) -> ctypes.CDLL:
         ("hostsim_trace", None, [pointer, i32]),
         ("hostsim_write_trace", None, [pointer, text]),
         ("hostsim_run", i32, [pointer]),
+        ("hostsim_run_kernels", i32, [pointer, u64]),
         ("hostsim_findings", text, [pointer]),
         ("hostsim_deadlock", text, [pointer]),
         ("hostsim_counters", text, [pointer, u32]),
@@ -276,6 +277,10 @@ class Simulator:
     def run(self) -> bool:
         """Runs all launches to their end; False on a deadlock."""
         return bool(self._lib.hostsim_run(self._world))
+
+    def run_kernels(self, cards_stop: int) -> bool:
+        """The same, but after so many steps network cards stand still until the next run."""
+        return bool(self._lib.hostsim_run_kernels(self._world, cards_stop))
 
     @property
     def findings(self) -> list[dict[str, Any]]:

@@ -14,9 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ascend_moe.contract.elastic import Elastic
+from ascend_moe.contract.shapes import World
 from ascend_moe.contract.signature import with_defaults
 
-from .group import KernelGroup, output_shapes, window_bytes
+from .failures import records_of
+from .group import NONCE, KernelGroup, output_shapes, window_bytes
 from .machine import Machine
 from .simulator import Schedule, Simulator
 from .tuning import Tuning, over
@@ -33,10 +36,13 @@ class Shape:
     operator: str
     batch: int
     ep: int
+    gone: tuple[int, ...] | None = None
+    """Ranks of the group that are not left, as the others know by elastic_info; None: there is no such tensor."""
 
     @property
     def name(self) -> str:
-        return f"{self.operator} BS {self.batch} ep {self.ep}"
+        without = f" without {self.gone}" if self.gone else ""
+        return f"{self.operator} BS {self.batch} ep {self.ep}{without}"
 
     @property
     def int8(self) -> bool:
@@ -59,8 +65,11 @@ class Timing:
         return max(self.per_rank)
 
     @classmethod
-    def of(cls, simulator: Simulator, results: Sequence[Any]) -> Timing:
-        """Of launches that have ended."""
+    def of(cls, simulator: Simulator, results: Sequence[Any], windows: Sequence[int]) -> Timing:
+        """Of launches that have ended, on ranks with these windows; none may have given up."""
+        for rank, window in enumerate(windows):
+            if named := records_of(simulator, window):
+                raise RuntimeError(f"rank {rank} gives up: {named[0]}")
         times = [simulator.timing(result.launch) for result in results]
         return cls(tuple(time["ended_us"] - time["began_us"] for time in times))
 
@@ -71,9 +80,9 @@ def cores_of(shape: Shape, machine: Machine, tuning: Tuning | None = None) -> in
     return min(chosen or machine.cores, machine.cores)
 
 
-def balanced_ids(rank: int, batch: int, ep: int) -> Tensor:
+def balanced_ids(rank: int, batch: int, ep: int, local: int | None = None) -> Tensor:
     """Experts of every token of a rank: over all tokens the same number of rows for every destination."""
-    local = EXPERTS // ep
+    local = local or EXPERTS // ep
     step = max(ep // TOPK, 1)
     slots = torch.arange(TOPK)
     tokens = torch.arange(batch).unsqueeze(1)
@@ -93,14 +102,35 @@ class _Group(KernelGroup):
         return self.simulator.alloc(rank, tensor.numel() * tensor.element_size(), name)
 
 
-def _common(rank: int, batch: int, ep: int) -> dict[str, Any]:
-    return {
-        "expert_ids": balanced_ids(rank, batch, ep),
-        "ep_world_size": ep,
-        "ep_rank_id": rank,
-        "moe_expert_num": EXPERTS,
-        "global_bs": batch * ep,
-    }
+def _calls(shape: Shape) -> list[dict[str, Any]]:
+    """What the calls of both operators have in common, of every rank that is left; routes are in new numbers."""
+    local = EXPERTS // shape.ep
+    elastic = _elastic(shape)
+    left = elastic.old_ranks if elastic else range(shape.ep)
+    words = torch.tensor(elastic.words(), dtype=torch.int32) if elastic else None
+    return [
+        {
+            "expert_ids": balanced_ids(new, shape.batch, len(left), local),
+            "ep_world_size": shape.ep,
+            "ep_rank_id": old,
+            "moe_expert_num": EXPERTS,
+            "global_bs": shape.batch * shape.ep,
+            "elastic_info": words,
+        }
+        for new, old in enumerate(left)
+    ]
+
+
+def _elastic(shape: Shape) -> Elastic | None:
+    if shape.gone is None:
+        return None
+    world = World.of(
+        ep_world_size=shape.ep,
+        moe_expert_num=EXPERTS,
+        shared_expert_num=1,
+        shared_expert_rank_num=0,
+    )
+    return Elastic.of_survivors(world, shape.gone)
 
 
 def simulate(
@@ -115,27 +145,26 @@ def simulate(
 
     ``cores``: by default as many as the host library would launch it on.
     """
-    ranks, hidden = shape.ep, HIDDEN
-    x = torch.empty(shape.batch, hidden, dtype=torch.bfloat16, device="meta")
-    dispatches = [
-        {**_common(rank, shape.batch, ranks), "x": x, "quant_mode": 2 if shape.int8 else 0}
-        for rank in range(ranks)
-    ]
-    rows = rows_of(dispatches[0])
+    calls = _calls(shape)
+    x = torch.empty(shape.batch, HIDDEN, dtype=torch.bfloat16, device="meta")
+    dispatches = [{**call, "x": x, "quant_mode": 2 if shape.int8 else 0} for call in calls]
+    rows = torch.empty(rows_of(dispatches[0]), HIDDEN, dtype=torch.bfloat16, device="meta")
     combines = [
         {
-            **_common(rank, shape.batch, ranks),
-            "expand_x": torch.empty(rows, hidden, dtype=torch.bfloat16, device="meta"),
+            **call,
+            "expand_x": rows,
             "expert_scales": torch.ones(shape.batch, TOPK),
             "assist_info_for_combine": None,
             "ep_send_counts": None,
         }
-        for rank in range(ranks)
+        for call in calls
     ]
     window = window_bytes([("dispatch", dispatches[0]), ("combine", combines[0])])
     with Simulator(Schedule(unchecked=True, max_steps=1 << 40)) as simulator:
         simulator.time(machine)
-        group = _Group(simulator, ranks, window, cores=cores or cores_of(shape, machine))
+        number = cores or cores_of(shape, machine)
+        group = _Group(simulator, shape.ep, window, cores=number, opened=False)
+        group.open(NONCE, _elastic(shape))
         run(simulator)
         results: Any = group.dispatch(dispatches)
         if shape.operator == "combine":
@@ -146,7 +175,7 @@ def simulate(
         run(simulator)
         if trace is not None:
             simulator.write_trace(trace)
-        return Timing.of(simulator, results)
+        return Timing.of(simulator, results, group.windows)
 
 
 def rows_of(dispatch: Mapping[str, Any]) -> int:

@@ -39,8 +39,8 @@ class ErrorBar:
         return sorted(widths.items(), key=lambda item: -item[1])
 
 
-def error_bar(us: Callable[[Machine], float], given: Machine) -> ErrorBar:
-    """``us``: what the model says on a machine."""
+def error_bar(us: Callable[[Machine], float], given: Machine, *, cards: bool) -> ErrorBar:
+    """``us``: what the model says on a machine; ``cards``: whether network cards have part in it."""
     return ErrorBar(
         us(given),
         {
@@ -50,5 +50,6 @@ def error_bar(us: Callable[[Machine], float], given: Machine) -> ErrorBar:
             )
             for name, figure in assumed(given.product).items()
             if figure.low is not None and figure.high is not None
+            if cards or not name.startswith("card_")
         },
     )

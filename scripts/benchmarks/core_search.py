@@ -19,7 +19,8 @@ CANDIDATES = ((64, (8, 16, 24, 32, 40, 48)), (1 << 20, (24, 32, 36, 40, 44, 48))
 """Numbers of cores to try, up to so many rows."""
 BATCHES = (1, 8, 64, 128)
 EP_SIZES = {"A2": (8,), "A3": (8, 32)}
-SERVERS, SERVER_BATCHES = {"A2": (2, 4), "A3": ()}, (8, 64)
+SERVERS = {"A2": {"hierarchy": (2, 4), "mesh": (2, 4)}, "A3": {}}
+SERVER_BATCHES = (8, 64)
 SLACK = 0.01
 """What a core less may cost."""
 
@@ -41,13 +42,14 @@ def _shapes(product: str, hardware: Machine) -> Iterator[tuple[str, int, int, Ru
             for batch in BATCHES:
                 mesh = Shape(operator, batch, ep)
                 yield operator, ep, batch, lambda n, s=mesh: simulate(s, hardware, cores=n).us
-        for servers in SERVERS[product]:
-            for batch in SERVER_BATCHES:
-                apart = ServerShape(operator, batch, servers)
-                yield (
-                    *(f"hierarchy_{operator}", servers * PER_SERVER[product], batch),
-                    lambda n, s=apart: simulate_servers(s, hardware, cores=n).us,
-                )
+        for kernels, numbers in SERVERS[product].items():
+            for servers in numbers:
+                for batch in SERVER_BATCHES:
+                    apart = ServerShape(operator, batch, servers, kernels)
+                    yield (
+                        *(f"{kernels}_{operator}", servers * PER_SERVER[product], batch),
+                        lambda n, s=apart: simulate_servers(s, hardware, cores=n).us,
+                    )
 
 
 def best(times: dict[int, float]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,50 @@ from kernels.proof.uncertainty import error_bar
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 RECORD = DOCS / "kernels-time.json"
 EP_SIZES = (8, 32)
-BAR_EP, BAR_BATCHES = 8, (8, 64)
+LEFT_EP, LEFT = 32, {"plain": None, "whole": (), "left": (5,)}
+"""Who is gone of a group of so many ranks, in so many ways of calling."""
+BARS: tuple[Shape | ServerShape, ...] = (
+    *(Shape(operator, batch, 8) for operator in OPERATORS for batch in (8, 64)),
+    *(Shape(operator, 64, 32) for operator in OPERATORS),
+    *(
+        ServerShape(operator, 64, 2, kernels)
+        for kernels in SERVERS
+        for operator in ("dispatch_bf16", "combine")
+    ),
+)
 """Where every assumed figure is varied: two runs of the simulator for each."""
 
 TEXTS = {
     "kernels-time.md": {
         "times": "| us, model | BS | ep | ours | floor | ratio | published (others' kernels, measured) |",
-        "bars": "| ep {ep}, us, model | BS | ours | between | what matters most, alone |",
+        "bars": "| us, model | BS | group | ours | between | what matters most, alone |",
         "servers": "| us, model | BS | servers | ours | wire alone |",
+        "mesh": "| us, model | BS | servers | ours | wire alone |",
+        "left": "| us, model | BS | without elastic_info | nobody gone | one gone |",
         "figures": "| figure | A3 | A2 | range | source |",
     },
     "kernels-time.zh.md": {
         "times": "| us，模型 | BS | ep | 本项目 | 下限 | 比值 | 已公布（他人的内核，实测） |",
-        "bars": "| ep {ep}，us，模型 | BS | 本项目 | 区间 | 单独影响最大的数字 |",
+        "bars": "| us，模型 | BS | 组 | 本项目 | 区间 | 单独影响最大的数字 |",
         "servers": "| us，模型 | BS | 服务器数 | 本项目 | 仅链路 |",
+        "mesh": "| us，模型 | BS | 服务器数 | 本项目 | 仅链路 |",
+        "left": "| us，模型 | BS | 无 elastic_info | 无人离开 | 一个离开 |",
         "figures": "| 数字 | A3 | A2 | 范围 | 来源 |",
     },
 }
+MOST = {
+    "kernels-time.md": (
+        "Which figure is the widest of a row: {each}.",
+        "`{figure}` in {number} of {rows}, alone up to {share:.0f} % of the result",
+        "; ",
+    ),
+    "kernels-time.zh.md": (
+        "每行影响最大的数字：{each}。",
+        "`{figure}`，{rows} 行中的 {number} 行，单独最多为结果的 {share:.0f} %",
+        "；",
+    ),
+}
+"""Behind the table of the bars."""
 
 
 def times(given: Machine) -> list[dict[str, Any]]:
@@ -53,48 +81,73 @@ def times(given: Machine) -> list[dict[str, Any]]:
     ]
 
 
-def bars(given: Machine) -> list[dict[str, Any]]:
+def bars() -> list[dict[str, Any]]:
     """What the assumed figures leave open."""
     rows = []
-    for operator in OPERATORS:
-        for batch in BAR_BATCHES:
-            shape = Shape(operator, batch, BAR_EP)
-            bar = error_bar(lambda varied, shape=shape: simulate(shape, varied).us, given)
-            rows.append(
-                {
-                    "operator": operator,
-                    "batch": batch,
-                    "us": round(bar.us, 2),
-                    "low": round(bar.low, 2),
-                    "high": round(bar.high, 2),
-                    "matters": [[name, round(us, 2)] for name, us in bar.matters[:4]],
-                }
-            )
+    for shape in BARS:
+        several = isinstance(shape, ServerShape)
+        group = f"{shape.kernels}, {shape.servers} servers" if several else f"ep {shape.ep}"
+        bar = error_bar(
+            lambda varied, shape=shape: us_of(shape, varied),
+            machine("A2" if several else "A3"),
+            cards=several,
+        )
+        rows.append(
+            {
+                "operator": shape.operator,
+                "batch": shape.batch,
+                "group": group,
+                "us": round(bar.us, 2),
+                "low": round(bar.low, 2),
+                "high": round(bar.high, 2),
+                "matters": [[name, round(us, 2)] for name, us in bar.matters[:4]],
+            }
+        )
     return rows
 
 
-def servers(given: Machine) -> list[dict[str, Any]]:
-    """The hierarchy kernels on two, four and eight servers of A2."""
+def us_of(shape: Shape | ServerShape, given: Machine) -> float:
+    """Microseconds of one launch."""
+    if isinstance(shape, ServerShape):
+        return simulate_servers(shape, given).us
+    return simulate(shape, given).us
+
+
+def servers(given: Machine, kernels: str) -> list[dict[str, Any]]:
+    """Kernels for several servers of A2."""
     return [
         {
             "operator": operator,
             "batch": batch,
             "servers": number,
-            "us": round(
-                simulate_servers(shape := ServerShape(operator, batch, number), given).us, 2
-            ),
+            "us": round(us_of(shape := ServerShape(operator, batch, number, kernels), given), 2),
             "wire": round(wire_us(shape, given), 2),
         }
         for operator in OPERATORS
-        for number in SERVERS
+        for number in SERVERS[kernels]
         for batch in SERVER_BATCHES
+    ]
+
+
+def left(given: Machine) -> list[dict[str, Any]]:
+    """A group that one rank has left, beside the whole one with elastic_info and without."""
+    return [
+        {"operator": operator, "batch": batch}
+        | {
+            name: round(us_of(Shape(operator, batch, LEFT_EP, gone), given), 2)
+            for name, gone in LEFT.items()
+        }
+        for operator in OPERATORS
+        for batch in BATCHES
     ]
 
 
 PARTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
     "times": lambda: times(machine("A3")),
-    "bars": lambda: bars(machine("A3")),
-    "servers": lambda: servers(machine("A2")),
+    "bars": bars,
+    "servers": lambda: servers(machine("A2"), "hierarchy"),
+    "mesh": lambda: servers(machine("A2"), "mesh"),
+    "left": lambda: left(machine("A3")),
 }
 
 
@@ -118,7 +171,10 @@ def pages(content: dict[str, Any]) -> dict[str, str]:
             begin, end = f"<!-- {part} -->\n", f"<!-- end of {part} -->"
             before, _, rest = page.partition(begin)
             _, _, after = rest.partition(end)
-            page = f"{before}{begin}\n{_table(part, head, content)}\n\n{end}{after}"
+            table = _table(part, head, content)
+            if part == "bars" and content.get(part):
+                table += f"\n\n{_most(MOST[name], content[part])}"
+            page = f"{before}{begin}\n{table}\n\n{end}{after}"
         made[name] = page
     return made
 
@@ -126,7 +182,6 @@ def pages(content: dict[str, Any]) -> dict[str, str]:
 def _table(part: str, head: str, content: dict[str, Any]) -> str:
     if part != "figures" and not content.get(part):
         return f"    scripts/bench kernels --record {part}"
-    head = head.format(ep=BAR_EP)
     rows = _figures() if part == "figures" else [ROWS[part](row) for row in content[part]]
     return "\n".join([head, "|---" * (head.count("|") - 1) + "|", *rows])
 
@@ -145,9 +200,25 @@ def _times(row: dict[str, Any]) -> str:
 def _bars(row: dict[str, Any]) -> str:
     matters = ", ".join(f"{name} {us:.1f}" for name, us in row["matters"] if us >= 0.05)
     return (
-        f"| {row['operator']} | {row['batch']} | {row['us']:.1f} | {row['low']:.1f} .. {row['high']:.1f}"
-        f" | {matters} |"
+        f"| {row['operator']} | {row['batch']} | {row['group']} | {row['us']:.1f}"
+        f" | {row['low']:.1f} .. {row['high']:.1f} | {matters} |"
     )
+
+
+def _most(texts: tuple[str, str, str], rows: list[dict[str, Any]]) -> str:
+    """Which figures matter most, over all rows."""
+    whole, one, between = texts
+    widest = [(*row["matters"][0], row["us"]) for row in rows]
+    each = [
+        one.format(
+            figure=figure,
+            number=number,
+            rows=len(rows),
+            share=max(100 * width / us for name, width, us in widest if name == figure),
+        )
+        for figure, number in Counter(name for name, _, _ in widest).most_common()
+    ]
+    return whole.format(each=between.join(each))
 
 
 def _servers(row: dict[str, Any]) -> str:
@@ -157,7 +228,12 @@ def _servers(row: dict[str, Any]) -> str:
     )
 
 
-ROWS = {"times": _times, "bars": _bars, "servers": _servers}
+def _left(row: dict[str, Any]) -> str:
+    times = " | ".join(f"{row[name]:.1f}" for name in LEFT)
+    return f"| {row['operator']} | {row['batch']} | {times} |"
+
+
+ROWS = {"times": _times, "bars": _bars, "servers": _servers, "mesh": _servers, "left": _left}
 
 
 def _figures() -> list[str]:

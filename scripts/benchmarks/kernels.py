@@ -1,7 +1,7 @@
-"""How long the device kernels should take on Atlas A3: a model, the timed simulator. Measures nothing.
+"""How long the device kernels should take on Atlas A3 and over servers of A2: a model, the timed simulator.
 
-Nothing ran on an NPU. What the model believes, and why, is in kernels/proof/machine.py; what follows from it, in
-docs/kernels-time.md.
+Measures nothing, and nothing ran on an NPU. What the model believes, and why, is in kernels/proof/machine.py; what
+follows from it, in docs/kernels-time.md.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from pathlib import Path
 
 from kernels.proof.floor import floor
 from kernels.proof.machine import Machine, machine
+from kernels.proof import server_timing
+from kernels.proof.server_timing import SERVERS, ServerShape, simulate_servers, wire_us
 from kernels.proof.timing import (
     BATCHES,
     EXPERTS,
@@ -50,6 +52,27 @@ def table(
     return "\n".join(lines), results
 
 
+def server_table(
+    shapes: list[ServerShape], given: Machine, cores: int | None, tuning: Tuning | None = None
+) -> tuple[str, dict[str, float]]:
+    """The same over several servers, beside the time of the bytes on the wire."""
+    lines = [
+        f"MODEL of servers of Atlas {given.product}, us without the launch: H {HIDDEN}, K {TOPK}, {EXPERTS} experts,"
+        " balanced routes, the timed simulator with all ranks",
+        f"{'':15}{'BS':>5}{'servers':>9}{'cores':>7}{'us':>8}{'wire':>8}   {shapes[0].kernels}",
+    ]
+    results = {}
+    for shape in shapes:
+        number = cores or server_timing.cores_of(shape, given, tuning)
+        us = simulate_servers(shape, given, cores=number).us
+        results[shape.name] = round(us, 2)
+        wire = wire_us(shape, given)
+        lines.append(
+            f"{shape.operator:15}{shape.batch:5}{shape.servers:9}{number:7}{us:8.1f}{wire:8.1f}"
+        )
+    return "\n".join(lines), results
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(
@@ -60,6 +83,13 @@ def main() -> None:
     parser.add_argument("--operator", choices=OPERATORS, help="only this one")
     parser.add_argument("--bs", type=int, action="append", help="tokens per rank; several times")
     parser.add_argument("--ep", type=int, action="append", help="ranks; several times")
+    parser.add_argument(
+        "--gone", type=int, action="append", help="a rank that has left the group; several times"
+    )
+    parser.add_argument("--kernels", choices=SERVERS, help="those for several servers of A2")
+    parser.add_argument(
+        "--servers", type=int, action="append", choices=(2, 4, 8), help="of A2 (2); several times"
+    )
     parser.add_argument(
         "--cores", type=int, help="vector cores of a launch (default: what the library chooses)"
     )
@@ -100,27 +130,45 @@ def main() -> None:
     if given.record is not None:
         record(given.record or list(PARTS))
         return
+    operators = [given.operator] if given.operator else OPERATORS
+    batches = given.bs or BATCHES
+    product = "A2" if given.kernels or given.servers else "A3"
     try:
-        tuning = load(given.tuning, "A3") if given.tuning else None
+        tuning = load(given.tuning, product) if given.tuning else None
     except TuningError as error:
         parser.error(str(error))
-    hardware = tuning.machine if tuning else machine("A3")
-    shapes = [
-        Shape(operator, batch, ep)
-        for operator in ([given.operator] if given.operator else OPERATORS)
-        for ep in given.ep or [32]
-        for batch in given.bs or BATCHES
-    ]
+    hardware = tuning.machine if tuning else machine(product)
     if tuning is not None and tuning.virtual:
         print(f"MEANINGLESS: {tuning.path} was measured on the virtual NPU")
-    printed, results = table(shapes, hardware, given.cores, tuning)
+    if given.kernels or given.servers:
+        if given.ep or given.gone or given.trace:
+            parser.error("--ep, --gone and --trace are for one group without --kernels, --servers")
+        printed, results = server_table(
+            [
+                ServerShape(operator, batch, servers, given.kernels or "hierarchy")
+                for operator in operators
+                for servers in given.servers or [2]
+                for batch in batches
+            ],
+            *(hardware, given.cores, tuning),
+        )
+    else:
+        for rank in given.gone or ():
+            if not 0 <= rank < min(given.ep or [32]):
+                parser.error(f"--gone {rank}: no rank of a group of {min(given.ep or [32])}")
+        shapes = [
+            Shape(operator, batch, ep, given.gone and tuple(given.gone))
+            for operator in operators
+            for ep in given.ep or [32]
+            for batch in batches
+        ]
+        printed, results = table(shapes, hardware, given.cores, tuning)
+        if given.trace:
+            cores = given.cores or cores_of(shapes[-1], hardware, tuning)
+            simulate(shapes[-1], hardware, cores=cores, trace=given.trace)
     print(printed)
     if given.json:
         given.json.write_text(json.dumps(results, indent=2) + "\n")
-    if given.trace:
-        last = shapes[-1]
-        cores = given.cores or cores_of(last, hardware, tuning)
-        simulate(last, hardware, cores=cores, trace=given.trace)
 
 
 if __name__ == "__main__":

@@ -84,12 +84,27 @@ def test_no_kernel_is_faster_than_its_floor(operator):
     assert simulate(shape, longer).us > us + 9.99  # at least one SyncAll, as the floor has it
 
 
-def test_hierarchy_between_servers_is_bound_by_its_card():
-    a2, shape = machine("A2"), ServerShape("dispatch_bf16", 8, 2)
+@pytest.mark.parametrize("kernels", ["hierarchy", "mesh"])
+def test_between_servers_the_card_is_the_bound(kernels):
+    a2, shape = machine("A2"), ServerShape("dispatch_bf16", 8, 2, kernels)
     us = simulate_servers(shape, a2, cores=8).us
     assert us > wire_us(shape, a2) + a2["card_latency_ns"] / 1000
     slow = a2.with_values(card_rate=a2["card_rate"] / 10)
     assert simulate_servers(shape, slow, cores=8).us > 9 * wire_us(shape, a2)
+
+
+def test_rows_of_a_token_cross_once_per_server_or_once_per_expert():
+    """K 8 over 16 ranks: half of the experts of every token are in the other server."""
+    row, rate = 7168 * 2, machine("A2")["card_rate"] * 1000
+    for kernels, rows in (("hierarchy", 8), ("mesh", 8 * 4)):
+        shape = ServerShape("combine", 8, 2, kernels)
+        assert wire_us(shape, machine("A2")) == pytest.approx(rows * row / rate)
+
+
+def test_without_a_rank_a_small_call_takes_a_little_longer():
+    whole, left = (simulate(Shape("combine", 8, 8, gone), A3) for gone in (None, (3,)))
+    assert (len(whole.per_rank), len(left.per_rank)) == (8, 7)
+    assert whole.us < left.us < 1.5 * whole.us
 
 
 def test_a_trace_has_the_pipes_of_every_core_and_the_bytes_of_the_link(tmp_path):

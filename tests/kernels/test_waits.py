@@ -1,6 +1,7 @@
 """performance_info: whom a rank waited for, how launches are merged, and that nothing else is touched or measured.
 
-A microsecond is 50 ticks of the simulator's clock, which jumps while everybody waits for a late rank (proof/waits.py).
+A microsecond is 50 ticks of the simulator's clock, which jumps while everybody waits for a late rank (proof/waits.py),
+or which counts simulated time.
 """
 
 from __future__ import annotations
@@ -12,11 +13,14 @@ import torch
 
 from kernels.proof.execution import execute
 from kernels.proof.failures import ABSENT, enqueue, new_group, records
+from kernels.proof.machine import machine
+from kernels.proof.mesh import mesh_program
 from kernels.proof.programs import layer_program
+from kernels.proof.server_kernels import MESH_SMALL
 from kernels.proof.server_programs import SMALL, server_program
 from kernels.proof.shapes import Shape
 from kernels.proof.simulator import Schedule, Simulator
-from kernels.proof.waits import JUMP_US, ServerWaitsCase, WaitsCase
+from kernels.proof.waits import JUMP_US, MeshWaitsCase, ServerWaitsCase, WaitsCase
 
 pytestmark = pytest.mark.usefixtures("proof_library")
 
@@ -53,6 +57,45 @@ def test_of_several_servers(late_step, late_rank):
     shape = replace(SMALL, measured=True, max_batch=2, topk=8)
     steps = server_program("waits", shape, 1, "dcc")
     case = ServerWaitsCase(steps, 2, late_rank, late_step)
+    blamed = [case.blamed(Schedule(seed=seed, landing_percent=100)) for seed in range(3)]
+    assert sum(blamed) >= 2, blamed
+
+
+@pytest.mark.parametrize("busy", [1, 10])
+def test_a_microsecond_is_one_of_simulated_time(busy):
+    """A rank that begins N us behind the others, with something else on its stream first, stands for N us."""
+    late, bytes_ = 2, 4096
+    steps = program("A3", "d")
+    for call in steps.steps[0].calls:
+        call["performance_info"].zero_()
+    with Simulator(Schedule(seed=7)) as simulator:
+        simulator.time(machine("A3"))
+        group = new_group(simulator, steps, cores=3)
+        assert simulator.run()
+        for _ in range(busy):
+            source, target = (simulator.put(late, torch.ones(bytes_ // 4), name) for name in "st")
+            simulator.launch(late, "mini_get", [source, target], 1)
+        (results,) = enqueue(group, steps)
+        assert simulator.run()
+        assert simulator.findings == []
+        began = [simulator.timing(result.launch)["began_us"] for result in results]
+        behind = began[late] - min(began)
+        assert behind > 20 * busy  # a launch and more
+        for rank, call in enumerate(steps.steps[0].calls):
+            info = group.kept.content(rank, call["performance_info"])
+            if rank != late:
+                assert info.argmax() == late
+                assert float(info[late]) == pytest.approx(behind, abs=2)
+                info[late] = 0
+            assert info.max() <= 3
+
+
+@pytest.mark.parametrize("late_step", [DISPATCH, COMBINE, RELEASE])
+@pytest.mark.parametrize("late_rank", [1, 10])
+def test_of_full_mesh_over_several_servers(late_step, late_rank):
+    """A rank of another server is charged as one of the own: there are no relays."""
+    steps = mesh_program("waits", replace(MESH_SMALL, measured=True), 1, "dcc")
+    case = MeshWaitsCase(steps, 3, late_rank, late_step)
     blamed = [case.blamed(Schedule(seed=seed, landing_percent=100)) for seed in range(3)]
     assert sum(blamed) >= 2, blamed
 

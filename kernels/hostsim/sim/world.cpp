@@ -214,14 +214,14 @@ void World::NoteInFlight(Core* core) {
 }
 
 bool World::LandSomething() {
-    if (cards && Chance(2) && cards->Step()) return true;
+    if (cards && Chance(2) && CardsStep()) return true;
     while (!in_flight_.empty()) {
         size_t at = Random(in_flight_.size());
         if (in_flight_[at]->LandOne()) return true;
         in_flight_[at]->noted = false;
         in_flight_.erase(in_flight_.begin() + at);
     }
-    return cards && cards->Step();
+    return CardsStep();
 }
 
 void World::Retire(Core* core) {
@@ -309,6 +309,16 @@ void World::Die(int rank) {
 }
 
 bool World::Run() {
+    cards_stop_ = kNever;
+    return RunAll();
+}
+
+bool World::RunKernels(uint64_t cards_stop) {
+    cards_stop_ = steps + cards_stop;
+    return RunAll();
+}
+
+bool World::RunAll() {
     g_world = this;
     if (schedule_.uneven && speed_.empty()) {
         for (int i = 0; i < 1024; ++i) speed_.push_back(1 + static_cast<uint32_t>(Random(8)));
@@ -317,6 +327,7 @@ bool World::Run() {
     StartLaunches();
     if (timeline) return RunTimed();
     while (true) {
+        if (cards_stop_ != kNever && first_open_ == launches_.size()) return true;
         // What works on garbage from here on could take for ever.
         if (!mutated_.empty() && !findings.All().empty()) {
             deadlock = "the mutant was found out\n";
@@ -333,7 +344,7 @@ bool World::Run() {
             bool open = std::any_of(launches_.begin(), launches_.end(),
                                     [](const auto& l) { return !l->done; });
             if (!open) return true;
-            if (cards && cards->MoveLateTail()) continue;
+            if (cards && steps < cards_stop_ && cards->MoveLateTail()) continue;
             if (LetTimePass()) continue;
             deadlock = WhoWaits();
             return false;

@@ -66,7 +66,8 @@ class World {
     uint64_t drain_yield;  // one in so many pieces of a drain lets others run before the next:
                            // drawn from the seed
     uint64_t steps = 0;
-    // GetSystemCycle: a tick is a step of the scheduler, or, alone, 20 ns of this machine's clock.
+    // GetSystemCycle: a tick is 20 ns of the core's simulated time if things take time; else a step
+    // of the scheduler, or, alone, 20 ns of this machine's clock.
     int64_t Ticks(const Core* core) const;
     std::string deadlock;  // the report, if there was one
     std::string death;     // where the rank was that died last
@@ -79,7 +80,9 @@ class World {
         dies_at_ = step;
         death.clear();
     }
-    bool Run();  // until every launch is done; false on deadlock
+    bool Run();  // until every launch is done, and every card; false on deadlock
+    // Until every launch is done; after so many steps the cards stand still until the next run.
+    bool RunKernels(uint64_t cards_stop);
     const Launch* Find(uint32_t id) const;
     void CountMessage(uint32_t launch, uint64_t bytes);
 
@@ -118,6 +121,8 @@ class World {
     std::vector<uint32_t> speed_;
     int dying_rank_ = -1;
     uint64_t dies_at_ = 0;
+    static constexpr uint64_t kNever = ~uint64_t{0};
+    uint64_t cards_stop_ = kNever;
     jmp_buf main_;
     int64_t skipped_ticks_ = 0;
     uint32_t idle_polls_ = 0;  // since anything but polling happened
@@ -143,6 +148,8 @@ class World {
     };
     std::unordered_map<SiteKey, Site, SiteHash> sites_;  // as the code names them
 
+    bool RunAll();
+    bool CardsStep() { return cards && steps < cards_stop_ && cards->Step(); }
     void StartLaunches();
     bool Stalled(const Core* core) const;
     bool LetTimePass();
