@@ -10,9 +10,9 @@ import argparse
 import json
 from pathlib import Path
 
+from kernels.proof import server_timing
 from kernels.proof.floor import floor
 from kernels.proof.machine import Machine, machine
-from kernels.proof import server_timing
 from kernels.proof.server_timing import SERVERS, ServerShape, simulate_servers, wire_us
 from kernels.proof.timing import (
     BATCHES,
