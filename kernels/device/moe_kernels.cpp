@@ -59,55 +59,63 @@ extern "C" MOE_KERNEL void ascend_moe_pack(GM_ADDR source, GM_ADDR target,
     ascend_moe::PackKernel().Run(&pipe, source, target, packing);
 }
 
-extern "C" MOE_KERNEL void ascend_moe_dispatch(GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids,
-                                               GM_ADDR scales, GM_ADDR mask, GM_ADDR elastic_info,
-                                               GM_ADDR expand_x, GM_ADDR dynamic_scales,
-                                               GM_ADDR assist_info, GM_ADDR expert_token_nums,
-                                               GM_ADDR ep_recv_counts, GM_ADDR tp_recv_counts,
-                                               GM_ADDR performance_info, GM_ADDR workspace,
-                                               ascend_moe::Parameters parameters) {
-    AscendC::TPipe pipe;
-    ascend_moe::DispatchTensors tensors{Address(x),
-                                        Address(expert_ids),
-                                        Address(scales),
-                                        Address(mask),
-                                        Address(elastic_info),
-                                        Address(expand_x),
-                                        Address(dynamic_scales),
-                                        Address(assist_info),
-                                        Address(expert_token_nums),
-                                        Address(ep_recv_counts),
-                                        Address(tp_recv_counts),
-                                        Address(performance_info),
-                                        Address(workspace)};
-    ascend_moe::DispatchKernel().Run(&pipe, context, tensors, parameters);
-}
+// In full mesh, by windows alone or over several servers of A2, an operator has the same operands;
+// what A2 does not have is null there.
+#define MOE_DISPATCH_ENTRY(name, Kernel)                                                     \
+    extern "C" MOE_KERNEL void name(                                                         \
+        GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids, GM_ADDR scales, GM_ADDR mask,        \
+        GM_ADDR elastic_info, GM_ADDR expand_x, GM_ADDR dynamic_scales, GM_ADDR assist_info, \
+        GM_ADDR expert_token_nums, GM_ADDR ep_recv_counts, GM_ADDR tp_recv_counts,           \
+        GM_ADDR performance_info, GM_ADDR workspace, ascend_moe::Parameters parameters) {    \
+        AscendC::TPipe pipe;                                                                 \
+        ascend_moe::DispatchTensors tensors{Address(x),                                      \
+                                            Address(expert_ids),                             \
+                                            Address(scales),                                 \
+                                            Address(mask),                                   \
+                                            Address(elastic_info),                           \
+                                            Address(expand_x),                               \
+                                            Address(dynamic_scales),                         \
+                                            Address(assist_info),                            \
+                                            Address(expert_token_nums),                      \
+                                            Address(ep_recv_counts),                         \
+                                            Address(tp_recv_counts),                         \
+                                            Address(performance_info),                       \
+                                            Address(workspace)};                             \
+        ascend_moe::Kernel().Run(&pipe, context, tensors, parameters);                       \
+    }
 
-extern "C" MOE_KERNEL void ascend_moe_combine(
-    GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids, GM_ADDR assist_info,
-    GM_ADDR ep_send_counts, GM_ADDR expert_scales, GM_ADDR tp_send_counts, GM_ADDR mask,
-    GM_ADDR shared_expert_x, GM_ADDR elastic_info, GM_ADDR ori_x, GM_ADDR const_expert_alpha_1,
-    GM_ADDR const_expert_alpha_2, GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR performance_info,
-    GM_ADDR workspace, ascend_moe::Parameters parameters) {
-    AscendC::TPipe pipe;
-    ascend_moe::CombineTensors tensors{Address(expand_x),
-                                       Address(expert_ids),
-                                       Address(assist_info),
-                                       Address(ep_send_counts),
-                                       Address(expert_scales),
-                                       Address(tp_send_counts),
-                                       Address(mask),
-                                       Address(shared_expert_x),
-                                       Address(elastic_info),
-                                       Address(ori_x),
-                                       Address(const_expert_alpha_1),
-                                       Address(const_expert_alpha_2),
-                                       Address(const_expert_v),
-                                       Address(out),
-                                       Address(performance_info),
-                                       Address(workspace)};
-    ascend_moe::CombineKernel().Run(&pipe, context, tensors, parameters);
-}
+#define MOE_COMBINE_ENTRY(name, Kernel)                                                            \
+    extern "C" MOE_KERNEL void name(GM_ADDR context, GM_ADDR expand_x, GM_ADDR expert_ids,         \
+                                    GM_ADDR assist_info, GM_ADDR ep_send_counts,                   \
+                                    GM_ADDR expert_scales, GM_ADDR tp_send_counts, GM_ADDR mask,   \
+                                    GM_ADDR shared_expert_x, GM_ADDR elastic_info, GM_ADDR ori_x,  \
+                                    GM_ADDR const_expert_alpha_1, GM_ADDR const_expert_alpha_2,    \
+                                    GM_ADDR const_expert_v, GM_ADDR out, GM_ADDR performance_info, \
+                                    GM_ADDR workspace, ascend_moe::Parameters parameters) {        \
+        AscendC::TPipe pipe;                                                                       \
+        ascend_moe::CombineTensors tensors{Address(expand_x),                                      \
+                                           Address(expert_ids),                                    \
+                                           Address(assist_info),                                   \
+                                           Address(ep_send_counts),                                \
+                                           Address(expert_scales),                                 \
+                                           Address(tp_send_counts),                                \
+                                           Address(mask),                                          \
+                                           Address(shared_expert_x),                               \
+                                           Address(elastic_info),                                  \
+                                           Address(ori_x),                                         \
+                                           Address(const_expert_alpha_1),                          \
+                                           Address(const_expert_alpha_2),                          \
+                                           Address(const_expert_v),                                \
+                                           Address(out),                                           \
+                                           Address(performance_info),                              \
+                                           Address(workspace)};                                    \
+        ascend_moe::Kernel().Run(&pipe, context, tensors, parameters);                             \
+    }
+
+MOE_DISPATCH_ENTRY(ascend_moe_dispatch, DispatchKernel)
+MOE_COMBINE_ENTRY(ascend_moe_combine, CombineKernel)
+MOE_DISPATCH_ENTRY(ascend_moe_mesh_dispatch, MeshDispatchKernel)
+MOE_COMBINE_ENTRY(ascend_moe_mesh_combine, MeshCombineKernel)
 
 extern "C" MOE_KERNEL void ascend_moe_hierarchy_open(GM_ADDR context, ascend_moe::Meeting meeting) {
     AscendC::TPipe pipe;
@@ -149,43 +157,4 @@ extern "C" MOE_KERNEL void ascend_moe_hierarchy_combine(GM_ADDR context, GM_ADDR
 extern "C" MOE_KERNEL void ascend_moe_mesh_open(GM_ADDR context, ascend_moe::Meeting meeting) {
     AscendC::TPipe pipe;
     ascend_moe::MeshOpenKernel().Run(&pipe, context, meeting);
-}
-
-extern "C" MOE_KERNEL void ascend_moe_mesh_dispatch(GM_ADDR context, GM_ADDR x, GM_ADDR expert_ids,
-                                                    GM_ADDR scales, GM_ADDR mask, GM_ADDR expand_x,
-                                                    GM_ADDR dynamic_scales, GM_ADDR assist_info,
-                                                    GM_ADDR expert_token_nums,
-                                                    GM_ADDR ep_recv_counts, GM_ADDR workspace,
-                                                    ascend_moe::Parameters parameters) {
-    AscendC::TPipe pipe;
-    ascend_moe::DispatchTensors tensors{};
-    tensors.x = Address(x);
-    tensors.expert_ids = Address(expert_ids);
-    tensors.scales = Address(scales);
-    tensors.mask = Address(mask);
-    tensors.expand_x = Address(expand_x);
-    tensors.dynamic_scales = Address(dynamic_scales);
-    tensors.assist_info = Address(assist_info);
-    tensors.expert_token_nums = Address(expert_token_nums);
-    tensors.ep_recv_counts = Address(ep_recv_counts);
-    tensors.workspace = Address(workspace);
-    ascend_moe::MeshDispatchKernel().Run(&pipe, context, tensors, parameters);
-}
-
-extern "C" MOE_KERNEL void ascend_moe_mesh_combine(GM_ADDR context, GM_ADDR expand_x,
-                                                   GM_ADDR expert_ids, GM_ADDR assist_info,
-                                                   GM_ADDR ep_send_counts, GM_ADDR expert_scales,
-                                                   GM_ADDR mask, GM_ADDR ori_x, GM_ADDR out,
-                                                   ascend_moe::Parameters parameters) {
-    AscendC::TPipe pipe;
-    ascend_moe::CombineTensors tensors{};
-    tensors.expand_x = Address(expand_x);
-    tensors.expert_ids = Address(expert_ids);
-    tensors.assist_info = Address(assist_info);
-    tensors.ep_send_counts = Address(ep_send_counts);
-    tensors.expert_scales = Address(expert_scales);
-    tensors.mask = Address(mask);
-    tensors.ori_x = Address(ori_x);
-    tensors.out = Address(out);
-    ascend_moe::MeshCombineKernel().Run(&pipe, context, tensors, parameters);
 }

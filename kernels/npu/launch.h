@@ -38,4 +38,11 @@ void ascend_moe_launch_hierarchy_dispatch(uint32_t blocks, void* stream, uint8_t
 // context, expand_x, ep_send_counts, expand_scales, mask, out, performance_info, Parameters
 void ascend_moe_launch_hierarchy_combine(uint32_t blocks, void* stream, uint8_t* const* at,
                                          const void* value);
+// Full mesh in several servers: as in one
+void ascend_moe_launch_mesh_open(uint32_t blocks, void* stream, uint8_t* const* at,
+                                 const void* value);
+void ascend_moe_launch_mesh_dispatch(uint32_t blocks, void* stream, uint8_t* const* at,
+                                     const void* value);
+void ascend_moe_launch_mesh_combine(uint32_t blocks, void* stream, uint8_t* const* at,
+                                    const void* value);
 }

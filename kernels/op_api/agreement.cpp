@@ -58,16 +58,20 @@ Decision Decide(const std::vector<Word>& words) {
         if (words[rank].require != 0) requiring.push_back(rank);
     }
     const std::string required = requiring.empty() ? "" : Names(requiring);
+    const bool wanted = std::any_of(words.begin(), words.end(), [](const Word& word) {
+        return word.verdict != Verdict::kStock;
+    });
     for (Verdict verdict : {Verdict::kNeither, Verdict::kStock}) {
         const std::string why = told(verdict);
-        if (!why.empty()) return {verdict, why, required};
+        if (!why.empty()) return {verdict, why, required, 0, wanted};
     }
     const Sayings versions = Collect(
         words, [](const Word& word) { return "library version " + std::to_string(word.library); });
-    if (versions.size() > 1) return {Verdict::kStock, Listed(versions, words.size()), required};
+    if (versions.size() > 1)
+        return {Verdict::kStock, Listed(versions, words.size()), required, 0, wanted};
     std::vector<uint32_t> nonces;
     for (const Word& word : words) nonces.push_back(word.nonce);
-    return {Verdict::kOurs, "", required, NonceOf(nonces)};
+    return {Verdict::kOurs, "", required, NonceOf(nonces), wanted};
 }
 
 // Empty when the windows of all ranks are alike.

@@ -64,6 +64,7 @@ struct Decision {
     std::string why;       // with the ranks that say so; empty when it is ours
     std::string required;  // ranks with ASCEND_MOE_KERNELS=require; empty: none
     uint32_t nonce = 0;    // made from those of all words
+    bool wanted = false;   // some rank has not said stock
 };
 
 // A number that is the same on all ranks which have learnt these. Never 0.

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "cann/version.h"
+#include "device/mesh/abi.h"
 #include "group.h"
 #include "moe_limits.h"
 #include "report.h"
@@ -23,8 +24,9 @@ namespace {
 struct Place {
     // All ranks know these without asking each other.
     std::string foreign = {};  // not empty: not where our kernels run; CANN's have to
-    std::string astray = {};   // not empty: nobody's kernels reach all ranks; their servers
+    std::string astray = {};   // not empty: CANN's kernels do not reach all ranks; their servers
     Form form = Form::kWindows;
+    uint32_t per_server = 0;  // ranks; 0 by windows alone
     // What this rank sees and others may not; empty: they serve it.
     std::string unfit = {};
 };
@@ -38,32 +40,50 @@ bool TakenForOneServer(int64_t ranks) {
     return ranks <= limits::kRanksPerServer && cann::HcclVersion().rfind("8.", 0) != 0;
 }
 
-// Why kernels of several servers do not serve this group, empty if they do: to them rank r is
-// number r mod R of server r / R.
-std::string Unfit(const Servers& servers, const World& world) {
-    const uint32_t whole = static_cast<uint32_t>(world.path->ranks_per_server);
+// Whether rank r is number r mod `whole` of server r / `whole`.
+bool InOrder(const Servers& servers, uint32_t whole) {
     const uint32_t first = servers.here.front();
-    bool fits = servers.sizes.size() <= kMaxServers && servers.here.size() == whole &&
-                servers.here.back() - first + 1 == whole && first % whole == 0;
-    for (uint32_t size : servers.sizes) fits = fits && size == whole;
-    if (fits) return "";
-    return "hierarchy needs whole servers of " + std::to_string(whole) +
-           " ranks in the order of the ranks, " + std::to_string(kMaxServers) +
-           " at most; the group is on " + servers.Text();
+    return servers.here.size() == whole && servers.here.back() - first + 1 == whole &&
+           first % whole == 0 &&
+           std::all_of(servers.sizes.begin(), servers.sizes.end(),
+                       [whole](uint32_t size) { return size == whole; });
+}
+
+// Of several servers; `unfit` as the kernels have it.
+Place OnHierarchy(const Servers& servers, const World& world) {
+    const uint32_t whole = static_cast<uint32_t>(world.path->ranks_per_server);
+    Place place{"", "", Form::kHierarchy, whole};
+    if (servers.sizes.size() > kMaxServers || !InOrder(servers, whole))
+        place.unfit = "hierarchy needs whole servers of " + std::to_string(whole) +
+                      " ranks in the order of the ranks, " + std::to_string(kMaxServers) +
+                      " at most; the group is on " + servers.Text();
+    return place;
+}
+
+// What would keep the queues from being found is asked before there is no way back.
+Place OnMesh(const Servers& servers, const World& world) {
+    const uint32_t whole = static_cast<uint32_t>(servers.here.size());
+    Place place{"", "", Form::kMesh, whole, WhyNoQueues()};
+    if (world.ranks > kMeshRanks || !InOrder(servers, whole))
+        place.unfit =
+            "full mesh over servers needs equally many ranks on each, in the order of "
+            "the ranks, " +
+            std::to_string(kMeshRanks) + " in all at most; the group is on " + servers.Text();
+    return place;
 }
 
 Place PlaceOnA2(const std::string& group, const World& world) {
     Servers servers;
     if (FindServers(group, &servers) != ACL_SUCCESS) return {TakeText()};
     if (!servers.known)
-        return {"on A2 they serve one server, and HCCL does not say where the ranks are: " +
+        return {"on A2 they need to know the servers, and HCCL does not say where the ranks are: " +
                 servers.unknown};
     if (servers.one() && world.hierarchy())
         return {"hierarchy is for several servers, the group is on " + servers.Text()};
     if (servers.one()) return {};
-    if (TakenForOneServer(world.ranks)) return {"", servers.Ranks()};
-    if (world.hierarchy()) return {"", "", Form::kHierarchy, Unfit(servers, world)};
-    return {"on A2 they serve one server in full mesh, the group is on " + servers.Text()};
+    Place place = world.hierarchy() ? OnHierarchy(servers, world) : OnMesh(servers, world);
+    if (TakenForOneServer(world.ranks)) place.astray = servers.Ranks();
+    return place;
 }
 
 Place PlaceOfHierarchyOnA3(const std::string& group, const World& world) {
@@ -71,7 +91,7 @@ Place PlaceOfHierarchyOnA3(const std::string& group, const World& world) {
     if (FindServers(group, &servers) != ACL_SUCCESS) return {TakeText()};
     if (!servers.known)
         return {"hierarchy needs to know the servers, and HCCL does not say: " + servers.unknown};
-    return {"", "", Form::kHierarchy, Unfit(servers, world)};
+    return OnHierarchy(servers, world);
 }
 
 Place PlaceOf(const std::string& group, const World& world) {
@@ -125,7 +145,7 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
                          {Verdict::kStock, place.foreign, require ? "this rank" : ""});
 
     form_ = place.form;
-    per_server_ = form_ == Form::kWindows ? 0 : world.path->ranks_per_server;
+    per_server_ = place.per_server;
     Verdict verdict = problem.empty() ? Verdict::kOurs : Verdict::kNeither;
     std::string why = problem;
     int own_status = kBadParameter;  // with `problem`, where this rank says neither
@@ -134,10 +154,6 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
                                        : WhyNotOurs(world, place, attributes);
         if (!why.empty()) verdict = Verdict::kStock;
     }
-    if (!place.astray.empty() && problem.empty() && kernels != Kernels::kOff) {
-        verdict = Verdict::kNeither;
-        why = HostName();
-    }
     // Before anything that waits for other ranks, as it shows whether this thread may wait at all.
     int status = TakeMemory(op);
     if (status == kTryEagerFirst) return status;
@@ -145,17 +161,29 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
         verdict = Verdict::kStock;
         why = TakeText();
     }
+    if (!place.astray.empty() && verdict == Verdict::kStock && kernels != Kernels::kOff) {
+        verdict = Verdict::kNeither;
+        why += " (host " + HostName() + ")";
+    }
     // Whoever leaves round 1 knows that nothing older runs on any rank, above all no collective
     // that still uses the buffer of the group. Errors are the business of those whose work it is.
     WaitForDevice();
     Decision decision;
     status =
         AgreeWithAll(op, Say(1, verdict, require, why), OpenTimeoutSeconds(), exchange, &decision);
-    if (status == ACL_SUCCESS && !place.astray.empty())
-        return OpenAstray(op, attributes, place.astray, kernels == Kernels::kOff, decision);
+    if (status == ACL_SUCCESS && !place.astray.empty() && decision.verdict != Verdict::kOurs &&
+        problem.empty())
+        return OpenAstray(op, attributes, place.astray, decision);
+    const char* advice = "";
     if (status == ACL_SUCCESS && decision.verdict == Verdict::kOurs) {
+        const bool no_way_back = form_ == Form::kMesh;
+        if (no_way_back)
+            advice =
+                ". CANN's own kernels cannot take over, they want other links than these "
+                "ranks have now: ASCEND_MOE_KERNELS=off on all ranks runs them from the start";
         if (FindAllWindows(world.ranks) != ACL_SUCCESS) {
-            verdict = Verdict::kStock;
+            own_status = kInnerError;
+            verdict = no_way_back ? Verdict::kNeither : Verdict::kStock;
         } else {
             own_status = CheckWindows(op, attributes);
             if (own_status != ACL_SUCCESS) verdict = Verdict::kNeither;
@@ -178,9 +206,10 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     if (status != ACL_SUCCESS) return status;
     if (decision.verdict == Verdict::kOurs) return OpenOurs(op, attributes);
     if (decision.verdict == Verdict::kStock) return OpenStock(op, attributes, decision);
-    if (verdict == Verdict::kNeither) return Fail(own_status, "%s: %s", op, problem.c_str());
-    return Fail(kInnerError, "%s: group_ep %s cannot be opened; %s", op, name.c_str(),
-                decision.why.c_str());
+    if (verdict == Verdict::kNeither)
+        return Fail(own_status, "%s: %s%s", op, problem.c_str(), advice);
+    return Fail(kInnerError, "%s: group_ep %s cannot be opened; %s%s", op, name.c_str(),
+                decision.why.c_str(), advice);
 }
 
 int Group::AgreeWithAll(const char* op, Word own, int64_t limit_s, const Exchange& exchange,
@@ -196,19 +225,19 @@ int Group::AgreeWithAll(const char* op, Word own, int64_t limit_s, const Exchang
     return Agree(op, "group_ep", name, own, limit_s, exchange, decision);
 }
 
-// On A2 servers that CANN's kernels would take for one. Who has said `off` gets what it asked for,
-// if nobody else has said otherwise.
+// On A2 servers that CANN's kernels would take for one, and not ours. If all have said `off` they
+// get what they asked for.
 int Group::OpenAstray(const char* op, const Attributes& attributes, const std::string& servers,
-                      bool off, const Decision& decision) {
-    const bool alone = decision.verdict != Verdict::kNeither;
+                      const Decision& decision) {
     const std::string text =
         "group_ep " + name + " of " + std::to_string(attributes.ep_world_size) + " ranks is on " +
-        servers + (alone ? "" : " (hosts: " + decision.why + ")") +
-        ". CANN's kernels for A2 take up to " + std::to_string(limits::kRanksPerServer) +
-        " ranks for one server and would write to addresses that no core reaches there; ours "
-        "serve one server. Put all ranks of the group on one server, or make it a group of whole "
-        "servers of 8 (16, 32, 64, ..)";
-    if (!off || !alone) {
+        servers + ". CANN's kernels for A2 take up to " + std::to_string(limits::kRanksPerServer) +
+        " ranks for one server and would write to addresses that no core reaches there; ours do "
+        "not serve it: " +
+        decision.why +
+        ". Put all ranks of the group on one server, or equally many on each of several, in the "
+        "order of the ranks";
+    if (decision.wanted) {
         GiveMemoryBack();
         return Fail(kInnerError, "%s: %s", op, text.c_str());
     }
@@ -250,7 +279,7 @@ void Group::Announce(const Attributes& attributes, const char* whose, const std:
 
 int Group::FindAllWindows(int64_t ranks) {
     const OwnStream stream;
-    if (form_ == Form::kHierarchy && ranks > per_server_)
+    if (form_ != Form::kWindows && ranks > per_server_)
         return FindWindowsAndQueues(name, stream.get(), &ep_);
     const int status = FindWindows(name, stream.get(), &ep_);
     return status == ACL_SUCCESS && tp() ? FindWindows(tp_name, stream.get(), &tp_) : status;

@@ -5,14 +5,15 @@
 //
 //   off        ASCEND_MOE_KERNELS=off: this rank says stock
 //   auto       ours where they can serve the group (product, algorithm, windows), else stock
-//              (on A2: where HCCL says that all ranks are in one server, whatever their number)
 //   require    the same, and stock, whoever says it, is an error on all ranks
 //
 // With it its Form is decided, from the algorithm of that call and from where HCCL says the ranks
-// are: HCCL makes the links of a group once, so what asks first must be what runs later.
+// are: HCCL makes the links of a group once, so what asks first must be what runs later. Full mesh
+// over A2 servers has a point of no return there: when all have said ours the links are made that
+// our kernels want, on which CANN's do not run; whatever goes wrong from then on is an error.
 //
 // Ranks that stand on several A2 servers, and so few that CANN's kernels would take them for one,
-// can be served by nobody: an error under auto and require, a warning under off.
+// are served by ours or by nobody: else an error under auto and require, a warning under off.
 //
 // When all have said ours, a kernel meets them (device/meet.h) and compares window sizes and TP:
 // what differs or is damaged from here on is an error. The choice stands: a call that our kernels
@@ -41,6 +42,7 @@ enum class Kernel;
 enum class Form {
     kWindows,    // full mesh: a core writes into the windows of all
     kHierarchy,  // hierarchy: by window inside a server, by network card between servers
+    kMesh,       // full mesh over several servers: the same, to each rank directly
 };
 const char* NameOf(Form form);
 
@@ -75,9 +77,9 @@ class Group : public std::enable_shared_from_this<Group> {
     const Windows& ep_windows() const { return ep_; }
     const Windows& tp_windows() const { return tp_; }
     uint32_t ep_rank() const { return ep_rank_; }
-    // Device address of a HierarchyContext; of its head alone, in full mesh.
+    // Device address of a HierarchyContext; of its head alone, by windows alone.
     uint64_t context() const { return context_; }
-    // In several servers; all ranks in one, in full mesh.
+    // In several servers; all ranks in one, by windows alone.
     Topology topology() const;
     uint32_t timeout_ticks() const { return timeout_ticks_; }
 
@@ -111,7 +113,7 @@ class Group : public std::enable_shared_from_this<Group> {
     int AgreeWithAll(const char* op, Word own, int64_t limit_s, const Exchange& exchange,
                      Decision* decision) const;
     int OpenAstray(const char* op, const Attributes& attributes, const std::string& servers,
-                   bool off, const Decision& decision);
+                   const Decision& decision);
     int OpenStock(const char* op, const Attributes& attributes, const Decision& decision);
     static void Announce(const Attributes& attributes, const char* whose, const std::string& more);
     int FindAllWindows(int64_t ranks);
@@ -147,7 +149,7 @@ class Group : public std::enable_shared_from_this<Group> {
     std::string problem_;
     bool ours_ = false;
     Form form_ = Form::kWindows;
-    uint32_t per_server_ = 0;  // ranks; 0 in full mesh
+    uint32_t per_server_ = 0;  // ranks; 0 by windows alone
     Windows ep_, tp_;
     uint32_t ep_rank_ = 0, tp_rank_ = 0, nonce_ = 0, first_nonce_ = 0, tp_nonce_ = 0;
     uint64_t context_ = 0;

@@ -21,6 +21,9 @@ constexpr const char* kNames[] = {"ascend_moe_meet",
                                   "ascend_moe_hierarchy_open",
                                   "ascend_moe_hierarchy_dispatch",
                                   "ascend_moe_hierarchy_combine",
+                                  "ascend_moe_mesh_open",
+                                  "ascend_moe_mesh_dispatch",
+                                  "ascend_moe_mesh_combine",
                                   "ascend_moe_cores",
                                   "ascend_moe_row"};
 

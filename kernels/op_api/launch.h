@@ -27,6 +27,9 @@ enum class Kernel {
     kHierarchyOpen,
     kHierarchyDispatch,
     kHierarchyCombine,
+    kMeshOpen,
+    kMeshDispatch,
+    kMeshCombine,
     kCores,
     kRow
 };

@@ -56,14 +56,14 @@ int Group::OpenOurs(const char* op, const Attributes& attributes) {
     ep_rank_ = static_cast<uint32_t>(attributes.ep_rank_id);
     tp_rank_ = static_cast<uint32_t>(attributes.tp_rank_id);
     int status = ACL_SUCCESS;
-    const bool hierarchy = form_ == Form::kHierarchy;  // whose ranks have their nonce already
-    if (!hierarchy) status = Meet(op, ep_, ep_rank_, "group_ep", &nonce_);
+    const bool servers = form_ != Form::kWindows;  // whose ranks have their nonce already
+    if (!servers) status = Meet(op, ep_, ep_rank_, "group_ep", &nonce_);
     if (status == ACL_SUCCESS && tp()) status = Meet(op, tp_, tp_rank_, "group_tp", &tp_nonce_);
     if (status == ACL_SUCCESS) status = WriteContext(op, ep_, ep_rank_);
     if (status != ACL_SUCCESS) return status;
     first_nonce_ = nonce_;
-    status = RunAlone(hierarchy ? Kernel::kHierarchyOpen : Kernel::kOpen, Meeting{},
-                      1000 * OpenTimeoutSeconds());
+    constexpr Kernel kOpening[] = {Kernel::kOpen, Kernel::kHierarchyOpen, Kernel::kMeshOpen};
+    status = RunAlone(kOpening[static_cast<int>(form_)], Meeting{}, 1000 * OpenTimeoutSeconds());
     if (status != ACL_SUCCESS) return status;
     const std::string failure = Look();
     if (!failure.empty()) return Fail(kInnerError, "%s: %s", op, failure.c_str());
@@ -72,7 +72,7 @@ int Group::OpenOurs(const char* op, const Attributes& attributes) {
     ours_ = true;
     Announce(attributes, "ours",
              "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) + " ranks" +
-                 (hierarchy ? " on " + std::to_string(topology().servers) + " servers" : "") +
+                 (servers ? " on " + std::to_string(topology().servers) + " servers" : "") +
                  ", windows of " + std::to_string(ep_.bytes >> 20) + " MB through " + ep_.provider);
     return ACL_SUCCESS;
 }

@@ -21,13 +21,12 @@ int Prepare(const Call& call, const std::shared_ptr<Group>& group, Plan* plan) {
     if (!failure.empty()) return Fail(kInnerError, "%s: %s", Call::kOperator, failure.c_str());
     const Arguments arguments = Arguments::Of(call);
     const World world = World::Of(call.attributes);
-    const Form form = world.hierarchy() ? Form::kHierarchy : Form::kWindows;
-    if (form != group->form()) {
+    if (world.hierarchy() != (group->form() == Form::kHierarchy)) {
         return Fail(kInnerError,
                     "%s: this call says %s, but group_ep %s runs our kernels of %s since its first "
                     "call; use another group",
-                    Call::kOperator, NameOf(form), call.attributes.group_ep.c_str(),
-                    NameOf(group->form()));
+                    Call::kOperator, world.hierarchy() ? "hierarchy" : "full mesh",
+                    call.attributes.group_ep.c_str(), NameOf(group->form()));
     }
     if (group->shrunk() && !arguments.elastic_info.present) {
         return Fail(kInnerError,

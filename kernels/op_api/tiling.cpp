@@ -1,10 +1,33 @@
-// See tiling.h: full mesh.
+// See tiling.h: full mesh, by windows alone or over several servers of A2. The operands are the
+// same; kernels, windows and what is in the handle are not.
 #include "tiling.h"
 
+#include "device/mesh/abi.h"
 #include "plan_builder.h"
 #include "served.h"
 
 namespace ascend_moe {
+namespace {
+
+bool OverServers(const Group& group) { return group.form() == Form::kMesh; }
+
+uint64_t DispatchWindow(const Parameters& p, const Group& group) {
+    const uint32_t ranks = group.ep_windows().ranks;
+    if (!OverServers(group)) return WindowBytes(DispatchBytes(p, ranks), 0);
+    return MeshWindowBytes(MeshDispatchBytes(p, group.topology().per_server, ranks), 0);
+}
+uint64_t CombineWindow(const Parameters& p, const Group& group) {
+    if (!OverServers(group)) return WindowBytes(0, CombineBytes(p));
+    return MeshWindowBytes(0, MeshCombineBytes(p, group.ep_windows().ranks));
+}
+
+// A triple for each row, or the place of each own pair.
+int CheckHandle(const char* op, const Tensor& handle, const Parameters& p, const Group& group) {
+    const int64_t words = OverServers(group) ? int64_t{p.batch} * p.topk : 3 * int64_t{p.capacity};
+    return CheckRoom(op, "assist_info_for_combine", handle, words);
+}
+
+}  // namespace
 
 int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& group, Plan* plan) {
     if (group->form() == Form::kHierarchy) return TileHierarchy(call, group, plan);
@@ -19,15 +42,11 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
     int status = CheckServed(op, world, p, a, call.elastic_info);
-    const auto need = [&](const Parameters& sized) {
-        return WindowBytes(DispatchBytes(sized, static_cast<uint32_t>(a.ep_world_size)), 0);
-    };
+    const auto need = [&](const Parameters& sized) { return DispatchWindow(sized, *group); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
     const uint32_t blocks = Blocks(p, a);
     if (status == ACL_SUCCESS) status = CheckTpWindow(op, group->tp_windows(), p, blocks);
-    if (status == ACL_SUCCESS)
-        status = CheckRoom(op, "assist_info_for_combine", call.assist_info_for_combine,
-                           3 * int64_t{p.capacity});
+    if (status == ACL_SUCCESS) status = CheckHandle(op, call.assist_info_for_combine, p, *group);
     if (status == ACL_SUCCESS && HasScales(p))
         status = CheckRoom(op, "dynamic_scales", call.dynamic_scales, p.capacity);
     if (status == ACL_SUCCESS && p.tp)
@@ -43,7 +62,7 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     const bool short_counts = counts.bytes < count_bytes;
     const Operand written = short_counts ? build.Scratch(counts.name, count_bytes) : counts;
     Launch launch{
-        Kernel::kDispatch,
+        OverServers(*group) ? Kernel::kMeshDispatch : Kernel::kDispatch,
         blocks,
         {ContextOf(*group), build.In("x", call.x), build.In("expert_ids", call.expert_ids),
          build.In("scales", call.scales), build.In("x_active_mask", call.x_active_mask),
@@ -74,19 +93,17 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     p.capacity = static_cast<uint32_t>(call.expand_x.shape[0]);
 
     int status = CheckServed(op, world, p, a, call.elastic_info);
-    const auto need = [](const Parameters& sized) { return WindowBytes(0, CombineBytes(sized)); };
+    const auto need = [&](const Parameters& sized) { return CombineWindow(sized, *group); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
     const uint32_t blocks = Blocks(p, a);
     if (status == ACL_SUCCESS) status = CheckTpWindow(op, group->tp_windows(), p, blocks);
-    if (status == ACL_SUCCESS)
-        status = CheckRoom(op, "assist_info_for_combine", call.assist_info_for_combine,
-                           3 * int64_t{p.capacity});
+    if (status == ACL_SUCCESS) status = CheckHandle(op, call.assist_info_for_combine, p, *group);
     if (status == ACL_SUCCESS)
         status = CheckRoom(op, "expert_scales", call.expert_scales, int64_t{p.batch} * p.topk);
     if (status != ACL_SUCCESS) return status;
 
     PlanBuilder build(op, group, plan);
-    Launch launch{Kernel::kCombine,
+    Launch launch{OverServers(*group) ? Kernel::kMeshCombine : Kernel::kCombine,
                   blocks,
                   {ContextOf(*group), build.In("expand_x", call.expand_x),
                    build.In("expert_ids", call.expert_ids),

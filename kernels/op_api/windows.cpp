@@ -6,7 +6,7 @@
 //   virtual-npu  the stand-in's own interface; in the host build only. Last, so that tests run the
 //                code above.
 //
-// Beside them, for hierarchy on several servers alone: rdma, which has queues too.
+// Beside them, for groups on several servers alone: rdma, which has queues too.
 //
 // None is asked when HCCL says that some rank is out of a core's reach (servers.h): they would
 // build links of a kind that CANN's own kernels may not want, and could be given addresses that

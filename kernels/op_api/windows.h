@@ -39,10 +39,12 @@ constexpr int kNoWindows = -2;
 // lacked, and what to do. Not to be called while `stream` is being captured.
 int FindWindows(const std::string& group, aclrtStream stream, Windows* found);
 
-// The same for a group on several servers whose calls say hierarchy: the windows of the own
-// server, and the queues that lead to the others. It makes the links that CANN's own kernels want
-// for hierarchy, and on A2 no other kind can be had of that communicator afterwards.
+// The same for a group on several servers: the windows of the own server, and the queues that lead
+// to the others. It makes the links that CANN's own kernels want for hierarchy, and on A2 no other
+// kind can be had of that communicator afterwards: those of full mesh do not run on it.
 int FindWindowsAndQueues(const std::string& group, aclrtStream stream, Windows* found);
+// Why this CANN has none that it could find, the same on all ranks; empty if it may. Makes nothing.
+std::string WhyNoQueues();
 
 // The communicator that has this name now; null if none has. Cheap: asked at every call.
 const void* CommunicatorOf(const std::string& group);

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .arguments import parameters
+from .arguments import parameters, waits
 from .cards import CardGroup
 from .execution import dispatch_difference, same_bits
 from .failures import Record
@@ -45,6 +45,7 @@ class MeshGroup(ServerGroup):
     def _dispatch(self, rank: int, call: Mapping[str, Any]) -> Dispatched:
         shapes = output_shapes(call)
         given = parameters("dispatch", call)
+        given.waits = waits(call, self.product)
         given.capacity = shapes["expand_x"].shape[0]
         addresses = {
             name: self.simulator.alloc(rank, max(like.numel() * like.element_size(), 1), name)
@@ -59,7 +60,10 @@ class MeshGroup(ServerGroup):
                 self._tensor(rank, call[name], name)
                 for name in ("x", "expert_ids", "scales", "x_active_mask")
             ),
+            0,  # elastic_info
             *(addresses[name] for name in OUTPUTS),
+            0,  # tp_recv_counts
+            self.kept.address(rank, call["performance_info"], "performance_info"),
             self.simulator.alloc(rank, workspace, "workspace"),
             *self._by_value(given),
         ]
@@ -68,6 +72,7 @@ class MeshGroup(ServerGroup):
 
     def _combine(self, rank: int, call: Mapping[str, Any], handle: Dispatched) -> Combined:
         given = parameters("combine", call)
+        given.waits = waits(call, self.product)
         out = torch.empty(given.batch, given.hidden, dtype=call["expand_x"].dtype)
         address = self.simulator.alloc(rank, out.numel() * out.element_size(), "combine out")
         if rank in self.absent:
@@ -83,9 +88,14 @@ class MeshGroup(ServerGroup):
             handle.addresses["assist_info_for_combine"],
             handle.addresses["ep_recv_counts"],
             tensor("expert_scales"),
+            0,  # tp_send_counts
             tensor("x_active_mask"),
+            *(0, 0),  # shared_expert_x, elastic_info
             tensor("ori_x"),
+            *(0, 0, 0),  # of const experts
             address,
+            self.kept.address(rank, call["performance_info"], "performance_info"),
+            0,  # workspace
             *self._by_value(given),
         ]
         return Combined(address, out, self._launch(rank, "ascend_moe_mesh_combine", arguments))

@@ -153,6 +153,7 @@ MESH_CASES = (
     # Most rows to a few ranks.
     (replace(MESH_SMALL, max_batch=40, topk=2, local_experts=1, skewed=True), 2, "dcc", Wire()),
     (replace(MESH_SMALL, ranks=32, max_batch=1, topk=1, hidden=32), 1, "dc", Wire()),
+    (replace(MESH_SMALL, measured=True), 2, "dccd", Wire()),
 )
 
 KERNELS = {

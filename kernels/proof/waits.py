@@ -11,9 +11,10 @@ from torch import Tensor
 from .cards import Wire
 from .execution import Outcome, compare_with_oracle
 from .failures import new_group
+from .mesh import MeshGroup
 from .programs import Program, Step
 from .server_programs import PER_SERVER
-from .servers import ServerGroup, compare, server_window_bytes
+from .servers import ServerGroup, server_window_bytes
 from .simulator import Schedule, Simulator
 
 JUMPS = 3
@@ -124,6 +125,8 @@ class WaitsCase:
 class ServerWaitsCase(WaitsCase):
     """The same on several servers, where a rank stands for its mates and for those of its rail."""
 
+    group_type: type[ServerGroup] = ServerGroup
+
     def stands(self, rank: int) -> bool:
         """All wait for all, by way of others."""
         return rank != self.late_rank
@@ -142,13 +145,24 @@ class ServerWaitsCase(WaitsCase):
 
     def _group(self, simulator: Simulator) -> Any:
         program = self.program
-        window = server_window_bytes(program)
-        return ServerGroup(
+        window = server_window_bytes(program, self.group_type.kernels)
+        return self.group_type(
             simulator, program.ranks, window, Wire(), product=program.product, cores=self.cores
         )
 
     def _difference(self, group: Any, step: Step, rank: int, result: Any) -> str:
-        return compare(group.simulator, step, rank, result)
+        return group.compare(group.simulator, step, rank, result)
+
+
+@dataclass(frozen=True)
+class MeshWaitsCase(ServerWaitsCase):
+    """In full mesh over servers, where every rank stands for every other one itself."""
+
+    group_type: type[ServerGroup] = MeshGroup
+
+    def culprits(self, rank: int) -> tuple[int, ...]:
+        """The late one, wherever it is."""
+        return (self.late_rank,)
 
 
 def enqueue(group: Any, step: Step, results: list[Any]) -> None:

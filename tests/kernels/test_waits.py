@@ -14,11 +14,13 @@ import torch
 from kernels.proof.execution import execute
 from kernels.proof.failures import ABSENT, enqueue, new_group, records
 from kernels.proof.machine import machine
+from kernels.proof.mesh import mesh_program
 from kernels.proof.programs import layer_program
+from kernels.proof.server_kernels import MESH_SMALL
 from kernels.proof.server_programs import SMALL, server_program
 from kernels.proof.shapes import Shape
 from kernels.proof.simulator import Schedule, Simulator
-from kernels.proof.waits import JUMP_US, ServerWaitsCase, WaitsCase
+from kernels.proof.waits import JUMP_US, MeshWaitsCase, ServerWaitsCase, WaitsCase
 
 pytestmark = pytest.mark.usefixtures("proof_library")
 
@@ -86,6 +88,16 @@ def test_a_microsecond_is_one_of_simulated_time(busy):
                 assert float(info[late]) == pytest.approx(behind, abs=2)
                 info[late] = 0
             assert info.max() <= 3
+
+
+@pytest.mark.parametrize("late_step", [DISPATCH, COMBINE, RELEASE])
+@pytest.mark.parametrize("late_rank", [1, 10])
+def test_of_full_mesh_over_several_servers(late_step, late_rank):
+    """A rank of another server is charged as one of the own: there are no relays."""
+    steps = mesh_program("waits", replace(MESH_SMALL, measured=True), 1, "dcc")
+    case = MeshWaitsCase(steps, 3, late_rank, late_step)
+    blamed = [case.blamed(Schedule(seed=seed, landing_percent=100)) for seed in range(3)]
+    assert sum(blamed) >= 2, blamed
 
 
 @pytest.mark.parametrize(

@@ -37,52 +37,87 @@ def test_auto_chooses_ours(run):
     assert "kernels=ours (ABI 3, 2 ranks, windows of 200 MB through tiling)" in said
 
 
-def test_several_servers_run_stock(run):
-    """Sixteen ranks on two servers, with nobody asked."""
-    said = played(run, 16, 1, **machine(16, 2))
-    assert (
-        "kernels=stock (on A2 they serve one server in full mesh, the group is on 2 servers, of 8 and 8 ranks; "
-        in said
-    )
+def test_several_servers_run_ours(run):
+    """Golden data of the vendor's full mesh, on two servers."""
+    said = played(run, 16, 1, **machine(16, 2) | {"ASCEND_MOE_KERNELS": "require"})
+    assert "kernels=ours (ABI 3, 16 ranks on 2 servers, windows of 200 MB through rdma)" in said
 
 
 def test_without_a_rank_graph_stock_runs(run):
     """An HCCL before 8.5; what is missing has a name."""
     said = played(run, 8, 3, ASCEND_MOE_VNPU_HIDE="graph")
     why = "HCCL does not say where the ranks are: CANN has no HcclRankGraphGetLayers, "
-    assert f"kernels=stock (on A2 they serve one server, and {why}" in said
+    assert f"kernels=stock (on A2 they need to know the servers, and {why}" in said
+
+
+def test_few_ranks_on_two_servers_run_ours(run):
+    """CANN's kernels would take them for one server (vllm-ascend#16193: EP8 over two A2)."""
+    said = run(
+        *("random_worlds.py", 4, 1, 3, "A2"),
+        product="A2",
+        environment=machine(4, 2) | {"ASCEND_MOE_KERNELS": "require"},
+    ).stdout
+    assert "3 random worlds equal on 4 ranks" in said
+    assert "kernels=ours (ABI 3, 4 ranks on 2 servers, windows of 200 MB through rdma)" in said
+
+
+def refused(run, devices: int, *how: object, kernels: str = "auto") -> list[str]:
+    """What each of four ranks on two servers was told, twice."""
+    environment = machine(devices, 2) | {"ASCEND_MOE_KERNELS": kernels}
+    said = run("a2.py", "refused", *how, product="A2", environment=environment).stdout
+    lines = [line for line in said.splitlines() if "refused: " in line]
+    assert len(lines) == 4
+    assert "no error" not in said
+    return sorted(lines)
+
+
+UNEVEN = "full mesh over servers needs equally many ranks on each, in the order of the ranks"
+OFF = (1, "ASCEND_MOE_KERNELS=off")
 
 
 @pytest.mark.parametrize(
-    ("kernels", "how"),
+    ("devices", "how", "kernels", "why"),
     [
-        ("auto", ["hccl"]),
-        ("auto", ["store"]),
-        ("require", ["hccl"]),
-        ("auto", ["hccl", 1]),  # one rank has said off
+        (6, ["hccl"], "auto", UNEVEN),
+        (6, ["store"], "auto", UNEVEN),
+        (6, ["hccl"], "require", UNEVEN),
+        (6, ["hccl", *OFF], "auto", UNEVEN),
+        (4, ["hccl", *OFF], "auto", "rank 1: ASCEND_MOE_KERNELS=off"),
     ],
 )
-def test_few_ranks_on_two_servers_are_refused(run, kernels, how):
-    """CANN's kernels would take them for one server (vllm-ascend#16193: EP8 over two A2)."""
-    environment = machine(4, 2) | {"ASCEND_MOE_KERNELS": kernels}
-    said = run("a2.py", "refused", *how, product="A2", environment=environment).stdout
-    assert said.count("refused: ") == 4
-    for line in [line for line in said.splitlines() if "refused: " in line]:
-        assert "group_ep " in line
-        assert "of 4 ranks is on 2 servers: ranks 0, 1 on one; ranks 2, 3 on another" in line
-        assert f"(hosts: {'ranks 0, 2, 3' if how[1:] else 'all ranks'}: " in line
+def test_few_ranks_that_nobody_serves_are_refused(run, devices, how, kernels, why):
+    there = {4: "ranks 0, 1 on one; ranks 2, 3", 6: "ranks 0, 1, 2 on one; rank 3"}[devices]
+    for line in refused(run, devices, *how, kernels=kernels):
+        assert f"of 4 ranks is on 2 servers: {there} on another" in line
         assert f"take up to {RANKS_PER_SERVER} ranks for one server" in line
+        assert why in line
+        assert ("(host " in line) == (devices == 6)
         assert "Put all ranks of the group on one server" in line
+
+
+OLD_DRIVER = "ASCEND_MOE_VNPU_HCCL_PATCH=capability:0:8:3"
+
+
+def test_when_the_links_are_made_there_is_no_way_back(run):
+    """To CANN's kernels: they want others. Every rank says what to do about it."""
+    lines = refused(run, 4, "hccl", 1, OLD_DRIVER)
+    for rank, line in enumerate(lines):
+        assert "no vector core may post RDMA writes here (capability 3 without bit 2)" in line
+        assert "CANN's own kernels cannot take over" in line
+        assert "ASCEND_MOE_KERNELS=off on all ranks runs them from the start" in line
+        assert ("cannot be opened; rank 1: " in line) == (rank != 1)
 
 
 def test_off_warns(run):
     said = played(run, 8, 3, **machine(8, 2) | {"ASCEND_MOE_KERNELS": "off"})
     assert "ascend-moe: warning: group_ep " in said
     assert "on 2 servers: ranks 0, 1, 2, 3 on one; ranks 4, 5, 6, 7 on another" in said
+    assert "ours do not serve it: all ranks: ASCEND_MOE_KERNELS=off" in said
 
 
 @pytest.mark.ci
 def test_cann_8_5_reaches_both_servers(run):
-    """Its kernels know no way of one server: all rows take RDMA."""
-    said = played(run, 8, 3, **machine(8, 2) | {"ASCEND_MOE_VNPU_CANN": "8.5.0"})
-    assert "kernels=stock (on A2 they serve one server" in said
+    """Its kernels know no way of one server: all rows take RDMA. Nor do ours ask for whole servers."""
+    for kernels, why in (("off", "stock (all ranks: "), ("require", "ours (ABI 3, 8 ranks on 2")):
+        chosen = {"ASCEND_MOE_VNPU_CANN": "8.5.0", "ASCEND_MOE_KERNELS": kernels}
+        assert f"kernels={why}" in played(run, 8, 3, **machine(8, 2) | chosen)

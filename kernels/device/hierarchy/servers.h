@@ -34,6 +34,9 @@ class Servers {
     __aicore__ inline uint32_t Mate(uint32_t number) const {
         return topology.server * topology.per_server + number;
     }
+    __aicore__ inline bool IsMate(uint32_t rank) const {
+        return rank / topology.per_server == topology.server;
+    }
     // The rank with this number in another server: each other's relays.
     __aicore__ inline uint32_t Rail(uint32_t server) const {
         return server * topology.per_server + topology.number;
@@ -98,11 +101,15 @@ class Servers {
     // Waits for the blocks of this core's share of the mates and of the rail.
     __aicore__ inline void WaitForShare(FlagName what, Window& window, uint64_t offset,
                                         uint32_t epoch) const {
+        WaitForMates(what, window, offset, epoch);
+        WaitForRail(what, window, offset, epoch);
+    }
+    __aicore__ inline void WaitForMates(FlagName what, Window& window, uint64_t offset,
+                                        uint32_t epoch) const {
         for (uint32_t i = window.core; i < topology.per_server; i += window.cores) {
             uint32_t mate = Mate((topology.number + 1 + i) % topology.per_server);
             window.Wait(what, offset + mate * kBlockBytes, 1, 1, mate, epoch);
         }
-        WaitForRail(what, window, offset, epoch);
     }
     __aicore__ inline void WaitForRail(FlagName what, Window& window, uint64_t offset,
                                        uint32_t epoch) const {

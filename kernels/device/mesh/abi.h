@@ -17,6 +17,10 @@ constexpr uint32_t kMeshRanks = 256;
 MOE_ABI constexpr uint64_t MeshTagOffset(uint32_t parity, uint32_t peer) {
     return kArrivedOffset + (parity * kMeshRanks + peer) * kBlockBytes;
 }
+// Those of the opening start in blocks of their own, where only mates write in an input.
+MOE_ABI constexpr uint64_t MeshOpenTagOffset(TagSource source, uint32_t peer) {
+    return (source == TagSource::kGreeting ? kReadyOffset : kDoneOffset) + peer * kBlockBytes;
+}
 
 // The rest is two halves, used in turn by launches of either operator.
 MOE_ABI constexpr uint64_t MeshHalfBytes(uint64_t window_bytes) {

@@ -64,7 +64,7 @@ class MeshCombineKernel {
         pipe->Reset();
 
         window.InitBuffers(pipe, peers.layout.blocks);
-        peers.WaitForShare();
+        peers.WaitForShare(pipe, p, tensors.performance_info);
         AscendC::SyncAll<true>();  // nothing to drain since the last barrier
         window.LoadFailures();
         MOE_SYNC(MTE2_S);

@@ -57,7 +57,7 @@ class MeshDispatchKernel {
         pipe->Reset();
 
         window.InitBuffers(pipe, peers.layout.blocks);
-        peers.WaitForShare();
+        peers.WaitForShare(pipe, p, tensors.performance_info);
         AscendC::SyncAll<true>();  // nothing to drain since the last barrier
         Receiver<MeshRows>(pipe, window, p, tensors, MeshRows(window, peers, p, tensors),
                            peers.area + MeshListsOffset(p, peers.PerServer(), window.ranks),

@@ -27,9 +27,7 @@ class MeshPeers {
 
     __aicore__ inline uint32_t PerServer() const { return servers_.topology.per_server; }
     __aicore__ inline uint32_t ServerOf(uint32_t rank) const { return rank / PerServer(); }
-    __aicore__ inline bool IsMate(uint32_t peer) const {
-        return ServerOf(peer) == servers_.topology.server;
-    }
+    __aicore__ inline bool IsMate(uint32_t peer) const { return servers_.IsMate(peer); }
     __aicore__ inline uint64_t Output(uint64_t offset) const { return servers_.output + offset; }
     // Every core posts to its share of the ranks, the same for all posts of a launch.
     __aicore__ inline QueuePair Queue(RdmaPost& post, uint32_t peer) const {
@@ -69,8 +67,15 @@ class MeshPeers {
     }
 
     // The cores share the waiting; a SyncAll behind it, and every core may read what has come.
-    __aicore__ inline void WaitForShare() const {
+    // performance_info: a rank is waited for until its counts are there; a tag follows at once.
+    __aicore__ inline void WaitForShare(TPipe* pipe, const Parameters& p,
+                                        uint64_t performance_info) const {
         Share peers = ShareOf(window_.ranks, window_.core, window_.cores);
+        Waited waited(window_, Measured(p));
+        waited.Watch(pipe, MOE_FLAG("counts"), layout.Offset(parity, 0), layout.blocks, peers,
+                     window_.epoch);
+        waited.UntilAll();
+        waited.MergeInto(performance_info, p.waits);
         for (uint32_t peer = peers.begin; peer < peers.end && !window_.failed; ++peer) {
             if (!IsMate(peer))
                 window_.Wait(MOE_FLAG("arrival"), MeshTagOffset(0, peer), 1, 1, peer,

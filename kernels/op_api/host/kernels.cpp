@@ -13,3 +13,6 @@ HOSTSIM_KERNEL(ascend_moe_combine);
 HOSTSIM_KERNEL(ascend_moe_hierarchy_open);
 HOSTSIM_KERNEL(ascend_moe_hierarchy_dispatch);
 HOSTSIM_KERNEL(ascend_moe_hierarchy_combine);
+HOSTSIM_KERNEL(ascend_moe_mesh_open);
+HOSTSIM_KERNEL(ascend_moe_mesh_dispatch);
+HOSTSIM_KERNEL(ascend_moe_mesh_combine);

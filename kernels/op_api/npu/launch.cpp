@@ -17,6 +17,9 @@ constexpr Function kLaunch[] = {ascend_moe_launch_meet,
                                 ascend_moe_launch_hierarchy_open,
                                 ascend_moe_launch_hierarchy_dispatch,
                                 ascend_moe_launch_hierarchy_combine,
+                                ascend_moe_launch_mesh_open,
+                                ascend_moe_launch_mesh_dispatch,
+                                ascend_moe_launch_mesh_combine,
                                 ascend_moe_launch_cores,
                                 ascend_moe_launch_row};
 

@@ -10,8 +10,13 @@
 //   2. copy the structure and its tables to the host and check all of it (rdma_tables.h)
 //
 // What is asked of a communicator first decides its links as long as it lives (hcomm v9.0.0, src/
-// framework/op_base/src/op_base.cc:4187). So this is for groups alone whose calls say hierarchy:
-// CANN's own kernels want the same links then, and the group can be left to them.
+// framework/op_base/src/op_base.cc:4187). CANN's own kernels for hierarchy want the same ones, so
+// such a group can be left to them. Those for full mesh do not: they have the AI CPU post to every
+// rank, of the own server too (ops-transformer 3a280bcc, mc2/moe_distribute_dispatch_v2/op_kernel/
+// arch22/moe_distribute_dispatch_a2.h:663), where these links are no queue pairs (hcomm v9.0.0,
+// src/framework/communicator/impl/hccl_communicator.cc:2588). And the links of full mesh have no
+// queues for a vector core (hccl_communicator_host.cc:7891). So full mesh over servers asks here
+// too, when all ranks have agreed to run our kernels, and there is no way back.
 //
 // HcclCreateOpResCtx is not asked: 9.0 and 9.1 refuse it on A2 (src/framework/op_base/src/
 // op_base_mc2.cc:134, v9.0.0), and where it is not refused it makes the same structure (HEAD,
@@ -92,16 +97,20 @@ const Product* ProductHere() {
 
 }  // namespace
 
-Attempt FromRdma(const std::string& group, aclrtStream stream, Windows* found) {
+std::string WhyNoQueues() {
     const Product* product = ProductHere();
-    if (product == nullptr)
-        return Attempt::Absent(std::string("it is for A2 and A3, this is ") + aclrtGetSocName());
+    if (product == nullptr) return std::string("it is for A2 and A3, this is ") + aclrtGetSocName();
     const cann::Symbols& c = Cann();
     const std::string missing = cann::Missing(c.HcomGetCommHandleByGroup, c.HcclGetRankSize,
                                               c.HcclGetRankId, c.HcclAllocComResourceByTiling);
-    if (!missing.empty()) return Attempt::Absent("CANN has no " + missing);
-    const Attempt version = CheckHcclVersion(product->versions);
-    if (version.outcome != Attempt::kFound) return version;
+    if (!missing.empty()) return "CANN has no " + missing;
+    return CheckHcclVersion(product->versions).why;
+}
+
+Attempt FromRdma(const std::string& group, aclrtStream stream, Windows* found) {
+    const std::string absent = WhyNoQueues();
+    if (!absent.empty()) return Attempt::Absent(absent);
+    const Product* product = ProductHere();
     Servers servers;
     if (FindServers(group, &servers) != ACL_SUCCESS) return Attempt::Failed(TakeText());
     if (!servers.known) return Attempt::Absent("CANN has no rank graph, which says who is where");

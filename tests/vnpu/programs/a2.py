@@ -1,10 +1,10 @@
 """A layer on A2: what ranks that stand on one server, or on two, are told.
 
 usage: a2.py auto
-       a2.py refused [store | hccl] [OFF]
+       a2.py refused [store | hccl] [RANK VARIABLE=VALUE]
 
-``refused``: through ascend_moe's functions, which ask through the store, or bare torch_npu. The rank OFF does not want
-our kernels.
+``refused``: through ascend_moe's functions, which ask through the store, or bare torch_npu. That rank has
+this variable.
 """
 
 import os
@@ -68,8 +68,9 @@ def refused(call) -> str:
 
 
 def spread(rank: int) -> None:
-    if sys.argv[3:] == [str(rank)]:
-        os.environ["ASCEND_MOE_KERNELS"] = "off"
+    if sys.argv[3:4] == [str(rank)]:
+        variable, _, value = sys.argv[4].partition("=")
+        os.environ[variable] = value
     module = ascend_moe if sys.argv[2] == "store" else torch_npu
     call = ranks.on_npu(calls()[rank])
     for _ in range(2):  # the second call learns it too

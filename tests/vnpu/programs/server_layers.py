@@ -1,8 +1,8 @@
-"""Hierarchy by our kernels, as serving engines call it: layers in a row, graphs, and what ends in an error.
+"""Several servers by our kernels, as serving engines call them: layers in a row, graphs, and what ends in an error.
 
-usage: hierarchy.py PRODUCT RANKS CASE...
+usage: server_layers.py PRODUCT ALGORITHM RANKS CASE...
 
-PRODUCT is A2 or A3. Every case has a group of its own.
+PRODUCT is A2 or A3, ALGORITHM hierarchy or fullmesh. Every case has a group of its own.
 """
 
 import os
@@ -17,7 +17,8 @@ import torch_npu
 import ascend_moe
 from ascend_moe.reference import combine_world, dispatch_world
 
-PRODUCT, SIZE = sys.argv[1], int(sys.argv[2])
+PRODUCT, ALGORITHM, SIZE = sys.argv[1], sys.argv[2], int(sys.argv[3])
+OTHER = {"hierarchy": "fullmesh", "fullmesh": "hierarchy"}[ALGORITHM]
 HIDDEN, TOPK, EXPERTS, TOKENS = {"A2": 64, "A3": 1024}[PRODUCT], 4, 2 * SIZE, 3
 CONTRACT = {"product": PRODUCT, "contract": "cann-9.1"}
 BY_VARIABLES = {"HCCL_INTRA_PCIE_ENABLE": "1", "HCCL_INTRA_ROCE_ENABLE": "0"}
@@ -36,17 +37,21 @@ def where(rank: int, group: str, comm_alg: str) -> dict[str, Any]:
 
 
 def layer_calls(seed: int, quant_mode: int = 0) -> list[dict[str, Any]]:
-    """The dispatch of one layer on every rank, with the mask that vLLM always passes."""
+    """The dispatch of one layer on every rank, with the mask that vLLM always passes.
+
+    Full mesh looks at it: it leaves the last token out on some ranks.
+    """
     generator = torch.Generator().manual_seed(seed)
     return [
-        where(rank, "ep", "hierarchy")
+        where(rank, "ep", ALGORITHM)
         | {
             "x": torch.randn(TOKENS, HIDDEN, generator=generator).bfloat16(),
             "expert_ids": torch.rand(TOKENS, EXPERTS, generator=generator)
             .argsort(dim=1)[:, :TOPK]
             .int(),
             "expert_scales": torch.randn(TOKENS, TOPK, generator=generator),
-            "x_active_mask": torch.ones(TOKENS, dtype=torch.bool),
+            "x_active_mask": torch.arange(TOKENS)
+            < TOKENS - (ALGORITHM == "fullmesh" and rank % 5 == 2),
             "quant_mode": quant_mode,
         }
         for rank in range(SIZE)
@@ -90,8 +95,13 @@ def layer(
     comm_quant_mode: int = 0,
     module: Any = torch_npu,
 ) -> torch.Tensor:
+    sent = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name != "expert_scales" or ALGORITHM == "hierarchy"
+    }
     rows, scales, assist, _, counts, _, weights = module.npu_moe_distribute_dispatch_v2(
-        **tensors, **group, quant_mode=quant_mode
+        **sent, **group, quant_mode=quant_mode
     )
     return module.npu_moe_distribute_combine_v2(
         expand_x=expert(rows, scales, quant_mode),
@@ -110,7 +120,8 @@ def layers(rank: int, group: str, comm_alg: str, module: Any, number: int = 10) 
     """Enqueued without a wait between, in every mode."""
     got, right = [], []
     for seed in range(number):
-        modes = {"quant_mode": 2 * (seed % 2), "comm_quant_mode": 2 * (seed // 2 % 2)}
+        modes = {"quant_mode": 2 * (seed % 2)}
+        modes["comm_quant_mode"] = 2 * (seed // 2 % 2) if ALGORITHM == "hierarchy" else 0
         calls = layer_calls(seed, modes["quant_mode"])
         right.append(wanted(calls, modes["comm_quant_mode"])[rank])
         tensors = on_npu(calls[rank])
@@ -121,7 +132,12 @@ def layers(rank: int, group: str, comm_alg: str, module: Any, number: int = 10) 
 
 def by_keyword(rank: int, group: str) -> None:
     with mock.patch.dict(os.environ, BY_KEYWORD):
-        layers(rank, group, "hierarchy", torch_npu)
+        layers(rank, group, ALGORITHM, torch_npu)
+
+
+def by_default(rank: int, group: str) -> None:
+    """Without a word about the algorithm: full mesh. Through ascend_moe, whose ranks agree in the store."""
+    layers(rank, group, "", ascend_moe, 4)
 
 
 def by_variables(rank: int, group: str) -> None:
@@ -132,7 +148,7 @@ def by_variables(rank: int, group: str) -> None:
 
 def graph(rank: int, group: str) -> None:
     """Replays read new data; an eager layer in between."""
-    place = where(rank, group, "hierarchy")
+    place = where(rank, group, ALGORITHM)
     calls = layer_calls(100)
     tensors = on_npu(calls[rank])
     assert torch.equal(layer(tensors, place).cpu(), wanted(calls, 0)[rank])
@@ -151,22 +167,23 @@ def graph(rank: int, group: str) -> None:
 
 def refused(rank: int, group: str) -> None:
     """What the kernels do not serve, by name and before anything is exchanged; the group goes on."""
-    place = where(rank, group, "hierarchy")
+    place = where(rank, group, ALGORITHM)
     call = on_npu(layer_calls(200)[rank])
     layer(call, place)
+    batch, hidden = {"hierarchy": (512, 8192), "fullmesh": (256, 7168)}[ALGORITHM]
     large = {
-        "x": torch.zeros(512, 8192).bfloat16().npu(),
-        "expert_ids": torch.zeros(512, TOPK).int().npu(),
-        "expert_scales": torch.zeros(512, TOPK).npu(),
-        "x_active_mask": torch.ones(512).bool().npu(),
+        "x": torch.zeros(batch, hidden).bfloat16().npu(),
+        "expert_ids": torch.zeros(batch, TOPK).int().npu(),
+        "expert_scales": torch.zeros(batch, TOPK).npu(),
+        "x_active_mask": torch.ones(batch).bool().npu(),
     }
     for name, given, changes in (
-        ("mesh", call, {"comm_alg": "fullmesh"}),
+        ("other", call, {"comm_alg": OTHER}),
         ("const", call, {"const_expert_num": 1}),
         ("small", large, {}),
     ):
         told(name, rank, lambda given=given, changes=changes: dispatch(given, place | changes))
-    layers(rank, group, "hierarchy", torch_npu, 1)
+    layers(rank, group, ALGORITHM, torch_npu, 1)
 
 
 def dispatch(tensors: dict[str, torch.Tensor], group: dict[str, Any]) -> None:
@@ -176,7 +193,7 @@ def dispatch(tensors: dict[str, torch.Tensor], group: dict[str, Any]) -> None:
 
 def dead(rank: int, group: str) -> None:
     """The last rank dies, or a queue does (ASCEND_MOE_VNPU_DEAD_QUEUE)."""
-    place = where(rank, group, "hierarchy")
+    place = where(rank, group, ALGORITHM)
     tensors = on_npu(layer_calls(300)[rank])
     layer(tensors, place)
     torch.npu.synchronize()
@@ -202,12 +219,13 @@ def told(case: str, rank: int, call: Any) -> None:
 
 
 CASES = {
-    function.__name__: function for function in (by_keyword, by_variables, graph, refused, dead)
+    function.__name__: function
+    for function in (by_default, by_keyword, by_variables, graph, refused, dead)
 }
 
 
 def play(rank: int) -> None:
-    for case in sys.argv[3:]:
+    for case in sys.argv[4:]:
         group = ranks._own_name([list(range(SIZE))], rank)
         CASES[case](rank, group)
         if rank == 0:
