@@ -61,9 +61,9 @@ def test_few_ranks_on_two_servers_run_ours(run):
     assert "kernels=ours (ABI 3, 4 ranks on 2 servers, windows of 200 MB through rdma)" in said
 
 
-def refused(run, devices: int, *how: object, kernels: str = "auto") -> list[str]:
+def refused(run, devices: int, *how: object, **environment: str) -> list[str]:
     """What each of four ranks on two servers was told, twice."""
-    environment = machine(devices, 2) | {"ASCEND_MOE_KERNELS": kernels}
+    environment = machine(devices, 2) | environment
     said = run("a2.py", "refused", *how, product="A2", environment=environment).stdout
     lines = [line for line in said.splitlines() if "refused: " in line]
     assert len(lines) == 4
@@ -87,12 +87,19 @@ OFF = (1, "ASCEND_MOE_KERNELS=off")
 )
 def test_few_ranks_that_nobody_serves_are_refused(run, devices, how, kernels, why):
     there = {4: "ranks 0, 1 on one; ranks 2, 3", 6: "ranks 0, 1, 2 on one; rank 3"}[devices]
-    for line in refused(run, devices, *how, kernels=kernels):
+    for line in refused(run, devices, *how, ASCEND_MOE_KERNELS=kernels):
         assert f"of 4 ranks is on 2 servers: {there} on another" in line
         assert f"take up to {RANKS_PER_SERVER} ranks for one server" in line
         assert why in line
         assert ("(host " in line) == (devices == 6)
         assert "Put all ranks of the group on one server" in line
+
+
+@pytest.mark.ci
+def test_what_can_be_known_is_asked_before_links_are_made(run):
+    for line in refused(run, 4, "hccl", ASCEND_MOE_VNPU_HCOMM="9.3.0"):
+        assert "do not serve it: all ranks: the private structures of HCCL 9.3.0 are not" in line
+        assert "take over" not in line
 
 
 OLD_DRIVER = "ASCEND_MOE_VNPU_HCCL_PATCH=capability:0:8:3"
