@@ -72,7 +72,7 @@ def refused(run, devices: int, *how: object, **environment: str) -> list[str]:
 
 
 UNEVEN = "full mesh over servers needs equally many ranks on each, in the order of the ranks"
-OFF = (1, "ASCEND_MOE_KERNELS=off")
+OFF, OLD = (1, "ASCEND_MOE_KERNELS=off"), (1, "ASCEND_MOE_VNPU_DRIVER=24.1.0.3")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +83,7 @@ OFF = (1, "ASCEND_MOE_KERNELS=off")
         (6, ["hccl"], "require", UNEVEN),
         (6, ["hccl", *OFF], "auto", UNEVEN),
         (4, ["hccl", *OFF], "auto", "rank 1: ASCEND_MOE_KERNELS=off"),
+        (4, ["hccl", *OLD], "auto", "rank 1: driver 24.1.0.3 lets no vector core post RDMA writes"),
     ],
 )
 def test_few_ranks_that_nobody_serves_are_refused(run, devices, how, kernels, why):
@@ -91,7 +92,7 @@ def test_few_ranks_that_nobody_serves_are_refused(run, devices, how, kernels, wh
         assert f"of 4 ranks is on 2 servers: {there} on another" in line
         assert f"take up to {RANKS_PER_SERVER} ranks for one server" in line
         assert why in line
-        assert ("(host " in line) == (devices == 6)
+        assert ("(host " in line) == ("rank 1: ASCEND_MOE_KERNELS" not in line)
         assert "Put all ranks of the group on one server" in line
 
 
