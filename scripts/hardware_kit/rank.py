@@ -37,12 +37,14 @@ class Rank:
     def __init__(self, job: Job) -> None:
         self.job = job
         torch.set_num_threads(1)
-        torch_npu.npu.set_device(job.rank)
+        torch_npu.npu.set_device(job.device)
         store = job.path(f"{job.attempt}.store")
         dist.init_process_group(
             "hccl", init_method=f"file://{store}", rank=job.rank, world_size=job.world
         )
-        self.cases = all_cases(job.product, job.world, job.sweep, short=job.short)
+        self.cases = all_cases(
+            job.product, job.world, job.sweep, short=job.short, servers=job.servers
+        )
         self.names: dict[tuple[int, int], dict[str, str]] = {}
         for ranks, tp in sorted({(case.ranks, case.tp) for case in self.cases}):
             self._make_groups(ranks, tp)
@@ -136,7 +138,10 @@ class Rank:
         return {"wrong": wrong, "outputs": outputs}
 
     def _handle(self, dispatched: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """On A2 that of the implementation that is played; on A3 the oracle's will do."""
+        """Of several servers and on A2 that of the implementation that is played; on A3 the oracle's will do."""
+        if self.job.servers > 1:
+            names = ("assist_info_for_combine", "ep_send_counts", "expand_scales")
+            return dict(zip(names, (dispatched[2], dispatched[4], dispatched[6]), strict=True))
         return {"assist_info_for_combine": dispatched[2]} if self.job.product == "A2" else {}
 
     def _measure(self, case: Case) -> dict[str, Any]:
@@ -159,7 +164,7 @@ class Rank:
         return {
             "torch": torch.__version__,
             "torch_npu": torch_npu.__version__,
-            "device": torch_npu.npu.get_device_name(self.job.rank),
+            "device": torch_npu.npu.get_device_name(self.job.device),
             "custom_libraries": list(loaded.custom),
             "ours_loaded": loaded.ours_loaded,
         }

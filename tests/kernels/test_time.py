@@ -134,16 +134,6 @@ def test_every_figure_has_a_source_and_every_assumption_a_range():
             assert figure.low <= figure.value <= figure.high, name
 
 
-def test_a_figure_that_does_not_exist_is_refused(tmp_path):
-    tuned = tmp_path / "tuned.json"
-    tuned.write_text(json.dumps({"product": "A3", "machine": {"server_rate": 160}}))
-    assert machine("A3", tuned)["server_rate"] == 160
-    with pytest.raises(ValueError, match="not of A2"):
-        machine("A2", tuned)
-    with pytest.raises(ValueError, match="no figures of a machine: speed"):
-        A3.with_values(speed=1)
-
-
 def test_an_error_bar_adds_what_single_figures_do():
     bar = ErrorBar(10.0, {"a": (7.0, 10.5), "b": (14.0, 11.0), "c": (10.0, 10.0)})
     assert (bar.low, bar.high) == pytest.approx((7.0, 10 + (0.5**2 + 4**2) ** 0.5))
