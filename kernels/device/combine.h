@@ -55,9 +55,11 @@ class CombineKernel {
             window.ShareFailure();
         }
         if (!window.failed) {
-            window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch, MarkOf(p));
             ReturnedSlots returned(pipe, window, p, epoch);
-            Reducer<X, ReturnedSlots>(pipe, window, p, tensors, returned, active).Run();
+            Reducer<X, ReturnedSlots> reducer(pipe, window, p, tensors, returned, active);
+            reducer.Prepare();
+            window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch, MarkOf(p));
+            reducer.Run();
             returned.MergeWaitsInto(waits);
         }
         if (Measured(p)) {

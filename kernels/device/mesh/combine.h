@@ -13,16 +13,18 @@ class ReturnedPlaces {
     __aicore__ inline ReturnedPlaces(TPipe* pipe, const Window& window, const MeshPeers& peers,
                                      const Parameters& p, const CombineTensors& t)
         : p_(p), t_(t), returned_(window.Data(window.rank, peers.area)) {
-        pipe->InitBuffer(places_, 4 * p.topk);
+        pipe->InitBuffer(places_, 4 * p.topk * kTokensAtOnce);
     }
 
     __aicore__ inline bool OwnTravel() const { return true; }
-    __aicore__ inline void LoadToken(uint32_t token) {
-        Load(places_.Get<uint32_t>(), At<uint32_t>(t_.assist_info + 4ull * token * p_.topk),
-             p_.topk);
+    // At most kTokensAtOnce.
+    __aicore__ inline void LoadTokens(uint32_t first, uint32_t count) {
+        first_ = first;
+        Load(places_.Get<uint32_t>(), At<uint32_t>(t_.assist_info + 4ull * first * p_.topk),
+             count * p_.topk);
     }
-    __aicore__ inline uint64_t Row(uint32_t from, uint32_t, uint32_t slot) {
-        uint32_t place = places_.Get<uint32_t>().GetValue(slot);
+    __aicore__ inline uint64_t Row(uint32_t from, uint32_t token, uint32_t slot) {
+        uint32_t place = places_.Get<uint32_t>().GetValue((token - first_) * p_.topk + slot);
         if (place >= ListRows(p_)) place = 0;  // not this call's handle; stay inside the window
         return returned_ + MeshReturnedOffset(p_, from) + 2ull * place * p_.hidden;
     }
@@ -31,6 +33,7 @@ class ReturnedPlaces {
     const Parameters& p_;
     const CombineTensors& t_;
     uint64_t returned_;
+    uint32_t first_ = 0;
     Buffer places_;
 };
 
@@ -71,7 +74,9 @@ class MeshCombineKernel {
         window.ShareFailure();  // or a core would sum what another has not seen come back
         if (!window.failed) {
             ReturnedPlaces places(pipe, window, peers, p, tensors);
-            Reducer<X, ReturnedPlaces>(pipe, window, p, tensors, places, active).Run();
+            Reducer<X, ReturnedPlaces> reducer(pipe, window, p, tensors, places, active);
+            reducer.Prepare();
+            reducer.Run();
         }
         if (window.core == 0 && !window.failed)
             window.WriteState(window.dispatch_epoch, window.combine_epoch + 1, window.tp_epoch,

@@ -150,7 +150,9 @@ void Cards::Judge(Core* core, Loc loc, uint64_t address, uint64_t bytes) {
                                  ", which is posted and not behind the tail,");
         }
     }
+    const int rank = world_->RankOf(address);  // sources are memory of who posts
     for (const Queue* queue : busy_) {
+        if (queue->given.rank != rank) continue;
         for (const Message& message : queue->messages) {
             if (meets(message.from, message.bytes))
                 wrong(*queue, "overwrites the source of message " + std::to_string(message.number) +
