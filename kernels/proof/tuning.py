@@ -38,6 +38,8 @@ OPERATORS = (
 )
 """Whose cores a file may have; ``int8``: dispatch with quant_mode 2, ``bf16``: any other."""
 MOST = {"ep": 768, "rows": 1 << 20, "cores": 48}
+SLACK = 0.01
+"""What fewer cores may cost."""
 CHECKED_IN = Path(__file__).parents[1] / "op_api" / "cores"
 
 
@@ -122,6 +124,12 @@ def over(tuning: Tuning | None, product: str) -> Tuning:
     named = {choice.operator for choice in tuning.cores}
     rest = [choice for choice in base.cores if choice.operator not in named]
     return Tuning(tuning.path, product, tuning.virtual, tuning.figures, (*tuning.cores, *rest))
+
+
+def best(times: Mapping[int, float]) -> int:
+    """The fewest cores that are as good as any."""
+    limit = min(times.values()) * (1 + SLACK)
+    return min(cores for cores, us in times.items() if us <= limit)
 
 
 def text(content: Mapping[str, Any], cores: Iterable[CoreChoice]) -> str:

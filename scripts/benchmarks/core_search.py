@@ -13,7 +13,7 @@ from kernels.proof.machine import Machine, machine
 from kernels.proof.server_programs import PER_SERVER
 from kernels.proof.server_timing import ServerShape, simulate_servers
 from kernels.proof.timing import OPERATORS, TOPK, Shape, simulate
-from kernels.proof.tuning import CoreChoice
+from kernels.proof.tuning import CoreChoice, best
 
 CANDIDATES = ((64, (8, 16, 24, 32, 40, 48)), (1 << 20, (24, 32, 36, 40, 44, 48)))
 """Numbers of cores to try, up to so many rows."""
@@ -21,8 +21,6 @@ BATCHES = (1, 8, 64, 128)
 EP_SIZES = {"A2": (8,), "A3": (8, 32)}
 SERVERS = {"A2": {"hierarchy": (2, 4), "mesh": (2, 4)}, "A3": {}}
 SERVER_BATCHES = (8, 64)
-SLACK = 0.01
-"""What a core less may cost."""
 
 Run = Callable[[int], float]
 
@@ -50,12 +48,6 @@ def _shapes(product: str, hardware: Machine) -> Iterator[tuple[str, int, int, Ru
                         *(f"{kernels}_{operator}", servers * PER_SERVER[product], batch),
                         lambda n, s=apart: simulate_servers(s, hardware, cores=n).us,
                     )
-
-
-def best(times: dict[int, float]) -> int:
-    """The fewest cores that are as good as any."""
-    limit = min(times.values()) * (1 + SLACK)
-    return min(cores for cores, us in times.items() if us <= limit)
 
 
 def write(product: str) -> None:

@@ -18,10 +18,10 @@ from kernels.proof.server_programs import SMALL, ServerShape, random_server_shap
 from kernels.proof.shapes import Shape, random_shape, random_shape_a2
 
 SEED = 20261124
-GOLDEN, SWEEP, TIMING = "golden", "sweep", "timing"
+GOLDEN, SWEEP, TIMING, TUNING = "golden", "sweep", "timing", "tuning"
 MEASURED = Shape(ranks=0, max_batch=0, hidden=7168, topk=8, local_experts=16)
 MEASURED_BATCHES = (8, 64, 128)
-WINDOW_MB_OF_SERVERS = 200
+WINDOW_MB_OF_SERVERS, WINDOW_MB_OF_SERVERS_TUNED = 200, 1024
 WIDEST_SWEEP = {"max_bs": 8, "hidden": 8192, "topk": 16, "local_experts": 13}
 
 
@@ -49,6 +49,28 @@ def all_cases(product: str, world: int, sweep: int, *, short: bool, servers: int
         *_golden(product, world),
         *_sweep(product, world, sweep),
         *_timing(product, world, short),
+    ]
+
+
+def tuning_cases(product: str, world: int, *, short: bool, servers: int = 1) -> list[Case]:
+    """Shapes of a decode step on all ranks, to be measured on several numbers of cores."""
+    kind = ServerShape if servers > 1 else Shape
+    shapes = [
+        kind(
+            ranks=world,
+            max_batch=batch,
+            hidden=MEASURED.hidden,
+            topk=MEASURED.topk,
+            local_experts=MEASURED.local_experts,
+            quant=quant,
+            product=product,
+        )
+        for batch in MEASURED_BATCHES[: 1 if short else None]
+        for quant in (False, True)
+    ]
+    return [
+        Case(TUNING, f"bs{shape.max_batch} {'int8' if shape.quant else 'bf16'}", world, 1, shape)
+        for shape in shapes
     ]
 
 
@@ -136,8 +158,8 @@ def window_mb(product: str, world: int, cases: list[Case], implementation: str) 
     On A2 ours need no more than what CANN's kernels are advised to have. Layers of several servers are small.
     """
     if world > most_ranks(product):
-        return WINDOW_MB_OF_SERVERS
-    batches = [case.body.max_batch for case in cases if case.kind == TIMING]
+        return WINDOW_MB_OF_SERVERS_TUNED if cases[0].kind == TUNING else WINDOW_MB_OF_SERVERS
+    batches = [case.body.max_batch for case in cases if case.kind in (TIMING, TUNING)]
     measured = {
         "max_bs": max(batches, default=1),
         "hidden": MEASURED.hidden,

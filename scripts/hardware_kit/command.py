@@ -36,6 +36,7 @@ from hardware_kit.phases import (  # noqa: E402
 )
 from hardware_kit.report import Report  # noqa: E402
 from hardware_kit.supervisor import Ranks, play_phase  # noqa: E402
+from hardware_kit.tune import NotMeasured, tune, write  # noqa: E402
 
 IMPLEMENTATION = {OURS: "ascend_moe", STOCK: "stock"}
 FORMAT = 1
@@ -91,11 +92,33 @@ def _play(options: argparse.Namespace, ranks: Ranks, folder: Path) -> int:
     environment = base_environment(
         options.virtual, options.phases, options.product, options.servers
     )
+    environment.pop("ASCEND_MOE_TUNING", None)  # both are played as they are without one
     if INHERITED is None:
         environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
     else:
         environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = INHERITED
+    if options.tune is not None:
+        return _tune(options, ranks, folder, environment)
     return _run(options, ranks, folder, environment, outcomes)
+
+
+def _tune(
+    options: argparse.Namespace, ranks: Ranks, folder: Path, environment: dict[str, str]
+) -> int:
+    virtual = is_virtual(environment)
+    rounds = options.rounds or (1 if virtual else 200)
+    job = Job(
+        *(str(folder), OURS, 0, 0, ranks.world, options.product, 0, virtual, rounds, 0),
+        options.servers,
+    )
+    try:
+        content = tune(job, ranks, environment)
+    except NotMeasured as error:
+        print(f"npu_check: nothing is written, {error}", file=sys.stderr)
+        return 1
+    if 0 in ranks.mine:
+        write(options.tune, content)
+    return 0
 
 
 def _stop(
@@ -192,6 +215,12 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
         help="the first step to begin with",
     )
     parser.add_argument("--first-steps", action="store_true", help="only the first steps")
+    parser.add_argument(
+        "--tune",
+        type=Path,
+        metavar="FILE",
+        help="measure the machine and the best numbers of cores instead, for ASCEND_MOE_TUNING=FILE",
+    )
     parser.add_argument("--skip-first-steps", action="store_true", help="for those who know")
     parser.add_argument(
         "--rebuild", action="store_true", help="build the library even if it is from these sources"
@@ -202,6 +231,10 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
         parser.error("under torchrun, or with one of --ranks and --virtual")
     if options.first_steps and (options.skip_first_steps or OURS not in options.phases):
         parser.error("--first-steps: they are skipped, or ours is not to be played")
+    if options.tune is not None and (options.first_steps or OURS not in options.phases):
+        parser.error("--tune: it plays ours, behind the first steps")
+    if options.tune is not None and not options.tune.resolve().parent.is_dir():
+        parser.error(f"--tune {options.tune}: there is no folder {options.tune.resolve().parent}")
     if options.begin not in [step.name for step in first_steps.steps_of(options.servers)]:
         parser.error(f"--from {options.begin}: no step of {options.servers} servers")
     apart = options.servers > 1 and options.virtual is None

@@ -25,6 +25,7 @@ class Job:
     rounds: int
     first: int  # the case to begin with
     servers: int = 1
+    tuning: bool = False
 
     def path(self, name: str) -> Path:
         return Path(self.folder) / f"{self.phase}.{name}"

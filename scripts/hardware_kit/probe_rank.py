@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ascend_moe.hardware import error_record
+from hardware_kit.estimate import TURNS, TURNS_SHORT, Estimator
 from hardware_kit.job import Job
+from hardware_kit.measure import OnDevice
 from hardware_kit.ping_pong import Burst, throw
 from hardware_kit.probe_library import (
     ROOT_INFO_BYTES,
@@ -90,6 +92,20 @@ def silent(job: Job, library: ProbeLibrary) -> dict[str, Any]:
     return _over_cards(job, library, [Burst(1, 1, 64)], absent=job.world - 1)
 
 
+def figures(job: Job, library: ProbeLibrary) -> dict[str, Any]:
+    """For --tune: rank 0 measures the machine, the others lend their windows."""
+
+    def play(group: str, windows: Windows, nonce: int) -> dict[str, Any]:
+        if job.rank != 0:
+            return {}
+        reached = [rank for rank, base in enumerate(windows.base) if base]
+        turns = TURNS_SHORT if job.short else TURNS
+        loop, cores = OnDevice(library, group, windows), library.granted_cores()
+        return {"figures": Estimator(loop, job.product, 0, reached, cores, turns).figures()}
+
+    return _in_group(job, library, play, card=job.servers > 1)
+
+
 MESSAGE_BYTES = (64, 512, 4 << 10, 64 << 10, 128 << 10)
 WRAP_POSTS, WRAP_POSTS_SHORT, WRAP_MESSAGES = 10**6, 70_000, 255
 
@@ -114,7 +130,7 @@ def _over_cards(
 
 STEPS: dict[str, Callable[[Job, ProbeLibrary], dict[str, Any]]] = {
     step.__name__: step
-    for step in (launch, cores, row, timeout, queues, message, wrap, burst, silent)
+    for step in (launch, cores, row, timeout, queues, message, wrap, burst, silent, figures)
 }
 
 

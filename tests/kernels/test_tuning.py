@@ -8,8 +8,7 @@ import pytest
 
 from kernels.proof.machine import machine
 from kernels.proof.timing import Shape, cores_of
-from kernels.proof.tuning import CoreChoice, TuningError, checked_in, load, over, text
-from scripts.benchmarks.core_search import best
+from kernels.proof.tuning import CoreChoice, TuningError, best, checked_in, load, over, text
 
 ROW = {"operator": "combine", "ep": 16, "rows": 64, "cores": 24}
 
