@@ -93,6 +93,12 @@ def test_between_servers_the_card_is_the_bound(kernels):
     assert simulate_servers(shape, slow, cores=8).us > 9 * wire_us(shape, a2)
 
 
+def test_a_card_sends_the_messages_of_its_queues_in_turn():
+    """All ranks post to the other server's in the same order; nobody's card waits for another's turn."""
+    a2, shape = machine("A2"), ServerShape("dispatch_bf16", 64, 2, "mesh")
+    assert simulate_servers(shape, a2).us < 1.7 * wire_us(shape, a2)
+
+
 def test_rows_of_a_token_cross_once_per_server_or_once_per_expert():
     """K 8 over 16 ranks: half of the experts of every token are in the other server."""
     row, rate = 7168 * 2, machine("A2")["card_rate"] * 1000

@@ -118,7 +118,9 @@ void Cards::Ring(Core* core, Loc loc, uint64_t address, const uint8_t* bytes, ui
     }
     Wake(queue);
     if (world_->timeline) {
-        if (!queue.taking) world_->timeline->PlanCard(Timeline::CardStep::kTake, queue.index, 0);
+        Timeline& timeline = *world_->timeline;
+        if (!queue.taking)
+            timeline.PlanCard(Timeline::CardStep::kTake, queue.index, timeline.Now());
         queue.taking = true;
     } else if (!world_->checks) {
         while (Step()) {

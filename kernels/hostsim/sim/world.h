@@ -126,7 +126,6 @@ class World {
     jmp_buf main_;
     int64_t skipped_ticks_ = 0;
     uint32_t idle_polls_ = 0;  // since anything but polling happened
-    uint32_t busy_polls_ = 0;
     void Idle(Core* core, const char* wait, uint32_t peer);
     std::string mutated_;
     struct Site {
