@@ -53,6 +53,11 @@ LEFT_OUT = {
 """What is not measured, and why."""
 
 
+def _rate(size: int, ns: float) -> float:
+    """Bytes in nanoseconds; 0 where twice the turns took no longer."""
+    return size / ns if ns > 0 else 0.0
+
+
 class Estimator:
     """Asks a machine for its figures, as one of its ranks."""
 
@@ -72,13 +77,13 @@ class Estimator:
         self._given: Machine = machine(product)
 
     def figures(self) -> dict[str, float]:
-        """All that can be measured from here, by the names of the model."""
+        """All that can be measured from here, by the names of the model, but for those that drown in noise."""
         sync = self._turn(Work.SYNC_ALL, cores=self._cores)
         start = self._turn(Work.STORES, size=SMALL_BYTES)
         empty, hop = self._turn(Work.HOPS), self._turn(Work.HOPS, size=HOP_BYTES)
         memory_latency = hop - empty - start
         found = {
-            "cores": float(self._cores),
+            "cores": self._cores,
             "launch_ns": self._launch(),
             "sync_all_ns": sync,
             "copy_start_ns": start,
@@ -95,10 +100,12 @@ class Estimator:
             found[f"{distance}_rate"] = self._link_rate(peers[0], peers[0])
             found["core_remote_read"] = self._core_rate(Work.LOADS, peers[0], start)
             found["core_remote_write"] = self._core_rate(Work.STORES, peers[0], start)
-            if distance == "server" and len(peers) > 1:
-                two = self._link_rate(peers[0], peers[1])
-                found["pairwise"] = float(two > TWO_LINKS * found["server_rate"])
-        return {name: round(value, 3) for name, value in found.items() if value >= 0}
+        sensible = {name: round(value, 3) for name, value in found.items() if value > 0}
+        near = [one for one in self._ranks if self._given.link(self._rank, one) == "server"]
+        if len(near) > 1 and "server_rate" in sensible:
+            two = self._link_rate(near[0], near[1])
+            sensible["pairwise"] = int(two > TWO_LINKS * sensible["server_rate"])
+        return sensible
 
     def _turn(
         self,
@@ -124,12 +131,12 @@ class Estimator:
 
     def _core_rate(self, work: Work, peer: int, start: float) -> float:
         """GB/s of one core, without what a copy takes to start."""
-        return LARGE_BYTES / max(self._turn(work, peer=peer, size=LARGE_BYTES) - start, 1e-3)
+        return _rate(LARGE_BYTES, self._turn(work, peer=peer, size=LARGE_BYTES) - start)
 
     def _link_rate(self, peer: int, other: int) -> float:
         """GB/s of all cores together."""
         turn = self._turn(Work.LOADS, peer=peer, other=other, size=LARGE_BYTES, cores=self._cores)
-        return self._cores * LARGE_BYTES / max(turn, 1e-3)
+        return _rate(self._cores * LARGE_BYTES, turn)
 
     def _launch(self) -> float:
         """Of launches in a row, by the host."""

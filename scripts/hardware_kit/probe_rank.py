@@ -107,7 +107,7 @@ def figures(job: Job, library: ProbeLibrary) -> dict[str, Any]:
 
 
 MESSAGE_BYTES = (64, 512, 4 << 10, 64 << 10, 128 << 10)
-WRAP_POSTS, WRAP_POSTS_SHORT, WRAP_MESSAGES = 10**6, 70_000, 255
+WRAP_POSTS, WRAP_POSTS_SHORT, WRAP_MESSAGES = 10**6, 70_000, 1023
 
 
 def _wrapping(job: Job) -> Burst:
@@ -115,7 +115,7 @@ def _wrapping(job: Job) -> Burst:
 
     In many launches, as the time limit is one launch's: where ranks share a processor a turn takes long.
     """
-    posts, turns = (WRAP_POSTS_SHORT, 10) if job.short else (WRAP_POSTS, 100)
+    posts, turns = (WRAP_POSTS_SHORT, 5) if job.short else (WRAP_POSTS, 100)
     return Burst(turns, WRAP_MESSAGES, 64, -(-posts // (turns * (WRAP_MESSAGES + 1))))
 
 

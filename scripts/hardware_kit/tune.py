@@ -25,6 +25,11 @@ from kernels.proof.tuning import CoreChoice, best, text
 
 MEANINGLESS = "virtual NPU: what follows is meaningless"
 OF_STEP = ("dispatch", "combine")
+OFTEN = (
+    *("launch_ns", "sync_all_ns", "copy_start_ns", "memory_latency_ns"),
+    *("core_read", "core_write", "core_remote_read", "core_remote_write"),
+)
+"""Figures that every machine has; a slope that is not positive is none."""
 
 
 class NotMeasured(Exception):
@@ -64,7 +69,7 @@ def _times(job: Job, number: int) -> dict[str, dict[int, float]]:
         torch.load(job.path(f"{number}.{rank}.pt"), weights_only=True)["us"]
         for rank in range(job.world)
     ]
-    return {op: {n: max(of[n][op] for of in found) for n in found[0]} for op in OF_STEP}
+    return {op: {n: round(max(of[n][op] for of in found), 2) for n in found[0]} for op in OF_STEP}
 
 
 def _content(
@@ -75,6 +80,9 @@ def _content(
     print(f"{'figure':20} {'measured':>10} {'believed':>10}")
     for name, value in figures.items():
         print(f"{name:20} {value:10.1f} {FIGURES[job.product][name].value:10.1f}")
+    senseless = [name for name in FIGURES[job.product] if name in OFTEN and name not in figures]
+    if senseless:
+        print(f"not to be told from noise: {', '.join(senseless)}")
     print(f"{'operator':24} {'rows':>5} {'cores':>6}   us by cores")
     prefix = "hierarchy_" if job.servers > 1 else ""
     choices, evidence = [], {}

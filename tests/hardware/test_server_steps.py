@@ -16,7 +16,7 @@ from vnpu_launch import clean_environment, require_virtual_npu
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "scripts"))
 
-from hardware_kit import first_steps  # noqa: E402
+from hardware_kit import command, first_steps  # noqa: E402
 from hardware_kit.findings import judge  # noqa: E402
 from hardware_kit.server_findings import ADVICE, FULL_QUEUE, NETWORK  # noqa: E402
 
@@ -124,10 +124,14 @@ def test_a_rank_that_leaves_nothing():
         ),
     ],
 )  # fmt: skip
-def test_usage(arguments, said):
-    done = run(*arguments)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert said in done.stderr
+def test_usage(arguments, said, capsys, monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    try:
+        code = command.main("", arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert said in capsys.readouterr().err
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
