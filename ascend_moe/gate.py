@@ -21,8 +21,8 @@ from ascend_moe.contract.description import describe_call
 from ascend_moe.contract.errors import ConstraintWarning, Violation
 from ascend_moe.contract.executable import CHECK_LEVELS, CHECK_VARIABLE
 from ascend_moe.contract.layers import SEEN
-from ascend_moe.contract.limits import HIERARCHY, RANKS_PER_SERVER
-from ascend_moe.contract.path import PCIE, ROCE
+from ascend_moe.contract.limits import HIERARCHY
+from ascend_moe.contract.path import PCIE, ROCE, path_of
 from ascend_moe.contract.resolve import (
     CONTRACT_VARIABLE,
     PRODUCT_VARIABLE,
@@ -136,16 +136,14 @@ class _Judgement(NamedTuple):
     def implementation(self, args: Mapping[str, object]) -> str:
         """Who will run it: on an NPU our kernels when torch_npu finds them and they serve the call.
 
-        Whether the ranks on A2 are in one server only HCCL knows: more than a server has are not.
+        In hierarchy it is judged as CANN's, which may have to take it.
         """
         assert self.product is not None
+        assert self.contract is not None
         if on_cpu(args):
             return CPU
-        if self.product.name == "A3":
-            served = args["comm_alg"] != HIERARCHY
-        else:
-            ranks = args["ep_world_size"]
-            served = isinstance(ranks, int) and ranks <= RANKS_PER_SERVER
+        names = {"product": self.product.name, "contract": self.contract.name}
+        served = isinstance(args["ep_world_size"], int) and path_of(args, **names) != HIERARCHY
         if not served or self.env.get(KERNELS_VARIABLE) == "off":
             return STOCK
         return OWN if takes_ours() else STOCK

@@ -88,16 +88,28 @@ def test_variables_are_read_again(monkeypatch):
     gate.require_legal("dispatch", big)
 
 
-@pytest.mark.parametrize(("ours", "ranks", "warned"), [(True, 8, 0), (False, 8, 1), (True, 16, 1)])
-def test_whose_window_on_a2(monkeypatch, recwarn, ours, ranks, warned):
-    """Up to a server's ranks that of our kernels, where torch_npu finds them; only HCCL knows more."""
+@pytest.mark.parametrize(
+    ("ours", "ranks", "comm_alg", "warned"),
+    [
+        (True, 8, "", 0),
+        (False, 8, "", 1),
+        (True, 16, "", 0),
+        (False, 16, "", 1),
+        (True, 16, "hierarchy", 1),
+    ],
+)
+def test_whose_window_on_a2(monkeypatch, recwarn, ours, ranks, comm_alg, warned):
+    """That of our kernels in full mesh, where torch_npu finds them."""
     monkeypatch.setattr(gate, "takes_ours", lambda: ours)
     monkeypatch.setenv("ASCEND_MOE_PRODUCT", "A2")
     monkeypatch.setenv("ASCEND_MOE_CONTRACT", "cann-9.1")
-    monkeypatch.setenv("HCCL_BUFFSIZE", "200")
+    monkeypatch.setenv("HCCL_BUFFSIZE", {8: "200", 16: "226"}[ranks])  # of 16 ranks: 225 or 228
+    batch = 1024 // ranks
     call = dispatch(
-        x=torch.zeros(128, 7168, dtype=torch.bfloat16, device="meta"),
-        expert_ids=torch.zeros(128, 8, dtype=torch.int32, device="meta"),
+        x=torch.zeros(batch, 7168, dtype=torch.bfloat16, device="meta"),
+        expert_ids=torch.zeros(batch, 8, dtype=torch.int32, device="meta"),
+        comm_alg=comm_alg,
+        expert_scales=torch.zeros(batch, 8, device="meta"),
         ep_world_size=ranks,
         moe_expert_num=256,
     )

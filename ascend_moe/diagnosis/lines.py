@@ -65,6 +65,8 @@ TRIGGERS = tuple(
         "signal",
         "did not come",
         "stayed full",
+        "take over",
+        "take up to",
         "made another call",
         "somebody else has written",
         "negative or zero",

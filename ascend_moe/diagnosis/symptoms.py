@@ -163,6 +163,29 @@ SYMPTOMS: tuple[Symptom, ...] = (
         ours=True,
     ),
     Symptom(
+        name="no queues between servers",
+        meaning="Our kernels cannot reach the other servers, and the group's links are made: CANN's own full mesh does "
+        "not run on them.",
+        kind=SET_UP,
+        advice="The line says what is missing; most often it is a driver before 25.0.RC1.1. Or run CANN's own kernels, "
+        "from the start: export ASCEND_MOE_KERNELS=off on every rank.",
+        source="kernels/op_api/deciding.cpp, windows/rdma.cpp",
+        pattern=re.compile(r"CANN's own kernels cannot take over, they want other links"),
+        causes=("driver",),
+        ours=True,
+    ),
+    Symptom(
+        name="few ranks on several A2 servers",
+        meaning="At most 8 ranks are on several A2 servers: CANN's kernels would take them for one and write to "
+        "addresses that no core reaches, and ours do not serve the group.",
+        kind=SET_UP,
+        advice="Put all ranks of the group on one server, or equally many on each, in the order of the ranks. The line "
+        "names the servers with their ranks, and why ours do not serve it.",
+        source="kernels/op_api/deciding.cpp; vllm-ascend#16193",
+        pattern=re.compile(r"CANN's kernels for A2 take up to 8 ranks for one server"),
+        ours=True,
+    ),
+    Symptom(
         name="a rank did not come",
         meaning="Our kernels gave up: a rank of the group did not take part in time.",
         kind=HANG,

@@ -127,6 +127,18 @@ struct CoresProbe {
 struct RowProbe {
     uint32_t timeout_ticks;  // as in Parameters
 };
+// Of the kernel of measure.h. Cores with an even number work on the window of `peer`, the others on
+// that of `other`.
+enum class Measured : uint32_t { kNothing = 0, kSyncAll, kLoads, kStores, kHops };
+constexpr uint32_t kMeasureSlots = 8;
+struct Measuring {
+    Measured what;
+    uint32_t peer, other;
+    uint32_t turns;
+    uint32_t bytes;  // of a copy, a multiple of 4; of kHops 0 (nothing is loaded) or kBlockBytes
+    uint32_t mark;   // of this launch
+};
+enum MeasuredWord : uint32_t { kMeasuredMark = 0, kMeasuredTicks };
 // What a core reports: three blocks, the second one counts its runs in word 0.
 enum CoreBlock : uint32_t { kCoreBefore = 0, kCoreRuns, kCoreBehind };  // the SyncAll
 constexpr uint32_t kCoreReportBytes = 3 * kBlockBytes;

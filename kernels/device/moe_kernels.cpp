@@ -6,6 +6,7 @@
 #include "hierarchy/combine.h"
 #include "hierarchy/dispatch.h"
 #include "hierarchy/open.h"
+#include "measure.h"
 #include "meet.h"
 #include "mesh/combine.h"
 #include "mesh/dispatch.h"
@@ -30,6 +31,12 @@ extern "C" MOE_KERNEL void ascend_moe_row(GM_ADDR context, GM_ADDR row, GM_ADDR 
                                           ascend_moe::RowProbe probe) {
     AscendC::TPipe pipe;
     ascend_moe::RowKernel().Run(&pipe, context, row, received, probe);
+}
+
+extern "C" MOE_KERNEL void ascend_moe_measure(GM_ADDR context, GM_ADDR report,
+                                              ascend_moe::Measuring wanted) {
+    AscendC::TPipe pipe;
+    ascend_moe::MeasureKernel().Run(&pipe, context, report, wanted);
 }
 
 extern "C" MOE_KERNEL void ascend_moe_ping_pong(GM_ADDR context, GM_ADDR tables, GM_ADDR start,

@@ -22,6 +22,7 @@ class PingPongKernel {
                                GM_ADDR received, const PingPong& probe) {
         window_.Init(context, probe.timeout_ticks, kLastNone);
         window_.opened = false;
+        window_.ranks_per_server = 1;  // an error record says over which link the peer is
         window_.InitBuffers(pipe, 1);
         post_.InitBuffers(pipe);
         pipe->InitBuffer(row_, AlignUp(probe.bytes, kBlockBytes));
@@ -40,10 +41,12 @@ class PingPongKernel {
                 Send(pair, reinterpret_cast<uint64_t>(start) + part, 1, turn);
                 continue;
             }
-            post_.WaitTag(MOE_FLAG("turn"), window_, got, probe.peer, leads ? turn - 1 : turn);
+            window_.epoch = leads ? turn - 1 : turn;  // an error record says what did not come
+            post_.WaitTag(MOE_FLAG("turn"), window_, got, probe.peer, window_.epoch);
             Send(pair, got + kPitchBytes, leads ? 1 : 0, turn);
         }
         if (!leads) return;
+        window_.epoch = last;
         post_.WaitTag(MOE_FLAG("last turn"), window_, got, probe.peer, last);
         for (uint32_t i = 0; i < burst_ && !window_.failed; ++i) {
             LocalTensor<int32_t> row = row_.Get<int32_t>();

@@ -12,6 +12,12 @@ extern "C" {
 void ascend_moe_launch_cores(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 // context, row, received, RowProbe
 void ascend_moe_launch_row(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
+// context, queue tables, start, received, PingPong
+void ascend_moe_launch_ping_pong(uint32_t blocks, void* stream, uint8_t* const* at,
+                                 const void* value);
+// context, report, Measuring
+void ascend_moe_launch_measure(uint32_t blocks, void* stream, uint8_t* const* at,
+                               const void* value);
 // context, Meeting
 void ascend_moe_launch_meet(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);
 void ascend_moe_launch_open(uint32_t blocks, void* stream, uint8_t* const* at, const void* value);

@@ -16,6 +16,7 @@
 #include "servers.h"
 #include "settings.h"
 #include "stock.h"
+#include "tuning.h"
 
 namespace ascend_moe {
 namespace {
@@ -137,6 +138,7 @@ int Group::Open(const char* op, const Attributes& attributes, const Exchange& ex
     std::string problem;
     const Kernels kernels = ChosenKernels(&problem);
     const bool require = kernels == Kernels::kRequire;
+    if (problem.empty() && kernels != Kernels::kOff) problem = TuningProblem();
     const Place place = PlaceOf(name, world);
     if (!place.foreign.empty() && !problem.empty())
         return Fail(kBadParameter, "%s: %s", op, problem.c_str());

@@ -5,55 +5,14 @@
 //
 // All go through Start() and the error records of the operators, so that what holds here holds
 // there.
-#include <chrono>
 #include <memory>
 
-#include "group.h"
-#include "launch.h"
-#include "report.h"
-#include "runtime.h"
-
-#define PROBE extern "C" __attribute__((visibility("default")))
+#include "probes.h"
 
 namespace ascend_moe {
 namespace {
 
 constexpr int kCoresTimeoutMs = 20'000;
-
-// Zeroed device memory.
-class DeviceBytes {
- public:
-    explicit DeviceBytes(size_t bytes) {
-        const std::vector<char> zeros(bytes);
-        if (aclrtMalloc(&memory_, bytes, ACL_MEM_MALLOC_HUGE_FIRST) != ACL_SUCCESS)
-            memory_ = nullptr;
-        else
-            CopyToDevice(address(), zeros.data(), bytes);
-    }
-    ~DeviceBytes() {
-        if (memory_ != nullptr) aclrtFree(memory_);
-    }
-    DeviceBytes(const DeviceBytes&) = delete;
-    DeviceBytes& operator=(const DeviceBytes&) = delete;
-    uint64_t address() const { return reinterpret_cast<uint64_t>(memory_); }
-
- private:
-    void* memory_ = nullptr;
-};
-
-int64_t Nanoseconds() {
-    const auto now = std::chrono::steady_clock::now().time_since_epoch();
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(now).count();
-}
-
-Windows WindowsAt(uint32_t rank, std::vector<uint64_t> base, uint64_t bytes) {
-    Windows windows;
-    windows.rank = rank;
-    windows.ranks = static_cast<uint32_t>(base.size());
-    windows.bytes = bytes;
-    windows.base = std::move(base);
-    return windows;
-}
 
 // A launch that its host may have to leave behind, with all it uses.
 struct CoresLaunch {
@@ -125,10 +84,5 @@ PROBE int ascend_moe_probe_row(const char* group_ep, uint32_t rank, uint32_t ran
     launch.Pass(RowProbe{group->timeout_ticks()});
     status = OwnStream().Run(launch);
     CopyFromDevice(received, taken.address(), kPitchBytes);
-    std::vector<uint32_t> records(kErrorWords);
-    CopyFromDevice(records.data(), base[rank] + kErrorOffset, records.size() * sizeof(uint32_t));
-    const bool ours = records[0] == nonce;  // of core 0, on which the kernel runs
-    for (uint32_t word = 0; word < kBlockWords; ++word) record[word] = ours ? records[word] : 0;
-    const std::string failure = ours ? group->Failure(records.data()) : "";
-    return failure.empty() ? status : Fail(kInnerError, "%s", failure.c_str());
+    return TellFailure(*group, nonce, record, status);
 }

@@ -25,7 +25,9 @@ constexpr const char* kNames[] = {"ascend_moe_meet",
                                   "ascend_moe_mesh_dispatch",
                                   "ascend_moe_mesh_combine",
                                   "ascend_moe_cores",
-                                  "ascend_moe_row"};
+                                  "ascend_moe_row",
+                                  "ascend_moe_ping_pong",
+                                  "ascend_moe_measure"};
 
 }  // namespace
 

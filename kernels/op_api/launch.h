@@ -31,7 +31,9 @@ enum class Kernel {
     kMeshDispatch,
     kMeshCombine,
     kCores,
-    kRow
+    kRow,
+    kPingPong,
+    kMeasure
 };
 
 // Device memory that a kernel may touch; all zero for a tensor that is absent.

@@ -9,6 +9,7 @@
 #include "report.h"
 #include "runtime.h"
 #include "settings.h"
+#include "tuning.h"
 
 namespace ascend_moe {
 namespace {
@@ -73,7 +74,8 @@ int Group::OpenOurs(const char* op, const Attributes& attributes) {
     Announce(attributes, "ours",
              "ABI " + std::to_string(kAbiVersion) + ", " + std::to_string(ep_.ranks) + " ranks" +
                  (servers ? " on " + std::to_string(topology().servers) + " servers" : "") +
-                 ", windows of " + std::to_string(ep_.bytes >> 20) + " MB through " + ep_.provider);
+                 ", windows of " + std::to_string(ep_.bytes >> 20) + " MB through " + ep_.provider +
+                 (TuningFile().empty() ? "" : ", cores by " + TuningFile()));
     return ACL_SUCCESS;
 }
 

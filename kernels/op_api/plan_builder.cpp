@@ -113,17 +113,6 @@ Parameters Common(const Attributes& a, const World& world, const Tensor& ids, co
     return p;
 }
 
-// A core for every few rows: on all cores a launch costs more than a small batch. Both ranks of a
-// TP pair must come to the same number, so nothing counts here that may differ between them.
-uint32_t Blocks(const Parameters& p, const Attributes& a) {
-    constexpr uint32_t kRowsPerCore = 4, kPeersPerCore = 16;
-    const uint32_t rows = p.max_batch * (p.topk + p.shared_experts);
-    const uint32_t wanted =
-        std::max(CeilDiv(rows, kRowsPerCore),
-                 CeilDiv(static_cast<uint32_t>(a.ep_world_size), kPeersPerCore));
-    return std::clamp(wanted, 1u, GrantedCores());
-}
-
 Operand ContextOf(const Group& group) {
     return {"context", group.context(), sizeof(HierarchyContext)};
 }

@@ -34,9 +34,6 @@ class PlanBuilder {
 Parameters Common(const Attributes& a, const World& world, const Tensor& ids, const Tensor& mask,
                   const Tensor& rows, const Tensor& performance_info, const Group& group);
 
-// How many cores a launch gets.
-uint32_t Blocks(const Parameters& p, const Attributes& a);
-
 Operand ContextOf(const Group& group);
 
 // In several servers: tiling_servers.cpp.

@@ -5,6 +5,7 @@
 #include "device/mesh/abi.h"
 #include "plan_builder.h"
 #include "served.h"
+#include "tuning.h"
 
 namespace ascend_moe {
 namespace {
@@ -44,7 +45,8 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     int status = CheckServed(op, world, p, a, call.elastic_info);
     const auto need = [&](const Parameters& sized) { return DispatchWindow(sized, *group); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
-    const uint32_t blocks = Blocks(p, a);
+    const Kernel kernel = OverServers(*group) ? Kernel::kMeshDispatch : Kernel::kDispatch;
+    const uint32_t blocks = Blocks(kernel, p, a);
     if (status == ACL_SUCCESS) status = CheckTpWindow(op, group->tp_windows(), p, blocks);
     if (status == ACL_SUCCESS) status = CheckHandle(op, call.assist_info_for_combine, p, *group);
     if (status == ACL_SUCCESS && HasScales(p))
@@ -62,7 +64,7 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
     const bool short_counts = counts.bytes < count_bytes;
     const Operand written = short_counts ? build.Scratch(counts.name, count_bytes) : counts;
     Launch launch{
-        OverServers(*group) ? Kernel::kMeshDispatch : Kernel::kDispatch,
+        kernel,
         blocks,
         {ContextOf(*group), build.In("x", call.x), build.In("expert_ids", call.expert_ids),
          build.In("scales", call.scales), build.In("x_active_mask", call.x_active_mask),
@@ -95,7 +97,8 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     int status = CheckServed(op, world, p, a, call.elastic_info);
     const auto need = [&](const Parameters& sized) { return CombineWindow(sized, *group); };
     if (status == ACL_SUCCESS) status = CheckWindow(op, group->ep_windows(), p, a, need);
-    const uint32_t blocks = Blocks(p, a);
+    const Kernel kernel = OverServers(*group) ? Kernel::kMeshCombine : Kernel::kCombine;
+    const uint32_t blocks = Blocks(kernel, p, a);
     if (status == ACL_SUCCESS) status = CheckTpWindow(op, group->tp_windows(), p, blocks);
     if (status == ACL_SUCCESS) status = CheckHandle(op, call.assist_info_for_combine, p, *group);
     if (status == ACL_SUCCESS)
@@ -103,7 +106,7 @@ int Tile(const CombineArguments& call, const std::shared_ptr<const Group>& group
     if (status != ACL_SUCCESS) return status;
 
     PlanBuilder build(op, group, plan);
-    Launch launch{OverServers(*group) ? Kernel::kMeshCombine : Kernel::kCombine,
+    Launch launch{kernel,
                   blocks,
                   {ContextOf(*group), build.In("expand_x", call.expand_x),
                    build.In("expert_ids", call.expert_ids),

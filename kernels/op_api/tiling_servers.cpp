@@ -2,6 +2,7 @@
 // assist_info_for_combine is neither written nor read.
 #include "plan_builder.h"
 #include "served.h"
+#include "tuning.h"
 
 namespace ascend_moe {
 namespace {
@@ -48,7 +49,7 @@ int TileHierarchy(const DispatchArguments& call, const std::shared_ptr<const Gro
     PlanBuilder build(op, group, plan);
     Launch launch{
         Kernel::kHierarchyDispatch,
-        Blocks(p, a),
+        Blocks(Kernel::kHierarchyDispatch, p, a),
         {ContextOf(*group), build.In("x", call.x), build.In("expert_ids", call.expert_ids),
          build.In("expert_scales", call.expert_scales),
          build.In("x_active_mask", call.x_active_mask), build.Out("expand_x", call.expand_x),
@@ -90,7 +91,7 @@ int TileHierarchy(const CombineArguments& call, const std::shared_ptr<const Grou
 
     PlanBuilder build(op, group, plan);
     Launch launch{Kernel::kHierarchyCombine,
-                  Blocks(p, a),
+                  Blocks(Kernel::kHierarchyCombine, p, a),
                   {ContextOf(*group), build.In("expand_x", call.expand_x),
                    build.In("ep_send_counts", call.ep_send_counts),
                    build.In("expand_scales", call.expand_scales),

@@ -3,16 +3,14 @@
 Nothing here was measured by us. A figure is *published* (somebody else measured it, or the toolkit lists it) or
 *assumed*: then it has a range, and ``scripts/bench kernels --record bars`` says what that does to every result. Rates
 are GB/s (bytes per nanosecond), times nanoseconds, the rest cycles of a vector core or what its name says.
-A file of measured values takes the place of these (`machine`).
+A file of measured values takes the place of these (`tuning.py`).
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -175,18 +173,9 @@ class Machine:
         return given
 
 
-def machine(product: str = "A3", tuning: Path | None = None) -> Machine:
-    """The machine as published or assumed.
-
-    ``tuning``: a JSON file, {"product": .., "machine": {figure: value}}; its figures win.
-    """
-    believed = Machine(product, {name: f.value for name, f in FIGURES[product].items()})
-    if tuning is None:
-        return believed
-    content = json.loads(tuning.read_text())
-    if content.get("product") != product:
-        raise ValueError(f"{tuning} is of {content.get('product')}, not of {product}")
-    return believed.with_values(**content.get("machine", {}))
+def machine(product: str = "A3") -> Machine:
+    """The machine as published or assumed."""
+    return Machine(product, {name: f.value for name, f in FIGURES[product].items()})
 
 
 def assumed(product: str) -> dict[str, Figure]:

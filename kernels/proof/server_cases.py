@@ -191,8 +191,7 @@ def cases(kernels: str = "hierarchy") -> list[Case]:
         for number, (shape, cores, order, wire) in enumerate(of.cases)
     ]
     late = of.program(f"late {kernels}", *of.late)
-    found.append(LateServerCase(late, 2, of.group_type))
-    return [*found, reopened(kernels)] if of.answers else found
+    return [*found, LateServerCase(late, 2, of.group_type), reopened(kernels)]
 
 
 def reopened(kernels: str) -> ReopenedCase:

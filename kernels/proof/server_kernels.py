@@ -31,8 +31,6 @@ class Kernels:
     """Small ones that together reach every site: shape, cores, order, queues."""
     late: tuple[Any, int, str]
     """A rank is late in it: shape, seed, order."""
-    answers: bool
-    """Whether `open` waits until what the context before has posted has landed."""
     edge: tuple[int, int]
     """A legal batch and row at which the window is largest beside the stock kernels'."""
     most_experts: int
@@ -160,13 +158,11 @@ KERNELS = {
     "hierarchy": Kernels(
         *(ServerGroup, server_program, random_server_shape),
         *(HIERARCHY_SCHEDULES, HIERARCHY_CASES, (replace(SMALL, max_batch=2, topk=3), 2, "dccdc")),
-        True,
         *((512, 10240), 512, 8, _hierarchy_window, _hierarchy_posts),
     ),
     "mesh": Kernels(
         *(MeshGroup, mesh_program, random_mesh_shape),
         *(MESH_SCHEDULES, MESH_CASES, (replace(MESH_SMALL, topk=3), 2, "dccdc")),
-        False,
         *((256, 32), 1024, 32, _mesh_window, _mesh_posts),
     ),
 }

@@ -185,8 +185,8 @@ class ServerProof:
     def __init__(self, pool: Executor, kernels: str, *, quick: bool) -> None:
         self._kernels = kernels
         self._sweep, self._schedules = (20, 80) if quick else (200, 5_000)
+        self._reopenings = 20 if quick else 500
         self._servers = (2,) if quick else (2, 4)
-        self._reopenings = (20 if quick else 500) if KERNELS[kernels].answers else 0
         self._golden = pool.submit(run_server_golden, 1 if quick else 3, kernels)
         self._swept = [
             pool.submit(run_server_sweep, seeds, kernels) for seeds in chunks(self._sweep, 20)

@@ -21,6 +21,7 @@ from .server_programs import PER_SERVER
 from .servers import ServerGroup
 from .simulator import Schedule, Simulator, library
 from .timing import EXPERTS, HIDDEN, TOPK, Timing, balanced_ids, rows_of, run
+from .tuning import Tuning, over
 
 SERVERS, BATCHES = {"hierarchy": (2, 4, 8), "mesh": (2, 4)}, (8, 64)
 
@@ -54,6 +55,14 @@ def _group_type(kernels: str) -> type[ServerGroup]:
             return self.simulator.alloc(rank, tensor.numel() * tensor.element_size(), name)
 
     return Group
+
+
+def cores_of(shape: ServerShape, machine: Machine, tuning: Tuning | None = None) -> int:
+    """On how many cores the host library launches this, with a file of ``ASCEND_MOE_TUNING`` if one is given."""
+    ranks = shape.servers * PER_SERVER[machine.product]
+    operator = f"{shape.kernels}_{shape.operator}"
+    chosen = over(tuning, machine.product).choose(operator, ranks, TOPK * shape.batch)
+    return min(chosen or machine.cores, machine.cores)
 
 
 def wire_us(shape: ServerShape, machine: Machine) -> float:
@@ -104,7 +113,7 @@ def simulate_servers(shape: ServerShape, machine: Machine, *, cores: int | None 
             window,
             Wire(depth=128),
             product=machine.product,
-            cores=cores or machine.cores,
+            cores=cores or cores_of(shape, machine),
         )
         run(simulator)
         results: Sequence[Any] = group.dispatch(dispatches)

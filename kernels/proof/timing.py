@@ -22,6 +22,7 @@ from .failures import records_of
 from .group import NONCE, KernelGroup, output_shapes, window_bytes
 from .machine import Machine
 from .simulator import Schedule, Simulator
+from .tuning import Tuning, over
 
 HIDDEN, TOPK, EXPERTS = 7168, 8, 256
 OPERATORS = ("dispatch_int8", "dispatch_bf16", "combine")
@@ -71,6 +72,12 @@ class Timing:
                 raise RuntimeError(f"rank {rank} gives up: {named[0]}")
         times = [simulator.timing(result.launch) for result in results]
         return cls(tuple(time["ended_us"] - time["began_us"] for time in times))
+
+
+def cores_of(shape: Shape, machine: Machine, tuning: Tuning | None = None) -> int:
+    """On how many cores the host library launches this, with a file of ``ASCEND_MOE_TUNING`` if one is given."""
+    chosen = over(tuning, machine.product).choose(shape.operator, shape.ep, TOPK * shape.batch)
+    return min(chosen or machine.cores, machine.cores)
 
 
 def balanced_ids(rank: int, batch: int, ep: int, local: int | None = None) -> Tensor:
@@ -134,7 +141,10 @@ def simulate(
     trace: Path | None = None,
     traced_ranks: int = 1,
 ) -> Timing:
-    """One launch of the operator on every rank, behind what has to come before it."""
+    """One launch of the operator on every rank, behind what has to come before it.
+
+    ``cores``: by default as many as the host library would launch it on.
+    """
     calls = _calls(shape)
     x = torch.empty(shape.batch, HIDDEN, dtype=torch.bfloat16, device="meta")
     dispatches = [{**call, "x": x, "quant_mode": 2 if shape.int8 else 0} for call in calls]
@@ -152,7 +162,8 @@ def simulate(
     window = window_bytes([("dispatch", dispatches[0]), ("combine", combines[0])])
     with Simulator(Schedule(unchecked=True, max_steps=1 << 40)) as simulator:
         simulator.time(machine)
-        group = _Group(simulator, shape.ep, window, cores=cores or machine.cores, opened=False)
+        number = cores or cores_of(shape, machine)
+        group = _Group(simulator, shape.ep, window, cores=number, opened=False)
         group.open(NONCE, _elastic(shape))
         run(simulator)
         results: Any = group.dispatch(dispatches)

@@ -8,18 +8,20 @@ from random import Random
 from typing import Any
 
 import torch
-from golden import PATHS, GoldenCase
+from golden import PATHS, SERVER_PATHS, GoldenCase
 from torch import Tensor
 
 from ascend_moe import required_hccl_buffsize
 from ascend_moe.contract.limits import RANKS_PER_SERVER
 from kernels.proof.programs import layer_program, received_rows
+from kernels.proof.server_programs import SMALL, ServerShape, random_server_shape, server_program
 from kernels.proof.shapes import Shape, random_shape, random_shape_a2
 
 SEED = 20261124
-GOLDEN, SWEEP, TIMING = "golden", "sweep", "timing"
+GOLDEN, SWEEP, TIMING, TUNING = "golden", "sweep", "timing", "tuning"
 MEASURED = Shape(ranks=0, max_batch=0, hidden=7168, topk=8, local_experts=16)
 MEASURED_BATCHES = (8, 64, 128)
+WINDOW_MB_OF_SERVERS, WINDOW_MB_OF_SERVERS_TUNED = 200, 1024
 WIDEST_SWEEP = {"max_bs": 8, "hidden": 8192, "topk": 16, "local_experts": 13}
 
 
@@ -39,12 +41,36 @@ def most_ranks(product: str) -> int:
     return RANKS_PER_SERVER if product == "A2" else 16
 
 
-def all_cases(product: str, world: int, sweep: int, *, short: bool) -> list[Case]:
+def all_cases(product: str, world: int, sweep: int, *, short: bool, servers: int = 1) -> list[Case]:
     """What ``world`` ranks can play; ``short`` measures the smallest batch only."""
+    if servers > 1:
+        return [*_server_golden(product, world), *_server_sweep(product, world, sweep)]
     return [
         *_golden(product, world),
         *_sweep(product, world, sweep),
         *_timing(product, world, short),
+    ]
+
+
+def tuning_cases(product: str, world: int, *, short: bool, servers: int = 1) -> list[Case]:
+    """Shapes of a decode step on all ranks, to be measured on several numbers of cores."""
+    kind = ServerShape if servers > 1 else Shape
+    shapes = [
+        kind(
+            ranks=world,
+            max_batch=batch,
+            hidden=MEASURED.hidden,
+            topk=MEASURED.topk,
+            local_experts=MEASURED.local_experts,
+            quant=quant,
+            product=product,
+        )
+        for batch in MEASURED_BATCHES[: 1 if short else None]
+        for quant in (False, True)
+    ]
+    return [
+        Case(TUNING, f"bs{shape.max_batch} {'int8' if shape.quant else 'bf16'}", world, 1, shape)
+        for shape in shapes
     ]
 
 
@@ -92,6 +118,33 @@ def _sweep(product: str, world: int, count: int) -> Iterator[Case]:
         yield Case(SWEEP, f"sweep{number:03d}", shape.ranks * shape.tp, shape.tp, shape)
 
 
+def _server_golden(product: str, world: int) -> Iterator[Case]:
+    """Results of the vendor's layered kernels."""
+    for path in SERVER_PATHS:
+        case = GoldenCase.load(path)
+        if case.product == product and case.ranks == world:
+            yield Case(GOLDEN, case.name, case.ranks, 1, case)
+
+
+def _server_sweep(product: str, world: int, count: int) -> Iterator[Case]:
+    """Hierarchy: every mode first, then random shapes."""
+    hidden = 1024 if product == "A3" else SMALL.hidden
+    whole = replace(SMALL, product=product, ranks=world, hidden=hidden)
+    shapes = [
+        whole,
+        replace(whole, quant=True, comm_quant=True),
+        replace(whole, dtype=torch.float16, cumulative=True, skewed=True),
+        replace(whole, hidden=7168, topk=8, max_batch=8),
+    ]
+    random = Random(SEED)
+    while len(shapes) < count:
+        shape = random_server_shape(random)
+        if (shape.product, shape.ranks) == (product, world):
+            shapes.append(shape)
+    for number, shape in enumerate(shapes[:count]):
+        yield Case(SWEEP, f"layer{number:03d}", world, 1, shape)
+
+
 def _timing(product: str, world: int, short: bool) -> Iterator[Case]:
     for batch in MEASURED_BATCHES[: 1 if short else None]:
         for quant in (False, True):
@@ -102,9 +155,11 @@ def _timing(product: str, world: int, short: bool) -> Iterator[Case]:
 def window_mb(product: str, world: int, cases: list[Case], implementation: str) -> int:
     """The HCCL_BUFFSIZE that all cases need, with every golden case below the sweep's widest.
 
-    On A2 ours need no more than what CANN's kernels are advised to have.
+    On A2 ours need no more than what CANN's kernels are advised to have. Layers of several servers are small.
     """
-    batches = [case.body.max_batch for case in cases if case.kind == TIMING]
+    if world > most_ranks(product):
+        return WINDOW_MB_OF_SERVERS_TUNED if cases[0].kind == TUNING else WINDOW_MB_OF_SERVERS
+    batches = [case.body.max_batch for case in cases if case.kind in (TIMING, TUNING)]
     measured = {
         "max_bs": max(batches, default=1),
         "hidden": MEASURED.hidden,
@@ -133,7 +188,8 @@ def seed_of(case: Case) -> int:
 
 def layer(case: Case) -> Any:
     """The dispatch and the combine of a sweep or timing case, with what the oracle says."""
-    return layer_program(case.name, case.body, seed_of(case))
+    make = server_program if isinstance(case.body, ServerShape) else layer_program
+    return make(case.name, case.body, seed_of(case))
 
 
 def specified(
@@ -141,6 +197,16 @@ def specified(
 ) -> dict[str, Tensor]:
     """The parts of dispatch's outputs that the documents specify: nothing behind the received rows."""
     own, rows = received_rows(expected, call)
+    if isinstance(
+        case.body, ServerShape
+    ):  # behind the counts each implementation has tables of its own
+        return {
+            "expand_x": output[0][:rows],
+            "dynamic_scales": output[1][: rows if case.body.quant else 0],
+            "expert_token_nums": output[3],
+            "ep_recv_counts": output[4][: call["moe_expert_num"]],
+            "expand_scales": output[6][:rows],
+        }
     tp = call.get("tp_world_size") == 2
     return {
         "expand_x": output[0][:rows],

@@ -36,6 +36,7 @@ from hardware_kit.phases import (  # noqa: E402
 )
 from hardware_kit.report import Report  # noqa: E402
 from hardware_kit.supervisor import Ranks, play_phase  # noqa: E402
+from hardware_kit.tune import NotMeasured, tune, write  # noqa: E402
 
 IMPLEMENTATION = {OURS: "ascend_moe", STOCK: "stock"}
 FORMAT = 1
@@ -49,14 +50,19 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"npu_check: {error}", file=sys.stderr)
         return 2
-    most = most_ranks(options.product)
-    if not 2 <= ranks.world <= most:
+    most = most_ranks(options.product) * options.servers
+    if not 2 <= ranks.world <= most or ranks.world % options.servers:
+        where = f" on {options.servers} servers, as many on each" if options.servers > 1 else ""
         print(
-            f"npu_check: {ranks.world} ranks: between 2 and {most} are possible on {options.product}",
+            f"npu_check: {ranks.world} ranks: between 2 and {most} are possible on {options.product}{where}",
             file=sys.stderr,
         )
         return 2
-    folder = _folder()
+    try:
+        folder = _folder(options)
+    except OSError as error:
+        print(f"npu_check: --shared {options.shared}: {error.strerror or error}", file=sys.stderr)
+        return 2
     try:
         return _play(options, ranks, folder)
     except NotPossible as error:
@@ -71,16 +77,48 @@ def _play(options: argparse.Namespace, ranks: Ranks, folder: Path) -> int:
     """The first steps, and if they are well both phases."""
     outcomes: list[first_steps.Outcome] = []
     if OURS in options.phases and not options.skip_first_steps:
-        kit = first_steps.Kit(ranks, folder, options.virtual, options.rebuild, options.product)
+        kit = first_steps.Kit(
+            *(ranks, folder, options.virtual, options.rebuild, options.product, options.servers)
+        )
         outcomes = first_steps.play(kit, options.begin)
-    if options.first_steps or any(outcome.finding for outcome in outcomes):
+    whole = most_ranks(options.product) * options.servers
+    apart = options.servers > 1 and ranks.world != whole
+    if apart and 0 in ranks.mine and not any(outcome.finding for outcome in outcomes):
+        print(
+            f"npu_check: no layers: hierarchy needs whole servers, {whole} ranks, not {ranks.world}"
+        )
+    if options.first_steps or apart or any(outcome.finding for outcome in outcomes):
         return _stop(options, ranks, outcomes)
-    environment = base_environment(options.virtual, options.phases, options.product)
+    environment = base_environment(
+        options.virtual, options.phases, options.product, options.servers
+    )
+    environment.pop("ASCEND_MOE_TUNING", None)  # both are played as they are without one
     if INHERITED is None:
         environment.pop("TORCH_DEVICE_BACKEND_AUTOLOAD", None)
     else:
         environment["TORCH_DEVICE_BACKEND_AUTOLOAD"] = INHERITED
+    if options.tune is not None:
+        return _tune(options, ranks, folder, environment)
     return _run(options, ranks, folder, environment, outcomes)
+
+
+def _tune(
+    options: argparse.Namespace, ranks: Ranks, folder: Path, environment: dict[str, str]
+) -> int:
+    virtual = is_virtual(environment)
+    rounds = options.rounds or (1 if virtual else 200)
+    job = Job(
+        *(str(folder), OURS, 0, 0, ranks.world, options.product, 0, virtual, rounds, 0),
+        options.servers,
+    )
+    try:
+        content = tune(job, ranks, environment)
+    except NotMeasured as error:
+        print(f"npu_check: nothing is written, {error}", file=sys.stderr)
+        return 1
+    if 0 in ranks.mine:
+        write(options.tune, content)
+    return 0
 
 
 def _stop(
@@ -90,7 +128,7 @@ def _stop(
     good = bool(outcomes) and not outcomes[-1].finding
     if 0 in ranks.mine:
         virtual = options.virtual is not None or STAND_IN in os.environ
-        found = _beginning(virtual, options.product, good, ranks, os.environ, outcomes)
+        found = _beginning(virtual, options, good, ranks, os.environ, outcomes)
         _write(options.json, found, virtual)
         if len(ranks.mine) < ranks.world:
             time.sleep(2)  # the other supervisors read the outcome
@@ -99,7 +137,7 @@ def _stop(
 
 def _beginning(
     virtual: bool,
-    product: str,
+    options: argparse.Namespace,
     good: bool,
     ranks: Ranks,
     environment: Mapping[str, str],
@@ -108,7 +146,8 @@ def _beginning(
     return {
         "format": FORMAT,
         "virtual": virtual,
-        "product": product,
+        "product": options.product,
+        "servers": options.servers,
         "timings_meaningless": virtual,
         "good": good,
         "ranks": ranks.world,
@@ -135,6 +174,25 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
         choices=PRODUCTS,
         help="default: ASCEND_MOE_PRODUCT, else the NPU here, else A3",
     )
+    parser.add_argument(
+        "--servers",
+        type=int,
+        choices=(1, 2),
+        default=1,
+        help="2: half of the ranks stand on another server, behind network cards",
+    )
+    parser.add_argument(
+        "--server",
+        type=int,
+        choices=(0, 1),
+        help="which of two servers this is (not with --virtual)",
+    )
+    parser.add_argument(
+        "--shared",
+        type=Path,
+        metavar="FOLDER",
+        help="an empty folder that both servers see (not with --virtual)",
+    )
     parser.add_argument("--phases", nargs="+", choices=(OURS, STOCK), default=[STOCK, OURS])
     parser.add_argument(
         "--sweep", type=int, metavar="CASES", help="random cases (default 40, virtual 8)"
@@ -152,11 +210,17 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
     parser.add_argument(
         "--from",
         dest="begin",
-        choices=first_steps.NAMES,
+        choices=first_steps.ALL_NAMES,
         default=first_steps.NAMES[0],
         help="the first step to begin with",
     )
     parser.add_argument("--first-steps", action="store_true", help="only the first steps")
+    parser.add_argument(
+        "--tune",
+        type=Path,
+        metavar="FILE",
+        help="measure the machine and the best numbers of cores instead, for ASCEND_MOE_TUNING=FILE",
+    )
     parser.add_argument("--skip-first-steps", action="store_true", help="for those who know")
     parser.add_argument(
         "--rebuild", action="store_true", help="build the library even if it is from these sources"
@@ -167,6 +231,17 @@ def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namesp
         parser.error("under torchrun, or with one of --ranks and --virtual")
     if options.first_steps and (options.skip_first_steps or OURS not in options.phases):
         parser.error("--first-steps: they are skipped, or ours is not to be played")
+    if options.tune is not None and (options.first_steps or OURS not in options.phases):
+        parser.error("--tune: it plays ours, behind the first steps")
+    if options.tune is not None and not options.tune.resolve().parent.is_dir():
+        parser.error(f"--tune {options.tune}: there is no folder {options.tune.resolve().parent}")
+    if options.begin not in [step.name for step in first_steps.steps_of(options.servers)]:
+        parser.error(f"--from {options.begin}: no step of {options.servers} servers")
+    apart = options.servers > 1 and options.virtual is None
+    if apart and ("LOCAL_RANK" in os.environ or None in (options.server, options.shared)):
+        parser.error("--servers 2: on each of them, without torchrun, with --server and --shared")
+    if not apart and (options.server, options.shared) != (None, None):
+        parser.error("--server and --shared are for --servers 2 without --virtual")
     return options
 
 
@@ -176,11 +251,27 @@ def _ranks(options: argparse.Namespace) -> Ranks:
     else:
         world = options.virtual or options.ranks
         mine = list(range(world))
+        if options.server is not None:
+            half = world // 2
+            mine = mine[half * options.server : half * (options.server + 1)]
     return Ranks(mine, world, options.patience)
 
 
-def _folder() -> Path:
+def _folder(options: argparse.Namespace) -> Path:
     """One folder for all supervisors: under torchrun they are children of one process."""
+    if options.shared is not None:
+        folder = options.shared / "npu_check"
+        if options.server == 0:  # whose folder it is; the other waits for it
+            folder.mkdir()
+            return folder
+        deadline = time.monotonic() + options.patience
+        while not folder.is_dir():
+            if time.monotonic() > deadline:
+                raise OSError(
+                    f"server 0 has made no {folder.name} there for {options.patience:g} s"
+                )
+            time.sleep(0.5)
+        return folder
     if "LOCAL_RANK" not in os.environ:
         return Path(tempfile.mkdtemp(prefix="ascend-moe-npu-check-"))
     folder = Path(tempfile.gettempdir()) / f"ascend-moe-npu-check-{os.getuid()}-{os.getppid()}"
@@ -198,14 +289,17 @@ def _run(
     virtual = is_virtual(environment)
     sweep = options.sweep if options.sweep is not None else (8 if virtual else 40)
     rounds = options.rounds or (3 if virtual else 200)
-    cases = all_cases(options.product, ranks.world, sweep, short=virtual)
+    cases = all_cases(options.product, ranks.world, sweep, short=virtual, servers=options.servers)
     lead = 0 in ranks.mine
     failed: dict[str, dict[int, str]] = {}
     windows: dict[str, str] = {}
     for phase in options.phases:
         if lead:
             print(f"npu_check: {phase}, {len(cases)} cases on {ranks.world} ranks", flush=True)
-        job = Job(str(folder), phase, 0, 0, ranks.world, options.product, sweep, virtual, rounds, 0)
+        job = Job(
+            *(str(folder), phase, 0, 0, ranks.world, options.product, sweep, virtual, rounds, 0),
+            options.servers,
+        )
         of_phase = environment_of(
             phase,
             environment,
@@ -222,7 +316,7 @@ def _run(
     for text in strays:
         print(text)
     good = report.good and not strays
-    found = _beginning(virtual, options.product, good, ranks, environment, outcomes) | {
+    found = _beginning(virtual, options, good, ranks, environment, outcomes) | {
         "hccl_buffsize_mb": windows,
         "facts": facts,
         "checks": report.checks,

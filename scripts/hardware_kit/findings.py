@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from hardware_kit import server_findings
+
 ADVICE = {
     # compile
     "no-virtual-npu": "The virtual NPU could not be built: see above.",
@@ -50,6 +52,8 @@ ADVICE = {
     "no-record": "Send this: the kernel ended, but what it wrote into its own window cannot be read.",
     "record-names-another": "Send this: the record names a rank that did come.",
     "no-record-file": "ascend-moe doctor would have nothing: is the cache directory ($XDG_CACHE_HOME) writable?",
+    # two servers
+    **server_findings.ADVICE,
     # any step with ranks
     "rank-failed": "Send the log (first_steps in the JSON) and the last 50 lines of ~/ascend/log.",
 }
@@ -73,12 +77,17 @@ class Verdict(NamedTuple):
 
 def judge(step: str, seen: Seen, world: int, failed: str, *, virtual: bool) -> Verdict:
     """What a step with ranks showed; ``failed`` says which rank ended badly, and how."""
-    for rank in sorted(seen):
+    if step not in JUDGES:
+        for finding, text in server_findings.judge(step, seen, world):
+            return Verdict(finding, text)
+    for rank in sorted(seen) if step in JUDGES else ():
         for finding, text in JUDGES[step](rank, seen[rank], world, virtual):
             return Verdict(finding, f"rank {rank}: {text}")
     if failed:
         return Verdict("rank-failed", failed)
-    return Verdict("", EVIDENCE[step](seen))
+    if step in JUDGES:
+        return Verdict("", EVIDENCE[step](seen))
+    return Verdict("", server_findings.evidence(step, seen))
 
 
 Found = Iterator[tuple[str, str]]

@@ -71,6 +71,7 @@ class Kit:
     virtual: int | None
     rebuild: bool
     product: str
+    servers: int = 1
 
     @property
     def lead(self) -> bool:
@@ -83,7 +84,7 @@ class Kit:
     @cached_property
     def environment(self) -> dict[str, str]:
         """Of the ranks, once the library is built. Raises NotPossible."""
-        return base_environment(self.virtual, [OURS], self.product)
+        return base_environment(self.virtual, [OURS], self.product, self.servers)
 
 
 Told = tuple[Verdict, str]
@@ -174,7 +175,7 @@ class Step:
     limit_s: int = ROW_LIMIT_S  # ASCEND_MOE_TIMEOUT_S of the ranks
 
 
-STEPS = (
+ANYWHERE = (
     Step(
         "compile", "the library is built, from these sources, for this product and CANN", _compile
     ),
@@ -183,6 +184,9 @@ STEPS = (
         "launch", "a launch that fails is an error of that call, with a text, and of no other call"
     ),
     Step("cores", "every core runs one block, sees the others behind a SyncAll, and counts 50 MHz"),
+)
+STEPS = (
+    *ANYWHERE,
     Step(
         "row",
         "the windows are found; a row of 512 bytes and a flag reach the neighbour's, in order",
@@ -194,6 +198,26 @@ STEPS = (
     ),
 )
 NAMES = tuple(step.name for step in STEPS)
+BETWEEN_SERVERS = (
+    *ANYWHERE,
+    Step("queues", "HCCL's tables of queues between the servers are as we read them"),
+    Step("message", "a message and a tag reach the rank opposite, and come back; then larger ones"),
+    Step(
+        "wrap", "many messages in a row: the queue goes round, its tail moves, every number wraps"
+    ),
+    Step("burst", "a tag proves all messages before it, large ones in a row, both ways at once"),
+    Step(
+        "silent",
+        "a kernel whose peer in the other server does not come ends, and names it and the link",
+        limit_s=ABSENT_LIMIT_S,
+    ),
+)
+ALL_NAMES = tuple(dict.fromkeys(step.name for step in (*STEPS, *BETWEEN_SERVERS)))
+
+
+def steps_of(servers: int) -> tuple[Step, ...]:
+    """In one server ranks reach each other's windows, in several the network card does."""
+    return STEPS if servers == 1 else BETWEEN_SERVERS
 
 
 def play(kit: Kit, begin: str) -> list[Outcome]:
@@ -202,7 +226,8 @@ def play(kit: Kit, begin: str) -> list[Outcome]:
     if kit.lead:
         where = "the virtual NPU" if kit.on_virtual_npu else "the NPU"
         print(f"npu_check: first steps on {where}", flush=True)
-    for step in STEPS[NAMES.index(begin) :]:
+    steps = steps_of(kit.servers)
+    for step in steps[[step.name for step in steps].index(begin) :]:
         outcomes.append(_play(kit, step))
         if kit.lead:
             print(outcomes[-1], flush=True)
@@ -238,7 +263,10 @@ def _of_lead(path: Path, patience_s: float) -> Outcome:
 def _with_ranks(kit: Kit, step: Step) -> Told:
     """A process per rank; each leaves what it has seen."""
     ranks = Ranks(kit.ranks.mine, kit.ranks.world, kit.ranks.patience_s, PROGRAM)
-    job = Job(str(kit.folder), f"first-{step.name}", 0, 0, ranks.world, kit.product, 0, False, 0, 0)
+    job = Job(
+        *(str(kit.folder), f"first-{step.name}", 0, 0, ranks.world, kit.product, 0),
+        *(kit.on_virtual_npu, 0, 0, kit.servers),
+    )
     failed = play_phase(job, ranks, 1, _of_ranks(kit, step))
     paths = {rank: job.path(f"seen.{rank}") for rank in range(ranks.world)}
     seen = {rank: json.loads(path.read_text()) for rank, path in paths.items() if path.is_file()}
@@ -251,9 +279,15 @@ def _of_ranks(kit: Kit, step: Step) -> dict[str, str]:
     """The record that ``timeout`` provokes must not be news to the next ascend-moe doctor: a cache of its own."""
     return {
         **kit.environment,
-        "ASCEND_MOE_TIMEOUT_S": str(step.limit_s),
+        "ASCEND_MOE_TIMEOUT_S": str(_limit(step.limit_s)),
         "XDG_CACHE_HOME": str(kit.folder / "cache"),
     }
+
+
+def _limit(limit_s: int) -> int:
+    """A user who waits less gets less."""
+    given = os.environ.get("ASCEND_MOE_TIMEOUT_S", "")
+    return min(limit_s, int(given)) if given.isdecimal() and int(given) > 0 else limit_s
 
 
 def _python(

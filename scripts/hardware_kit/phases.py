@@ -18,7 +18,9 @@ class NotPossible(Exception):
     """What is missing, in one line."""
 
 
-def base_environment(virtual: int | None, phases: Sequence[str], product: str) -> dict[str, str]:
+def base_environment(
+    virtual: int | None, phases: Sequence[str], product: str, servers: int = 1
+) -> dict[str, str]:
     """Of all ranks: the virtual NPU where it is asked for, else CANN and our library.
 
     Raises NotPossible when our library is to be played and not installed, or without the virtual NPU that was
@@ -30,7 +32,9 @@ def base_environment(virtual: int | None, phases: Sequence[str], product: str) -
         from ascend_moe.vnpu.activation import environment_of_run
 
         try:
-            changes = environment_of_run(product, max(virtual, 16))
+            changes = environment_of_run(
+                product, max(virtual, 16), servers if servers > 1 else None
+            )
         except VirtualNpuError as error:
             raise NotPossible(str(error)) from None
     elif STAND_IN not in os.environ:

@@ -18,13 +18,21 @@ from typing import Any, NamedTuple
 from ascend_moe.hardware.kernel_library import MARK
 from ascend_moe.hardware.lookup import CUSTOM, OPERATORS, Candidate, candidates
 
-PROBES = ("ascend_moe_probe_granted_cores", "ascend_moe_probe_cores", "ascend_moe_probe_row")
+PROBES = (
+    "ascend_moe_probe_granted_cores",
+    "ascend_moe_probe_cores",
+    "ascend_moe_probe_row",
+    "ascend_moe_probe_ping_pong",
+    "ascend_moe_probe_measure",
+    "ascend_moe_probe_force_cores",
+)
 GENERATIONS = (2, 3, 4)
 # kernels/device/abi.h
 MAX_CORES = 48
 CORE_WORDS = 24
 ROW_BYTES = 512
 BLOCK_WORDS = 8
+CARD_WORDS = 2
 # hccl_types.h
 ROOT_INFO_BYTES = 4108
 NAME_BYTES = 128
@@ -55,6 +63,7 @@ class Windows(NamedTuple):
     base: list[int]
     bytes: int
     provider: str
+    card: list[int]  # CardContext: queue tables and output window; zeros in one server
 
 
 class Refused(Exception):
@@ -74,6 +83,11 @@ class ProbeLibrary:
         """What CANN's error manager has of this thread since it was asked last."""
         text: bytes | None = self._library.aclGetRecentErrMsg()
         return " ".join((text or b"").decode(errors="replace").split())
+
+    def call(self, name: str, *arguments: Any) -> int:
+        """A function of the library; its text is that of this call."""
+        self.text()
+        return int(getattr(self._library, name)(*arguments))
 
     def _check(self, call: str, status: int) -> None:
         if status != 0:
@@ -100,20 +114,22 @@ class ProbeLibrary:
             [words[core * CORE_WORDS : (core + 1) * CORE_WORDS] for core in range(blocks)],
         )
 
-    def windows(self, group: str) -> Windows:
-        """Collective. Raises Refused with the text of the library."""
+    def windows(self, group: str, *, card: bool = False) -> Windows:
+        """Collective. Raises Refused with the text of the library. ``card``: of several servers, with the queues."""
         self.text()
         stream = ctypes.c_void_p()
         self._check("aclrtCreateStream", self._library.aclrtCreateStream(ctypes.byref(stream)))
         rank, ranks, size = ctypes.c_uint32(), ctypes.c_uint32(), ctypes.c_uint64()
         base = (ctypes.c_uint64 * MAX_RANKS)()
-        provider = ctypes.create_string_buffer(32)
-        status = self._library.ascend_moe_windows(
+        provider, queues = ctypes.create_string_buffer(32), (ctypes.c_uint64 * CARD_WORDS)()
+        name = "ascend_moe_windows_and_queues" if card else "ascend_moe_windows"
+        status = getattr(self._library, name)(
             group.encode(), stream, ctypes.byref(rank), ctypes.byref(ranks), ctypes.byref(size),
-            base, MAX_RANKS, provider,
+            base, MAX_RANKS, queues if card else provider,
         )  # fmt: skip
-        self._check("ascend_moe_windows", status)
-        return Windows(rank.value, list(base[: ranks.value]), size.value, provider.value.decode())
+        self._check(name, status)
+        where = "rdma" if card else provider.value.decode()
+        return Windows(rank.value, list(base[: ranks.value]), size.value, where, list(queues))
 
     def row(
         self, group: str, windows: Windows, nonce: int, row: bytes

@@ -16,7 +16,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from ascend_moe.hardware import error_record
+from hardware_kit.estimate import TURNS, TURNS_SHORT, Estimator
 from hardware_kit.job import Job
+from hardware_kit.measure import OnDevice
+from hardware_kit.ping_pong import Burst, throw
 from hardware_kit.probe_library import (
     ROOT_INFO_BYTES,
     ROW_BYTES,
@@ -64,11 +67,70 @@ def timeout(job: Job, library: ProbeLibrary) -> dict[str, Any]:
     return _exchange(job, library, absent=job.world - 1)
 
 
+def queues(job: Job, library: ProbeLibrary) -> dict[str, Any]:
+    """The windows of the own server and the queues to the others are found."""
+    return _over_cards(job, library, [])
+
+
+def message(job: Job, library: ProbeLibrary) -> dict[str, Any]:
+    """One message, then one of every size."""
+    return _over_cards(job, library, [Burst(1, 1, size) for size in MESSAGE_BYTES])
+
+
+def wrap(job: Job, library: ProbeLibrary) -> dict[str, Any]:
+    """Many messages in a row, so that every number of a queue wraps."""
+    return _over_cards(job, library, [_wrapping(job)])
+
+
+def burst(job: Job, library: ProbeLibrary) -> dict[str, Any]:
+    """Large messages, with nothing but a tag behind them that says that they are there."""
+    return _over_cards(job, library, [Burst(4 if job.short else 64, 32, 64 << 10)])
+
+
+def silent(job: Job, library: ProbeLibrary) -> dict[str, Any]:
+    """The last rank lives, but never sends: the rank opposite must say so."""
+    return _over_cards(job, library, [Burst(1, 1, 64)], absent=job.world - 1)
+
+
+def figures(job: Job, library: ProbeLibrary) -> dict[str, Any]:
+    """For --tune: rank 0 measures the machine, the others lend their windows."""
+
+    def play(group: str, windows: Windows, nonce: int) -> dict[str, Any]:
+        if job.rank != 0:
+            return {}
+        reached = [rank for rank, base in enumerate(windows.base) if base]
+        turns = TURNS_SHORT if job.short else TURNS
+        loop, cores = OnDevice(library, group, windows), library.granted_cores()
+        return {"figures": Estimator(loop, job.product, 0, reached, cores, turns).figures()}
+
+    return _in_group(job, library, play, card=job.servers > 1)
+
+
+MESSAGE_BYTES = (64, 512, 4 << 10, 64 << 10, 128 << 10)
+WRAP_POSTS, WRAP_POSTS_SHORT, WRAP_MESSAGES = 10**6, 70_000, 255
+
+
+def _wrapping(job: Job) -> Burst:
+    """At least so many posts on every queue; 2^16 is where a doorbell wraps.
+
+    In many launches, as the time limit is one launch's: where ranks share a processor a turn takes long.
+    """
+    posts, turns = (WRAP_POSTS_SHORT, 10) if job.short else (WRAP_POSTS, 100)
+    return Burst(turns, WRAP_MESSAGES, 64, -(-posts // (turns * (WRAP_MESSAGES + 1))))
+
+
+def _over_cards(
+    job: Job, library: ProbeLibrary, bursts: list[Burst], absent: int | None = None
+) -> dict[str, Any]:
+    def play(group: str, windows: Windows, nonce: int) -> dict[str, Any]:
+        return {"runs": throw(library, group, windows, nonce, job.opposite, bursts)}
+
+    return _in_group(job, library, play, absent=absent, card=True)
+
+
 STEPS: dict[str, Callable[[Job, ProbeLibrary], dict[str, Any]]] = {
-    "launch": launch,
-    "cores": cores,
-    "row": row,
-    "timeout": timeout,
+    step.__name__: step
+    for step in (launch, cores, row, timeout, queues, message, wrap, burst, silent, figures)
 }
 
 
@@ -78,6 +140,21 @@ def row_of(rank: int, nonce: int) -> bytes:
 
 
 def _exchange(job: Job, library: ProbeLibrary, absent: int | None) -> dict[str, Any]:
+    def play(group: str, windows: Windows, nonce: int) -> dict[str, Any]:
+        return _play(job, library, group, windows, nonce)
+
+    return _in_group(job, library, play, absent=absent)
+
+
+def _in_group(
+    job: Job,
+    library: ProbeLibrary,
+    play: Callable[[str, Windows, int], dict[str, Any]],
+    *,
+    absent: int | None = None,
+    card: bool = False,
+) -> dict[str, Any]:
+    """In a communicator of all ranks, whose windows are found: what all do but the absent one."""
     hccl = Hccl(library)
     with _told("no_communicator"):
         if job.rank == 0:
@@ -86,11 +163,11 @@ def _exchange(job: Job, library: ProbeLibrary, absent: int | None) -> dict[str, 
         root, nonce = shared[:ROOT_INFO_BYTES], int.from_bytes(shared[ROOT_INFO_BYTES:], "little")
         group = hccl.group(root, job.rank, job.world)
     with _told("no_windows"):
-        windows = library.windows(group)
+        windows = library.windows(group, card=card)
     seen: dict[str, Any] = {"provider": windows.provider, "window_bytes": windows.bytes}
     _meet(job, "found")
     if job.rank != absent:
-        seen |= _play(job, library, group, windows, nonce | 1)
+        seen |= play(group, windows, nonce | 1)
     _meet(job, "through")  # a communicator lives until every rank is through
     with contextlib.suppress(Refused):
         hccl.close()
@@ -162,7 +239,7 @@ def main() -> None:
         path, _ = first_custom(os.environ)
         if path is None:
             raise Refused("there is no library of ours on ASCEND_CUSTOM_OPP_PATH")
-        seen = STEPS[job.phase.removeprefix("first-")](job, ProbeLibrary(path, job.rank))
+        seen = STEPS[job.phase.removeprefix("first-")](job, ProbeLibrary(path, job.device))
         _leave(job, "seen", json.dumps(seen).encode())
     except (Refused, Stopped, OSError, AttributeError) as error:
         traceback.print_exc()

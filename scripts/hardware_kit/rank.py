@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import sys
@@ -18,14 +19,17 @@ from ascend_moe.hardware.process import look_at
 from hardware_kit.cases import (
     GOLDEN,
     TIMING,
+    TUNING,
     Case,
     active_rows,
     all_cases,
     bits,
     layer,
     specified,
+    tuning_cases,
 )
 from hardware_kit.job import Job
+from hardware_kit.probe_library import first_custom
 from hardware_kit.timing import link_bytes, measure
 
 FAILED = 3
@@ -37,12 +41,17 @@ class Rank:
     def __init__(self, job: Job) -> None:
         self.job = job
         torch.set_num_threads(1)
-        torch_npu.npu.set_device(job.rank)
+        torch_npu.npu.set_device(job.device)
         store = job.path(f"{job.attempt}.store")
         dist.init_process_group(
             "hccl", init_method=f"file://{store}", rank=job.rank, world_size=job.world
         )
-        self.cases = all_cases(job.product, job.world, job.sweep, short=job.short)
+        how = {"short": job.short, "servers": job.servers}
+        self.cases = (
+            tuning_cases(job.product, job.world, **how)
+            if job.tuning
+            else all_cases(job.product, job.world, job.sweep, **how)
+        )
         self.names: dict[tuple[int, int], dict[str, str]] = {}
         for ranks, tp in sorted({(case.ranks, case.tp) for case in self.cases}):
             self._make_groups(ranks, tp)
@@ -66,7 +75,8 @@ class Rank:
             self._progress(number)
             case = self.cases[number]
             if self.job.rank < case.ranks:
-                result = self._measure(case) if case.kind == TIMING else self._check(case)
+                play = {TIMING: self._measure, TUNING: self._search}.get(case.kind, self._check)
+                result = play(case)
                 torch.save(result, self.job.path(f"{number}.{self.job.rank}.pt"))
         self._progress(len(self.cases))
         if self.job.rank == 0:
@@ -136,8 +146,23 @@ class Rank:
         return {"wrong": wrong, "outputs": outputs}
 
     def _handle(self, dispatched: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """On A2 that of the implementation that is played; on A3 the oracle's will do."""
+        """Of several servers and on A2 that of the implementation that is played; on A3 the oracle's will do."""
+        if self.job.servers > 1:
+            names = ("assist_info_for_combine", "ep_send_counts", "expand_scales")
+            return dict(zip(names, (dispatched[2], dispatched[4], dispatched[6]), strict=True))
         return {"assist_info_for_combine": dispatched[2]} if self.job.product == "A2" else {}
+
+    def _search(self, case: Case) -> dict[str, Any]:
+        """Microseconds of both operators by the number of cores."""
+        library = ctypes.CDLL(str(first_custom(os.environ)[0]))  # the one that torch_npu will load
+        granted = library.ascend_moe_probe_granted_cores()
+        tried = (16,) if self.job.short else range(8, granted, 8)
+        found = {}
+        for cores in sorted({*tried, granted}):
+            library.ascend_moe_probe_force_cores(cores)
+            found[cores] = self._measure(case)["us"]
+        library.ascend_moe_probe_force_cores(0)
+        return {"us": found}
 
     def _measure(self, case: Case) -> dict[str, Any]:
         dispatch, combine = layer(case).steps
@@ -159,7 +184,7 @@ class Rank:
         return {
             "torch": torch.__version__,
             "torch_npu": torch_npu.__version__,
-            "device": torch_npu.npu.get_device_name(self.job.rank),
+            "device": torch_npu.npu.get_device_name(self.job.device),
             "custom_libraries": list(loaded.custom),
             "ours_loaded": loaded.ours_loaded,
         }

@@ -117,6 +117,16 @@ def test_lines_of_our_kernel_library():
         "rank is down, or its process is gone"
     )
     assert [finding.name for finding in found] == ["a send queue stayed full"]
+    found = explained(
+        "MoeDistributeDispatch: group_ep ep cannot be opened; rank 1: no way to its queues between servers. CANN's own "
+        "kernels cannot take over, they want other links than these ranks have now: ASCEND_MOE_KERNELS=off on all ranks"
+    )
+    assert [finding.name for finding in found] == ["no queues between servers"]
+    found = explained(
+        "MoeDistributeDispatch: group_ep ep of 4 ranks is on 2 servers: ranks 0, 1, 2 on one; rank 3 on another. "
+        "CANN's kernels for A2 take up to 8 ranks for one server and would write to addresses that no core reaches"
+    )
+    assert [finding.name for finding in found] == ["few ranks on several A2 servers"]
     (found,) = explained(
         "RuntimeError: MoeDistributeDispatch: HCCL_BUFFSIZE is too SMALL for the kernels of "
         "ascend_moe: the group has 2 MB, "

@@ -24,7 +24,13 @@ HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path.append(str(ROOT / "scripts"))
 
-from hardware_kit import command, findings, first_steps, supervisor  # noqa: E402
+from hardware_kit import (  # noqa: E402
+    command,
+    findings,
+    first_steps,
+    server_findings,
+    supervisor,
+)
 from hardware_kit.findings import ADVICE, judge  # noqa: E402
 from hardware_kit.probe_rank import row_of  # noqa: E402
 
@@ -105,13 +111,14 @@ def check(tmp_path: Path, *arguments: str) -> tuple[int, list[dict[str, str]]]:
 
 def test_every_finding_is_made_to_happen():
     made = [finding for faults in FAULTS.values() for finding in faults]
-    assert sorted([*made, *COMPILE, *LOAD, *JUDGED]) == sorted(ADVICE)
+    between = list(server_findings.ADVICE)  # test_server_steps.py
+    assert sorted([*made, *COMPILE, *LOAD, *JUDGED, *between]) == sorted(ADVICE)
 
 
 def test_every_finding_is_in_the_documentation():
     page = (ROOT / "docs/hardware.md").read_text()
     assert [name for name in ADVICE if f"`{name}`" not in page] == []
-    assert [step.name for step in first_steps.STEPS if f"`{step.name}`" not in page] == []
+    assert [name for name in first_steps.ALL_NAMES if f"`{name}`" not in page] == []
 
 
 def test_all_is_well(with_library, vendor, tmp_path, capsys):
@@ -305,7 +312,7 @@ def test_another_product(compiling, monkeypatch, chip):
 
 
 def test_a_virtual_npu_that_cannot_be_built(compiling, monkeypatch):
-    def refuse(virtual, phases, product):
+    def refuse(virtual, phases, product, servers):
         raise first_steps.NotPossible("the virtual NPU needs g++")
 
     monkeypatch.setattr(first_steps, "base_environment", refuse)

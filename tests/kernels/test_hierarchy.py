@@ -22,7 +22,7 @@ from kernels.proof.server_cases import (
     what_notices,
     written_sites,
 )
-from kernels.proof.server_kernels import HIERARCHY_SCHEDULES
+from kernels.proof.server_kernels import HIERARCHY_SCHEDULES, KERNELS
 from kernels.proof.server_programs import SMALL, random_server_shape, server_program
 from kernels.proof.server_proof import (
     run_reopened,
@@ -106,11 +106,12 @@ def test_every_dropped_flag_and_step_of_all_cores_is_noticed(place):
     assert [site for site in sites if not what_notices(site)] == []
 
 
-def test_open_waits_for_messages_of_the_context_before():
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_open_waits_for_messages_of_the_context_before(kernels):
     """In front of it the network stood still, so all launches failed; without the answer new data meet old messages."""
     *_, answer = sorted(site for site in reached() if "open.h" in site and site.endswith("wait"))
-    case = reopened("hierarchy")
-    assert run_reopened(range(10)) == Tally(passed=10)
+    case = reopened(kernels)
+    assert run_reopened(range(10), kernels) == Tally(passed=10)
     kinds = {
         problem.split(" ")[0]
         for seed in range(10)

@@ -19,11 +19,13 @@ from kernels.proof.server_cases import (
     blame,
     dead_links,
     reached,
+    reopened,
     what_notices,
     written_sites,
 )
 from kernels.proof.server_kernels import MESH_SCHEDULES, MESH_SMALL
 from kernels.proof.server_proof import (
+    run_reopened,
     run_server_schedules,
     run_server_sweep,
     traffic,
@@ -97,6 +99,18 @@ def test_every_dropped_flag_and_step_of_all_cores_is_noticed(place):
     sites = [site for site in reached("mesh") if site.startswith(place)]
     assert sites
     assert [site for site in sites if not what_notices(site)] == []
+
+
+def test_open_waits_for_messages_of_the_context_before():
+    """As hierarchy's, whose code it is (test_hierarchy.py): every rank of another server answers."""
+    case = reopened("mesh")
+    assert run_reopened(range(10), "mesh") == Tally(passed=10)
+    sites = case.run(Schedule(seed=0)).sites
+    *_, answer = sorted(
+        site for site in sites if "hierarchy/open.h" in site and site.endswith("wait")
+    )
+    problems = [case.run(Schedule(seed=seed), answer).problems[:1] for seed in range(5)]
+    assert {problem.split(" ")[0] for found in problems for problem in found} == {"card-order"}
 
 
 def test_the_window_is_what_the_stock_kernels_ask_for_but_for_a_token_or_two():

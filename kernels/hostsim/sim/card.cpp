@@ -118,7 +118,9 @@ void Cards::Ring(Core* core, Loc loc, uint64_t address, const uint8_t* bytes, ui
     }
     Wake(queue);
     if (world_->timeline) {
-        if (!queue.taking) world_->timeline->PlanCard(Timeline::CardStep::kTake, queue.index, 0);
+        Timeline& timeline = *world_->timeline;
+        if (!queue.taking)
+            timeline.PlanCard(Timeline::CardStep::kTake, queue.index, timeline.Now());
         queue.taking = true;
     } else if (!world_->checks) {
         while (Step()) {
@@ -150,7 +152,9 @@ void Cards::Judge(Core* core, Loc loc, uint64_t address, uint64_t bytes) {
                                  ", which is posted and not behind the tail,");
         }
     }
+    const int rank = world_->RankOf(address);  // sources are memory of who posts
     for (const Queue* queue : busy_) {
+        if (queue->given.rank != rank) continue;
         for (const Message& message : queue->messages) {
             if (meets(message.from, message.bytes))
                 wrong(*queue, "overwrites the source of message " + std::to_string(message.number) +

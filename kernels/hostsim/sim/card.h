@@ -77,8 +77,10 @@ class Cards {
         bool late_tail, runs_on;
         uint32_t slowness;  // does something once in so many turns
         bool dead = false, busy = false;
-        uint32_t index = 0;   // among all
-        bool taking = false;  // with time: a step that takes its next element is planned
+        uint32_t index = 0;    // among all
+        bool taking = false;   // with time: a step is planned that sends, or takes the next element
+        uint64_t unsent = 0;   // with time: bytes of the message on the wire
+        Picoseconds next = 0;  // with time: not before then is another message taken
         Poster last;
         std::deque<Poster> posters;  // of what is announced and not taken
         std::deque<Message> messages;

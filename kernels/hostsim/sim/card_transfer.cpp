@@ -207,8 +207,8 @@ bool Cards::DoOne(Queue& queue) {
     return false;
 }
 
-// By the clock a queue takes its elements in turn, each some time after the one before; they land
-// in the order in which they were taken.
+// By the clock a queue sends one message after the other, part by part, in turn with the other
+// queues of its card; a message lands when its last part is across.
 void Cards::Take(Timeline::CardStep step, uint32_t index) {
     Queue& queue = *queues_[index];
     Timeline& timeline = *world_->timeline;
@@ -217,13 +217,19 @@ void Cards::Take(Timeline::CardStep step, uint32_t index) {
             queue.taking = !queue.dead && queue.taken != queue.announced;
             if (!queue.taking) return;
             Take(queue);
-            if (!queue.dead) {
-                const Message& message = queue.messages.back();
-                timeline.PlanCard(
-                    Timeline::CardStep::kLand, index,
-                    timeline.Message(queue.given.rank, queue.given.peer, message.bytes));
-            }
-            timeline.PlanCard(Timeline::CardStep::kTake, index, timeline.NextMessage());
+            queue.next = timeline.Now() + timeline.NextMessage();
+            queue.unsent = queue.dead ? 0 : queue.messages.back().bytes;
+            timeline.PlanCard(Timeline::CardStep::kSend, index, timeline.Now());
+            return;
+        }
+        case Timeline::CardStep::kSend: {
+            if (queue.dead) return timeline.PlanCard(Timeline::CardStep::kTake, index, queue.next);
+            const Links::Part part =
+                timeline.SendPart(queue.given.rank, queue.given.peer, &queue.unsent);
+            if (queue.unsent > 0)
+                return timeline.PlanCard(Timeline::CardStep::kSend, index, part.left);
+            timeline.PlanCard(Timeline::CardStep::kLand, index, part.across + timeline.OneWay());
+            timeline.PlanCard(Timeline::CardStep::kTake, index, std::max(queue.next, part.left));
             return;
         }
         case Timeline::CardStep::kLand: {
@@ -235,7 +241,7 @@ void Cards::Take(Timeline::CardStep step, uint32_t index) {
             }
             queue.messages.pop_front();
             ++queue.delivered;
-            timeline.PlanCard(Timeline::CardStep::kTail, index, timeline.KnownAfter());
+            timeline.PlanCard(Timeline::CardStep::kTail, index, timeline.Now() + timeline.OneWay());
             return;
         }
         case Timeline::CardStep::kTail:

@@ -49,14 +49,14 @@ Picoseconds Links::Carry(int core_rank, int memory_rank, bool load, uint64_t byt
     return std::max(across, in_memory);
 }
 
-Picoseconds Links::Message(int from, int to, uint64_t bytes, Picoseconds now) {
+Links::Part Links::Send(int from, int to, uint64_t bytes, Picoseconds now) {
     const Picoseconds busy = Busy(bytes, machine_.card_rate);
     const Picoseconds left = Of(from).card_out.Take(now, busy);
     if (counts) {
         Count(sent_[from].out, left - busy, bytes);
         Count(sent_[to].in, left - busy, bytes);
     }
-    return Of(to).card_in.Take(left - busy, busy);
+    return {left, Of(to).card_in.Take(left - busy, busy)};
 }
 
 void Links::Count(std::vector<uint64_t>& slices, Picoseconds at, uint64_t bytes) {

@@ -38,8 +38,12 @@ class Links {
     // comes to the link now: when it is across, and in memory.
     Picoseconds Carry(int core_rank, int memory_rank, bool load, uint64_t bytes, Picoseconds now);
 
-    // The same for a message between the network cards of two ranks: when its last byte is across.
-    Picoseconds Message(int from, int to, uint64_t bytes, Picoseconds now);
+    // The same between the network cards of two ranks: when the sender's is free again, and when
+    // the bytes are across.
+    struct Part {
+        Picoseconds left, across;
+    };
+    Part Send(int from, int to, uint64_t bytes, Picoseconds now);
 
     // Bytes that have left and reached each die over its links, in slices of time, for a trace.
     static constexpr Picoseconds kSlice = 500'000;

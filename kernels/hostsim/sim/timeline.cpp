@@ -36,17 +36,19 @@ void Timeline::Plan(Picoseconds at, Kind kind, Core* core, int pipe, TimedCopy* 
     events_.push({at, order_++, kind, static_cast<uint8_t>(pipe), bytes, core, copy});
 }
 
-void Timeline::PlanCard(CardStep step, uint32_t queue, Picoseconds delay) {
-    Plan(clock_ + delay, kCard, nullptr, static_cast<int>(step), nullptr, queue);
+void Timeline::PlanCard(CardStep step, uint32_t queue, Picoseconds at) {
+    Plan(at, kCard, nullptr, static_cast<int>(step), nullptr, queue);
 }
 
-Picoseconds Timeline::Message(int from, int to, uint64_t bytes) {
-    return links_.Message(from, to, bytes, clock_) - clock_ + KnownAfter();
+Links::Part Timeline::SendPart(int from, int to, uint64_t* left) {
+    const uint64_t bytes = std::min(*left, kChunk);
+    *left -= bytes;
+    return links_.Send(from, to, bytes, clock_);
 }
 Picoseconds Timeline::NextMessage() const {
     return static_cast<Picoseconds>(1000 * machine_.card_post_ns);
 }
-Picoseconds Timeline::KnownAfter() const {
+Picoseconds Timeline::OneWay() const {
     return static_cast<Picoseconds>(1000 * machine_.card_latency_ns);
 }
 

@@ -94,13 +94,13 @@ class Timeline {
     int64_t Ticks(const Core* core) const;
 
     // --- network cards: what one does next, at a time from now on ---
-    enum class CardStep : uint8_t { kTake, kLand, kTail };
-    void PlanCard(CardStep step, uint32_t queue, Picoseconds delay);
-    // How long until a message that is taken now has landed; until the next may be taken; until
-    // the sender knows.
-    Picoseconds Message(int from, int to, uint64_t bytes);
-    Picoseconds NextMessage() const;
-    Picoseconds KnownAfter() const;
+    enum class CardStep : uint8_t { kTake, kSend, kLand, kTail };
+    void PlanCard(CardStep step, uint32_t queue, Picoseconds at);
+    Picoseconds Now() const { return clock_; }
+    // Sends a part of a message that has so many bytes left.
+    Links::Part SendPart(int from, int to, uint64_t* left);
+    Picoseconds NextMessage() const;  // from one of a queue to the next, at least
+    Picoseconds OneWay() const;       // until what is across is seen; until the sender knows
 
     // --- the scheduler ---
     void Start(Launch* launch);

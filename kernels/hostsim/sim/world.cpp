@@ -175,11 +175,15 @@ void World::PollPause(Core* core, const char* wait, uint32_t peer, uint32_t epoc
 }
 
 // The peers are other processes, which need the processors of this machine. Pauses grow to a
-// millisecond while nothing happens here, and now and then the peer is looked after.
+// millisecond while nothing happens here, and now and then the peer is looked after. While the card
+// has something under way there is work to do: who gave the processor away after every step of it
+// would wait for its turn as often.
 void World::Idle(Core* core, const char* wait, uint32_t peer) {
     constexpr uint32_t kYields = 64, kLookEvery = 64;
     constexpr int64_t kForever = int64_t{1} << 60;
-    if (core->poll_version != landings || (cards && cards->Busy())) idle_polls_ = 0;
+    const bool busy = cards && cards->Busy();
+    if (busy || core->poll_version != landings) idle_polls_ = 0;
+    if (busy) return;
     if (++idle_polls_ <= kYields) {
         sched_yield();
         return;

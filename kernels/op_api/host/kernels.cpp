@@ -4,6 +4,8 @@
 
 HOSTSIM_KERNEL(ascend_moe_cores);
 HOSTSIM_KERNEL(ascend_moe_row);
+HOSTSIM_KERNEL(ascend_moe_ping_pong);
+HOSTSIM_KERNEL(ascend_moe_measure);
 HOSTSIM_KERNEL(ascend_moe_meet);
 HOSTSIM_KERNEL(ascend_moe_open);
 HOSTSIM_KERNEL(ascend_moe_tell);

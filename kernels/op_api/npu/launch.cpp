@@ -21,7 +21,9 @@ constexpr Function kLaunch[] = {ascend_moe_launch_meet,
                                 ascend_moe_launch_mesh_dispatch,
                                 ascend_moe_launch_mesh_combine,
                                 ascend_moe_launch_cores,
-                                ascend_moe_launch_row};
+                                ascend_moe_launch_row,
+                                ascend_moe_launch_ping_pong,
+                                ascend_moe_launch_measure};
 
 }  // namespace
 
