@@ -153,7 +153,8 @@ constexpr uint64_t kFailuresOffset =
 constexpr uint64_t kLeftOutOffset = 64;
 // {nonce, epoch} of a launch with a context that was retired.
 constexpr uint64_t kRetiredOffset = 96;
-constexpr uint64_t kErrorOffset = 512;  // one block per core
+constexpr uint64_t kErrorOffset = 512;         // one block per core
+constexpr uint64_t kReturnedOffset = 2 << 10;  // the same: what it returns in combine is there
 constexpr uint64_t kHelloOffset = 4 << 10;
 constexpr uint64_t kReadyOffset = 28 << 10;
 constexpr uint64_t kDoneOffset = 52 << 10;
