@@ -28,19 +28,19 @@ def test_one_server_runs_ours_by_itself(run):
             environment=played_cann | {"ASCEND_MOE_KERNELS": "require"},
         ).stdout
         assert "2 random worlds equal on 3 ranks" in said
-        assert "kernels=ours (ABI 3, 3 ranks, windows of 200 MB through tiling)" in said
+        assert "kernels=ours (ABI 4, 3 ranks, windows of 200 MB through tiling)" in said
 
 
 def test_auto_chooses_ours(run):
     said = run("a2.py", "auto", product="A2").stdout
     assert "right" in said
-    assert "kernels=ours (ABI 3, 2 ranks, windows of 200 MB through tiling)" in said
+    assert "kernels=ours (ABI 4, 2 ranks, windows of 200 MB through tiling)" in said
 
 
 def test_several_servers_run_ours(run):
     """Golden data of the vendor's full mesh, on two servers."""
     said = played(run, 16, 1, **machine(16, 2) | {"ASCEND_MOE_KERNELS": "require"})
-    assert "kernels=ours (ABI 3, 16 ranks on 2 servers, windows of 200 MB through rdma)" in said
+    assert "kernels=ours (ABI 4, 16 ranks on 2 servers, windows of 200 MB through rdma)" in said
 
 
 def test_without_a_rank_graph_stock_runs(run):
@@ -58,7 +58,7 @@ def test_few_ranks_on_two_servers_run_ours(run):
         environment=machine(4, 2) | {"ASCEND_MOE_KERNELS": "require"},
     ).stdout
     assert "3 random worlds equal on 4 ranks" in said
-    assert "kernels=ours (ABI 3, 4 ranks on 2 servers, windows of 200 MB through rdma)" in said
+    assert "kernels=ours (ABI 4, 4 ranks on 2 servers, windows of 200 MB through rdma)" in said
 
 
 def refused(run, devices: int, *how: object, **environment: str) -> list[str]:
@@ -126,6 +126,6 @@ def test_off_warns(run):
 @pytest.mark.ci
 def test_cann_8_5_reaches_both_servers(run):
     """Its kernels know no way of one server: all rows take RDMA. Nor do ours ask for whole servers."""
-    for kernels, why in (("off", "stock (all ranks: "), ("require", "ours (ABI 3, 8 ranks on 2")):
+    for kernels, why in (("off", "stock (all ranks: "), ("require", "ours (ABI 4, 8 ranks on 2")):
         chosen = {"ASCEND_MOE_VNPU_CANN": "8.5.0", "ASCEND_MOE_KERNELS": kernels}
         assert f"kernels={why}" in played(run, 8, 3, **machine(8, 2) | chosen)
