@@ -44,11 +44,12 @@ def test_nothing_is_stale():
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
     root = tmp_path_factory.mktemp("clone")
-    for name in ("ascend_moe", "scripts", "docs"):
+    for name in ("ascend_moe", "scripts", "docs", "kernels/proof", "kernels/op_api/cores"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "mkdocs.yml", root)
-    (root / "kernels/device").mkdir(parents=True)
-    shutil.copy(ROOT / "kernels/device/moe_limits.h", root / "kernels/device")
+    (root / "kernels/device").mkdir()
+    for name in ("__init__.py", "device/moe_limits.h", "op_api/core_table.h"):
+        shutil.copy(ROOT / "kernels" / name, root / "kernels" / name)
     return root
 
 
