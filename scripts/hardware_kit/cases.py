@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ascend_moe import required_hccl_buffsize
 from ascend_moe.contract.limits import RANKS_PER_SERVER
+from kernels.proof.mesh import random_mesh_shape
 from kernels.proof.programs import layer_program, received_rows
 from kernels.proof.server_programs import SMALL, ServerShape, random_server_shape, server_program
 from kernels.proof.shapes import Shape, random_shape, random_shape_a2
@@ -34,6 +35,13 @@ class Case:
     ranks: int
     tp: int
     body: Any  # a GoldenCase, or the Shape of one layer
+
+    @property
+    def hierarchy(self) -> bool:
+        """Else full mesh; a group runs one of them."""
+        if isinstance(self.body, GoldenCase):
+            return self.body.servers > 0
+        return isinstance(self.body, ServerShape)
 
 
 def most_ranks(product: str) -> int:
@@ -119,18 +127,20 @@ def _sweep(product: str, world: int, count: int) -> Iterator[Case]:
 
 
 def _server_golden(product: str, world: int) -> Iterator[Case]:
-    """Results of the vendor's layered kernels."""
-    for path in SERVER_PATHS:
+    """Results of the vendor's layered kernels, and on A2 of those of full mesh."""
+    for path in (*SERVER_PATHS, *PATHS):
         case = GoldenCase.load(path)
-        if case.product == product and case.ranks == world:
+        if case.product == product and (case.ranks, case.tp) == (world, 1):
             yield Case(GOLDEN, case.name, case.ranks, 1, case)
 
 
 def _server_sweep(product: str, world: int, count: int) -> Iterator[Case]:
-    """Hierarchy: every mode first, then random shapes."""
+    """Every mode of hierarchy first, on A2 also of full mesh, then random shapes."""
     hidden = 1024 if product == "A3" else SMALL.hidden
     whole = replace(SMALL, product=product, ranks=world, hidden=hidden)
-    shapes = [
+    mesh = Shape(world, max_batch=3, hidden=64, topk=4, local_experts=2, product=product)
+    shapes: list[Shape] = [
+        *([mesh, replace(mesh, quant=True, smooth=True, mask=2)] if product == "A2" else ()),
         whole,
         replace(whole, quant=True, comm_quant=True),
         replace(whole, dtype=torch.float16, cumulative=True, skewed=True),
@@ -138,11 +148,15 @@ def _server_sweep(product: str, world: int, count: int) -> Iterator[Case]:
     ]
     random = Random(SEED)
     while len(shapes) < count:
-        shape = random_server_shape(random)
+        over = (
+            random_mesh_shape if product == "A2" and random.random() < 0.5 else random_server_shape
+        )
+        shape = over(random)
         if (shape.product, shape.ranks) == (product, world):
             shapes.append(shape)
     for number, shape in enumerate(shapes[:count]):
-        yield Case(SWEEP, f"layer{number:03d}", world, 1, shape)
+        way = "hierarchy" if isinstance(shape, ServerShape) else "mesh"
+        yield Case(SWEEP, f"{way}{number:03d}", world, 1, shape)
 
 
 def _timing(product: str, world: int, short: bool) -> Iterator[Case]:
@@ -228,5 +242,7 @@ def active_rows(call: Mapping[str, Any], output: Tensor) -> Tensor:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor, for comparisons that tell -0 from 0 and know NaN."""
+    """The bytes of a tensor, for comparisons that tell -0 from 0, and NaN from numbers but not from other NaN."""
+    if tensor.is_floating_point():
+        tensor = tensor.masked_fill(tensor.isnan(), torch.nan)
     return tensor.contiguous().view(-1).view(torch.uint8)

@@ -164,7 +164,7 @@ def test_on_the_virtual_npu(tmp_path):
     assert (
         "71680 posts each way" in said
     )  # more than 2^16, and than the 32768 elements of the queue
-    assert "no layers: hierarchy needs whole servers, 16 ranks, not 2" in said
+    assert "no layers: they need whole servers, 16 ranks, not 2" in said
     assert "rank 1 did not come (time limit 3 s). It is in another server" in said
 
 
