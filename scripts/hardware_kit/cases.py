@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -135,23 +135,26 @@ def _server_golden(product: str, world: int) -> Iterator[Case]:
 
 
 def _server_sweep(product: str, world: int, count: int) -> Iterator[Case]:
-    """Every mode of hierarchy first, on A2 also of full mesh, then random shapes."""
-    hidden = 1024 if product == "A3" else SMALL.hidden
-    whole = replace(SMALL, product=product, ranks=world, hidden=hidden)
-    mesh = Shape(world, max_batch=3, hidden=64, topk=4, local_experts=2, product=product)
-    shapes: list[Shape] = [
-        *([mesh, replace(mesh, quant=True, smooth=True, mask=2)] if product == "A2" else ()),
-        whole,
-        replace(whole, quant=True, comm_quant=True),
-        replace(whole, dtype=torch.float16, cumulative=True, skewed=True),
-        replace(whole, hidden=7168, topk=8, max_batch=8),
-    ]
+    """Every mode of full mesh (on A2) and of hierarchy (on whole servers) first, then random shapes."""
+    shapes: list[Shape] = []
+    drawn: list[Callable[[Random], Shape]] = []
+    if product == "A2":
+        mesh = Shape(world, max_batch=3, hidden=64, topk=4, local_experts=2, product="A2")
+        shapes += [mesh, replace(mesh, quant=True, smooth=True, mask=2)]
+        drawn.append(random_mesh_shape if world > RANKS_PER_SERVER else random_shape_a2)
+    if world == most_ranks(product) * 2:
+        hidden = 1024 if product == "A3" else SMALL.hidden
+        whole = replace(SMALL, product=product, ranks=world, hidden=hidden)
+        shapes += [
+            whole,
+            replace(whole, quant=True, comm_quant=True),
+            replace(whole, dtype=torch.float16, cumulative=True, skewed=True),
+            replace(whole, hidden=7168, topk=8, max_batch=8),
+        ]
+        drawn.append(random_server_shape)
     random = Random(SEED)
     while len(shapes) < count:
-        over = (
-            random_mesh_shape if product == "A2" and random.random() < 0.5 else random_server_shape
-        )
-        shape = over(random)
+        shape = random.choice(drawn)(random)
         if (shape.product, shape.ranks) == (product, world):
             shapes.append(shape)
     for number, shape in enumerate(shapes[:count]):
@@ -171,7 +174,7 @@ def window_mb(product: str, world: int, cases: list[Case], implementation: str) 
 
     On A2 ours need no more than what CANN's kernels are advised to have. Layers of several servers are small.
     """
-    if world > most_ranks(product):
+    if cases[0].hierarchy or world > most_ranks(product):
         return WINDOW_MB_OF_SERVERS_TUNED if cases[0].kind == TUNING else WINDOW_MB_OF_SERVERS
     batches = [case.body.max_batch for case in cases if case.kind in (TIMING, TUNING)]
     measured = {

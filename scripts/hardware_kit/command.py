@@ -57,6 +57,9 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if options.tune is not None and options.servers > 1 and ranks.world != most:
+        print(f"npu_check: --tune: two servers are whole with {most} ranks", file=sys.stderr)
+        return 2
     try:
         folder = folder_of(options)
     except OSError as error:
@@ -80,12 +83,17 @@ def _play(options: argparse.Namespace, ranks: Ranks, folder: Path) -> int:
             *(ranks, folder, options.virtual, options.rebuild, options.product, options.servers)
         )
         outcomes = first_steps.play(kit, options.begin)
-    whole = most_ranks(options.product) * options.servers
-    apart = options.servers > 1 and ranks.world != whole
-    if apart and 0 in ranks.mine and not any(outcome.finding for outcome in outcomes):
-        print(f"npu_check: no layers: they need whole servers, {whole} ranks, not {ranks.world}")
-    if options.first_steps or apart or any(outcome.finding for outcome in outcomes):
+    if options.first_steps or any(outcome.finding for outcome in outcomes):
         return _stop(options, ranks, outcomes)
+    whole = most_ranks(options.product) * options.servers
+    if options.servers > 1 and ranks.world != whole:
+        why = f"they need whole servers, {whole} ranks, not {ranks.world}"
+        playable = options.product == "A2" and OURS in options.phases
+        if 0 in ranks.mine:
+            print(f"npu_check: no hierarchy and nothing of CANN's: {why}", flush=True)
+        if not playable:
+            return _stop(options, ranks, outcomes)
+        options.phases = [OURS]
     environment = base_environment(
         options.virtual, options.phases, options.product, options.servers
     )
