@@ -173,9 +173,13 @@ def own_mesh(t: Traffic, op: str) -> Sum:
     every quant_mode: staging is largest for smooth scales, where each pair has a row of its own.
     """
     pairs = t.max_bs * (t.topk + t.shared_experts)
-    staged = max(t.max_bs * _align(2 * t.hidden, 512), pairs * _align(t.hidden, 512))
     listed = _align(t.max_bs * min(t.local_experts, t.topk), 8)
-    dispatch = staged + t.ep * _align(8 * listed, 512)
+    lists = t.ep * _align(8 * listed, 512)
+    # With smooth scales each pair has a scale of its own, where zero experts count as slots.
+    with_scales = max(lists, _align(4 * (t.ep * listed + pairs), 512))
+    dispatch = max(
+        t.max_bs * _align(2 * t.hidden, 512) + lists, pairs * _align(t.hidden, 512) + with_scales
+    )
     half_rows = -(-pairs * _align(2 * t.hidden, 512) // 2)
     parts = {"dispatch": dispatch, "combine": half_rows, "both": max(dispatch, half_rows)}
     area = _align(parts[op], 512)

@@ -13,7 +13,7 @@ namespace ascend_moe {
 constexpr uint32_t kContextMagic = 0x454f4d41;  // "AMOE"
 // Of a context in whose place the group has another. Graphs that were captured with it find out.
 constexpr uint32_t kRetiredMagic = 0x444c4f41;  // "AOLD"
-constexpr uint32_t kAbiVersion = 3;
+constexpr uint32_t kAbiVersion = 4;
 constexpr uint32_t kMaxRanks = 768;
 constexpr uint32_t kBlockBytes = 32;   // the unit of a DMA write: an aligned block is written whole
 constexpr uint32_t kPitchBytes = 512;  // rows in windows start here; one burst
@@ -153,7 +153,8 @@ constexpr uint64_t kFailuresOffset =
 constexpr uint64_t kLeftOutOffset = 64;
 // {nonce, epoch} of a launch with a context that was retired.
 constexpr uint64_t kRetiredOffset = 96;
-constexpr uint64_t kErrorOffset = 512;  // one block per core
+constexpr uint64_t kErrorOffset = 512;         // one block per core
+constexpr uint64_t kReturnedOffset = 2 << 10;  // the same: what it returns in combine is there
 constexpr uint64_t kHelloOffset = 4 << 10;
 constexpr uint64_t kReadyOffset = 28 << 10;
 constexpr uint64_t kDoneOffset = 52 << 10;
@@ -246,6 +247,20 @@ MOE_ABI constexpr uint32_t ListRows(const Parameters& p) {
 MOE_ABI constexpr uint64_t ListPitch(const Parameters& p) {
     return AlignUp(2 * 4 * ListRows(p), kPitchBytes);
 }
+// The index of a dispatch: in the window of a destination the pairs of every source, list behind
+// list; in that of a source behind them the scales of what it has staged, a block for each token
+// where there is room. No larger than lists with scales in them, unless a token has more slots than
+// there are experts.
+MOE_ABI constexpr uint64_t PairsBytes(const Parameters& p) { return 4 * ListRows(p); }
+MOE_ABI constexpr uint32_t StagedScaleWords(const Parameters& p, uint32_t ep_size) {
+    const uint32_t words = StageRowsPerToken(p), padded = AlignUp(words, kBlockWords);
+    return padded * p.max_batch <= ep_size * ListRows(p) ? padded : words;
+}
+MOE_ABI constexpr uint64_t DispatchIndexBytes(const Parameters& p, uint32_t ep_size) {
+    const uint64_t lists = ep_size * ListPitch(p), pairs = ep_size * PairsBytes(p),
+                   scales = 4ull * p.max_batch * StagedScaleWords(p, ep_size);
+    return pairs + scales < lists ? lists : AlignUp(pairs + scales, kPitchBytes);
+}
 // What the calls of all ranks must have in common, as one word that travels with the flags: ranks
 // that disagree find out instead of reading each other's windows wrongly.
 MOE_ABI constexpr uint32_t MarkOf(const Parameters& p) {
@@ -286,7 +301,7 @@ MOE_ABI constexpr uint64_t SlotPitch(const Parameters& p) {
     return AlignUp(bytes, kPitchBytes);
 }
 MOE_ABI constexpr uint64_t DispatchBytes(const Parameters& p, uint32_t ep_size) {
-    return p.max_batch * StageRowsPerToken(p) * StagePitch(p) + ep_size * ListPitch(p);
+    return p.max_batch * StageRowsPerToken(p) * StagePitch(p) + DispatchIndexBytes(p, ep_size);
 }
 MOE_ABI constexpr uint64_t CombineBytes(const Parameters& p) {
     return static_cast<uint64_t>(p.max_batch) * (p.topk + p.shared_experts) * SlotPitch(p);
@@ -331,12 +346,13 @@ MOE_ABI constexpr uint64_t TpWindowBytes(uint32_t hidden, uint32_t cores) {
     return kTpRingsOffset + cores * TpSlotPitch(2 * hidden);
 }
 
-// Words of a token in the table of scales: of the workspace, or the caller's own.
+// Full mesh over several servers: words of a token in the table of scales, of the workspace, or the
+// caller's own.
 MOE_ABI constexpr uint32_t ScalePitchWords(const Parameters& p) {
     return Packed(p) ? 1 : AlignUp(StageRowsPerToken(p), kBlockWords);
 }
-// Private scratch of a launch. Dispatch: the scales of staged rows. Combine: where this rank's own
-// rows are, then the waits of all cores, an int64 for each rank.
+// Private scratch of a launch. Dispatch, over several servers: the scales of staged rows. Combine:
+// where this rank's own rows are, then the waits of all cores, an int64 for each rank.
 MOE_ABI constexpr uint64_t DispatchWorkspace(const Parameters& p) {
     return p.quant ? 4ull * p.max_batch * ScalePitchWords(p) : 0;
 }

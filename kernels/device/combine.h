@@ -33,7 +33,10 @@ class CombineKernel {
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
         WaitsOfCores waits(window, p, tensors.workspace);
-        if (Measured(p) && window.core == 0) waits.Clear(pipe);
+        if (Measured(p)) {
+            if (window.core == 0) waits.Clear(pipe);
+            MOE_SYNC_ALL();
+        }
         if (window.last_op == kLastCombine)
             WaitForRelease(pipe, window, p, tensors.performance_info);
         // With TP the next step may give up, and a core that only hears of it would not greet the
@@ -46,22 +49,16 @@ class CombineKernel {
                 RowReturner<X>(pipe, window, p, tensors).Run();
             }
         }
-        MOE_SYNC_ALL();
+        AscendC::PipeBarrier<PIPE_ALL>();
+        if (p.tp) AscendC::SyncAll<true>();
         pipe->Reset();
-        window.InitBuffers(pipe, 1);
+        window.InitBuffers(pipe, window.cores);
         if (p.tp) {  // has waited
             window.LoadFailures();
             MOE_SYNC(MTE2_S);
             window.ShareFailure();
         }
-        if (!window.failed) {
-            ReturnedSlots returned(pipe, window, p, epoch);
-            Reducer<X, ReturnedSlots> reducer(pipe, window, p, tensors, returned, active);
-            reducer.Prepare();
-            window.PostToAll(MOE_FLAG("done"), kDoneOffset, epoch, MarkOf(p));
-            reducer.Run();
-            returned.MergeWaitsInto(waits);
-        }
+        if (!window.failed) Sum<X>(pipe, window, p, tensors, active, waits);
         if (Measured(p)) {
             MOE_SYNC_ALL();
             pipe->Reset();
@@ -70,6 +67,23 @@ class CombineKernel {
         }
         if (window.core == 0 && !window.failed)
             window.WriteState(window.dispatch_epoch, epoch, window.tp_epoch + p.tp, kLastCombine);
+    }
+
+    // Cores meet over memory, which takes less time than a SyncAll: each says that what it had to
+    // return and to note is there, and goes on when all have. With TP they have met.
+    template <typename X>
+    __aicore__ inline void Sum(TPipe* pipe, Window& window, const Parameters& p,
+                               const CombineTensors& tensors, uint32_t active,
+                               const WaitsOfCores& waits) {
+        ReturnedSlots returned(pipe, window, p, window.epoch);
+        Reducer<X, ReturnedSlots> reducer(pipe, window, p, tensors, returned, active);
+        if (!p.tp) window.Arrive(MOE_FLAG("returned"), window.epoch);
+        reducer.Prepare();
+        const uint64_t peer = window.PeerToPost();
+        if (!p.tp) window.WaitForCores(MOE_FLAG("returned"), window.epoch);
+        window.PostToAll(MOE_FLAG("done"), kDoneOffset, window.epoch, MarkOf(p), peer);
+        reducer.Run();
+        returned.MergeWaitsInto(waits);
     }
 
     // Nothing since the last combine tells that its rows have been read everywhere.
@@ -84,7 +98,7 @@ class CombineKernel {
         waited.MergeInto(performance_info, p.waits);
         window.Wait(MOE_FLAG("readiness"), kReadyOffset + peers.begin * kBlockBytes,
                     peers.end - peers.begin, 1, peers.begin, window.epoch);
-        AscendC::SyncAll<true>();  // nothing to drain
+        MOE_SYNC_ALL();
         window.LoadFailures();
         MOE_SYNC(MTE2_S);
         window.ShareFailure();  // or a core would overwrite what another has not seen released

@@ -1,7 +1,7 @@
-// Dispatch: stage own tokens, publish the index, wait for all counts, pull. docs/kernels.md
-// section 3.
+// Dispatch: stage own tokens, announce them, wait for all counts, pull. docs/kernels.md section 3.
 #pragma once
 
+#include "announce.h"
 #include "elastic.h"
 #include "receive.h"
 #include "tp_gather.h"
@@ -20,28 +20,44 @@ class DispatchKernel {
         const Parameters p = OfThoseLeft(window, given);
         uint32_t epoch = window.epoch;
         uint64_t area = DispatchAreaOffset(window.bytes, epoch & 1);
-        uint64_t lists = area + DispatchAreaBytes(window.bytes) - window.ranks * ListPitch(p);
+        // By the size of the whole group, which the host has seen to.
+        uint64_t index =
+            area + DispatchAreaBytes(window.bytes) - DispatchIndexBytes(p, window.whole);
+        const StagedRows staged(window, p, tensors, area, index);
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        if (!window.failed) Stager(pipe, window, p, tensors, area, active).Run();
-        MOE_SYNC_ALL();
+        if (!window.failed)
+            Stager(pipe, window, p, tensors, area, staged.Scales(window.rank), active).Run();
+        AscendC::PipeBarrier<PIPE_ALL>();  // staged rows before the SyncAll
         pipe->Reset();
 
-        if (!window.failed) Publisher(pipe, window, p, tensors, epoch, active).Run(lists);
+        Receiver<StagedRows> receiver(pipe, window, p, tensors, staged, epoch);
+        // The wait begins while what is announced here is still on its way: in UB of its own.
+        window.InitBuffers(pipe, receiver.Polled());
+        {
+            // The last cores have the fewest tokens to stage, so they begin.
+            RowAnnouncer announcer(pipe, window, p, tensors, epoch, active,
+                                   window.cores - 1 - window.core, window.cores);
+            if (!window.failed) announcer.SendLists(index);
+            AscendC::SyncAll<true>();
+            if (!window.failed) announcer.SendCounts();
+        }
+        receiver.Wait();
         AscendC::PipeBarrier<PIPE_ALL>();
         pipe->Reset();
-
-        Receiver<StagedRows> receiver(pipe, window, p, tensors,
-                                      StagedRows(window, p, tensors, area), lists, epoch);
-        window.InitBuffers(pipe, CeilDiv(window.ranks, window.cores) * CountsLayout(p).blocks);
-        receiver.WaitForCounts();
-        AscendC::SyncAll<true>();  // nothing to drain since the last barrier
+        window.InitBuffers(pipe, 1);
         receiver.Run();
-        if (p.tp && !window.failed) {
+        if (p.tp) {
             MOE_SYNC_ALL();
             pipe->Reset();
             window.InitBuffers(pipe, 1);
-            TpGather(pipe, window, p, tensors).Run();
+            window.LoadFailures();
+            MOE_SYNC(MTE2_S);
+            window.ShareFailure();  // all cores pass on rows, or none
+            // The next step may give up, and a core that only hears of it would not greet the other
+            // rank: first all have looked for failures.
+            AscendC::SyncAll<true>();
+            if (!window.failed) TpGather(pipe, window, p, tensors).Run();
         }
         if (window.core == 0 && !window.failed)
             window.WriteState(epoch, window.combine_epoch, window.tp_epoch + p.tp, kLastDispatch);

@@ -72,6 +72,7 @@ class RowKernel {
         window.PostToAll(MOE_FLAG("row"), kReadyOffset, kEpoch);
         window.Wait(MOE_FLAG("row"), kReadyOffset + before * kBlockBytes, 1, 1, before, kEpoch);
         if (window.failed) return;
+        MOE_SYNC(MTE3_MTE2);
         Load(data, At<uint8_t>(window.Data(window.rank, kControlBytes)), kPitchBytes);
         MOE_SYNC(MTE2_MTE3);
         Store(At<uint8_t>(reinterpret_cast<uint64_t>(received)), data, kPitchBytes);

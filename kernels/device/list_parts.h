@@ -17,21 +17,16 @@ class ListParts {
  public:
     static constexpr uint32_t kBatch = 128;  // rows at a time
 
-    __aicore__ inline void InitBuffers(TPipe* pipe, const Parameters& p, bool scales) {
+    __aicore__ inline void InitBuffers(TPipe* pipe) {
         pipe->InitBuffer(segments_, 4 * kWords * kBatch);
         pipe->InitBuffer(pairs_, 4 * kBatch * kBlockWords);
-        if (scales) pipe->InitBuffer(scales_, 4 * kBatch * kBlockWords);
-        with_scales_ = scales;
-        list_rows_ = ListRows(p);
-        pitch_ = ListPitch(p);
     }
 
     // Of rows [first, end) in the order of the walk, a SlotWalk or a SourceWalk, from where it is.
-    // Lists are in the own window; what lies together in one of them is loaded together. Returns
+    // `rows` says where lists are; what lies together in one of them is loaded together. Returns
     // the number of segments.
-    template <typename Walk>
-    __aicore__ inline uint32_t Read(const Window& window, uint64_t lists, Walk& walk,
-                                    uint32_t first, uint32_t end) {
+    template <typename Rows, typename Walk>
+    __aicore__ inline uint32_t Read(const Rows& rows, Walk& walk, uint32_t first, uint32_t end) {
         LocalTensor<uint32_t> segments = segments_.Get<uint32_t>();
         Run run{0, 0, 0, 0};
         uint32_t number = 0;
@@ -43,7 +38,7 @@ class ListParts {
                 uint32_t skipped = from - walk.begin, in_list = walk.InList() + skipped,
                          segment = kWords * number;
                 if (walk.source != run.source || in_list != run.in_list + run.count) {
-                    LoadRun(window, lists, run);
+                    LoadRun(rows, run);
                     run = {walk.source, in_list, 0, run.at + AlignUp(run.count, kBlockWords)};
                 }
                 segments.SetValue(segment, from);
@@ -58,7 +53,7 @@ class ListParts {
             if (walk.begin + walk.count >= end) break;
             walk.Next();
         }
-        LoadRun(window, lists, run);
+        LoadRun(rows, run);
         MOE_SYNC(MTE2_S);
         return number;
     }
@@ -70,7 +65,6 @@ class ListParts {
                 segments.GetValue(at + 3), segments.GetValue(at + 4), segments.GetValue(at + 5)};
     }
     __aicore__ inline uint32_t Pair(uint32_t at) { return pairs_.Get<uint32_t>().GetValue(at); }
-    __aicore__ inline float Scale(uint32_t at) { return scales_.Get<float>().GetValue(at); }
 
  private:
     static constexpr uint32_t kWords = 6;  // of a Segment, in UB
@@ -79,18 +73,14 @@ class ListParts {
     struct Run {
         uint32_t source, in_list, count, at;
     };
-    __aicore__ inline void LoadRun(const Window& window, uint64_t lists, const Run& run) {
+    template <typename Rows>
+    __aicore__ inline void LoadRun(const Rows& rows, const Run& run) {
         if (run.count == 0) return;
-        uint64_t list = window.Data(window.rank, lists + run.source * pitch_) + 4ull * run.in_list;
-        Load(pairs_.Get<uint32_t>()[run.at], At<uint32_t>(list), run.count);
-        if (with_scales_)
-            Load(scales_.Get<float>()[run.at], At<float>(list + 4ull * list_rows_), run.count);
+        Load(pairs_.Get<uint32_t>()[run.at],
+             At<uint32_t>(rows.List(run.source) + 4ull * run.in_list), run.count);
     }
 
-    Buffer segments_, pairs_, scales_;
-    bool with_scales_;
-    uint32_t list_rows_;
-    uint64_t pitch_;
+    Buffer segments_, pairs_;
 };
 
 __aicore__ inline uint32_t TokenOf(uint32_t pair) { return pair >> kSlotBits; }

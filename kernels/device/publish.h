@@ -1,5 +1,5 @@
-// Dispatch, second half of the source's work: to every destination the index of its rows, then
-// their counts, which are also the flag that the rows are staged.
+// Dispatch, the source's index: for every destination the list of its rows and their counts, which
+// are also the flag that the rows are staged. Who sends what when: announce.h.
 #pragma once
 
 #include "routing.h"
@@ -30,8 +30,10 @@ struct CountsLayout {
 
 class Publisher {
  public:
+    // With counts of so many destinations at a time.
     __aicore__ inline Publisher(TPipe* pipe, Window& window, const Parameters& p,
-                                const DispatchTensors& t, uint32_t epoch, uint32_t active)
+                                const DispatchTensors& t, uint32_t epoch, uint32_t active,
+                                uint32_t kept)
         : window_(window),
           p_(p),
           t_(t),
@@ -47,37 +49,13 @@ class Publisher {
         pipe->InitBuffer(chosen_pairs_, 4 * padded_);
         pipe->InitBuffer(at_least_, padded_ / 8);
         pipe->InitBuffer(below_, padded_ / 8);
-        pipe->InitBuffer(counts_, layout_.blocks * kBlockBytes);
-        if (HasScales(p))
-            pipe->InitBuffer(scales_, 4 * (active == 0 ? 1 : active) * ScalePitchWords(p));
-    }
-
-    __aicore__ inline void Run(uint64_t lists_offset) {
-        if (window_.core >= window_.ranks) return;
-        Begin();
-        // Destinations start with the next rank, so that not all sources write to the same one.
-        for (uint32_t i = window_.core; i < window_.ranks; i += window_.cores) {
-            uint32_t peer = (window_.rank + 1 + i) % window_.ranks, rows = Prepare(peer);
-            MOE_SYNC(S_MTE3);
-            if (rows > 0)
-                StoreList(window_.Data(peer, lists_offset + window_.rank * ListPitch(p_)), rows);
-            AscendC::PipeBarrier<PIPE_MTE3>();  // the list before the counts that announce it
-            if (PostDropped(MOE_FLAG("counts"))) continue;
-            Store(At<uint32_t>(window_.Control(peer, layout_.Offset(epoch_ & 1, window_.rank))),
-                  Counts(), layout_.blocks * kBlockWords);
-        }
+        pipe->InitBuffer(counts_, kept * layout_.blocks * kBlockBytes);
     }
 
  protected:
-    __aicore__ inline void Begin() {
-        NumberPairs();
-        if (!HasScales(p_) || active_ == 0) return;
-        Load(scales_.Get<float>(), At<float>(Packed(p_) ? t_.scales : t_.workspace),
-             active_ * ScalePitchWords(p_));
-        MOE_SYNC(MTE2_V);
+    __aicore__ inline LocalTensor<uint32_t> Counts(uint32_t kept = 0) {
+        return counts_.Get<uint32_t>()[kept * layout_.blocks * kBlockWords];
     }
-
-    __aicore__ inline LocalTensor<uint32_t> Counts() { return counts_.Get<uint32_t>(); }
 
     // all_pairs[i] = token << 8 | slot of pair i.
     __aicore__ inline void NumberPairs() {
@@ -100,10 +78,10 @@ class Publisher {
 
     // The counts and the list of a peer; the number of its rows. The buffers are free again once
     // the copies to the last peer are done; every pipe learns that from MTE3.
-    __aicore__ inline uint32_t Prepare(uint32_t peer) {
+    __aicore__ inline uint32_t Prepare(uint32_t peer, uint32_t kept = 0) {
         MOE_SYNC(MTE3_V);
         MOE_SYNC(MTE3_S);
-        LocalTensor<uint32_t> counts = counts_.Get<uint32_t>();
+        LocalTensor<uint32_t> counts = Counts(kept);
         for (uint32_t i = 0; i < layout_.blocks * kBlockWords; ++i) {
             uint32_t word = i % kBlockWords;
             counts.SetValue(i, word == 0 ? window_.nonce : word == 1 ? epoch_ : 0);
@@ -111,7 +89,7 @@ class Publisher {
         uint32_t rows = 0;
         if (active_ > 0) {
             if (peer >= routing_.shared_ranks) {
-                rows = ListExperts((peer - routing_.shared_ranks) * routing_.local_experts);
+                rows = ListExperts((peer - routing_.shared_ranks) * routing_.local_experts, counts);
             } else if (routing_.Serves(peer)) {
                 rows = ListShared(p_.topk + peer / routing_.Replicas());
             }
@@ -125,7 +103,7 @@ class Publisher {
 
     // The pairs of experts first .. first + L - 1 by expert, tokens ascending, into ids_; counts
     // per expert. Returns their number.
-    __aicore__ inline uint32_t ListExperts(uint32_t first) {
+    __aicore__ inline uint32_t ListExperts(uint32_t first, const LocalTensor<uint32_t>& counts) {
         LocalTensor<float> ids = ids_.Get<float>(), chosen = chosen_ids_.Get<float>();
         LocalTensor<int32_t> raw = chosen_ids_.Get<int32_t>(), local = raw,
                              pairs = chosen_pairs_.Get<int32_t>();
@@ -160,7 +138,7 @@ class Publisher {
         MOE_VBARRIER();
         AscendC::Cast(local, chosen, RoundMode::CAST_RINT, rows);
         MOE_SYNC(V_S);
-        SortByExpert(local, pairs, rows);
+        SortByExpert(local, pairs, rows, counts);
         return rows;
     }
 
@@ -185,8 +163,8 @@ class Publisher {
     // A counting sort by the scalar unit: a destination's share of the pairs is small. The counts
     // turn into the experts' first places, move on to their ends, and turn back into counts.
     __aicore__ inline void SortByExpert(const LocalTensor<int32_t>& experts,
-                                        const LocalTensor<int32_t>& pairs, uint32_t rows) {
-        LocalTensor<uint32_t> counts = counts_.Get<uint32_t>();
+                                        const LocalTensor<int32_t>& pairs, uint32_t rows,
+                                        const LocalTensor<uint32_t>& counts) {
         LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
         for (uint32_t i = 0; i < rows; ++i) {
             uint32_t word = CountsLayout::Word(CountsLayout::kExperts + experts.GetValue(i));
@@ -236,31 +214,8 @@ class Publisher {
     }
 
     // The list that Prepare has made, to where it is read or sent from.
-    __aicore__ inline void StoreList(uint64_t list, uint32_t rows) {
-        LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
-        Store(At<int32_t>(list), sorted, rows);
-        if (!HasScales(p_)) return;
-        // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a
-        // token is staged once.
-        LocalTensor<int32_t> tokens = chosen_pairs_.Get<int32_t>(),
-                             offsets = chosen_ids_.Get<int32_t>();
-        int32_t pitch = 4 * ScalePitchWords(p_);
-        MOE_SYNC(S_V);
-        AscendC::ShiftRight(tokens, sorted, static_cast<int32_t>(kSlotBits), rows);
-        MOE_VBARRIER();
-        if (p_.smooth) {
-            AscendC::Muls(offsets, sorted, 4, rows);
-            AscendC::Muls(tokens, tokens, pitch - (4 << kSlotBits), rows);
-            MOE_VBARRIER();
-            AscendC::Add(offsets, offsets, tokens, rows);
-        } else {
-            AscendC::Muls(offsets, tokens, pitch, rows);
-        }
-        MOE_VBARRIER();
-        LocalTensor<float> scales = chosen_pairs_.Get<float>();
-        AscendC::Gather(scales, scales_.Get<float>(), offsets.ReinterpretCast<uint32_t>(), 0, rows);
-        MOE_SYNC(V_MTE3);
-        Store(At<float>(list + 4ull * ListRows(p_)), scales, rows);
+    __aicore__ inline void StorePairs(uint64_t list, uint32_t rows) {
+        Store(At<int32_t>(list), ids_.Get<int32_t>(), rows);
     }
 
     Window& window_;
@@ -269,7 +224,7 @@ class Publisher {
     Routing routing_;
     CountsLayout layout_;
     uint32_t epoch_, active_, pairs_, padded_;
-    Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_, scales_;
+    Buffer ids_, all_pairs_, chosen_ids_, chosen_pairs_, at_least_, below_, counts_;
 };
 
 }  // namespace ascend_moe

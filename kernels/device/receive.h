@@ -8,14 +8,13 @@
 
 namespace ascend_moe {
 
-// Rows says where a row is, by source, pair and place in the list, and whether the triples of A3
-// are the handle.
+// Rows says where a row and its scale are, by source, pair and place in the list, where the lists
+// are, and whether the triples of A3 are the handle.
 template <typename Rows>
 class Receiver {
  public:
     __aicore__ inline Receiver(TPipe* pipe, Window& window, const Parameters& p,
-                               const DispatchTensors& t, const Rows& source_rows,
-                               uint64_t lists_offset, uint32_t epoch)
+                               const DispatchTensors& t, const Rows& source_rows, uint32_t epoch)
         : pipe_(pipe),
           window_(window),
           p_(p),
@@ -23,13 +22,18 @@ class Receiver {
           routing_(p, window.rank),
           layout_(p),
           source_rows_(source_rows),
-          lists_offset_(lists_offset),
           epoch_(epoch),
           experts_(routing_.ExpertsOn(window.rank)),
-          row_bytes_(RowBytes(p)) {}
+          row_bytes_(RowBytes(p)),
+          roles_(window.cores, Rows::kTriples || HasScales(p)) {}
 
-    // The cores share the waiting; afterwards every core may read all counts.
-    __aicore__ inline void WaitForCounts() {
+    // Blocks that a wait looks at.
+    __aicore__ inline uint32_t Polled() const { return window_.ranks * layout_.blocks; }
+
+    // For what this core is going to do. Every core waits for all sources itself, so none has to
+    // wait for another one, nor hear of what that has seen; for whom the rank stood waiting, it
+    // tells of its share alone.
+    __aicore__ inline void Wait() {
         Share peers = ShareOf(window_.ranks, window_.core, window_.cores);
         Waited waited(window_, Measured(p_));
         waited.Watch(pipe_, MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, 0), layout_.blocks,
@@ -37,10 +41,9 @@ class Receiver {
         waited.UntilAll();
         waited.MergeInto(t_.performance_info, p_.waits);
         LocalTensor<uint32_t> blocks = window_.Wait(
-            MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, peers.begin),
-            (peers.end - peers.begin) * layout_.blocks, layout_.blocks, peers.begin, epoch_);
-        for (uint32_t peer = peers.begin; peer < peers.end && !window_.failed; ++peer) {
-            window_.Compare(blocks[(peer - peers.begin) * layout_.blocks * kBlockWords],
+            MOE_FLAG("counts"), layout_.Offset(epoch_ & 1, 0), Polled(), layout_.blocks, 0, epoch_);
+        for (uint32_t peer = 0; peer < window_.ranks && !window_.failed; ++peer) {
+            window_.Compare(blocks[peer * layout_.blocks * kBlockWords],
                             CountsLayout::Word(CountsLayout::kMark), MarkOf(p_), peer);
         }
         MOE_SYNC(S_MTE2);
@@ -68,45 +71,30 @@ class Receiver {
         MOE_SYNC(V_S);
         const uint32_t sent = sums.GetValue(CountsLayout::Word(CountsLayout::kTotal)),
                        rows = sent < p_.capacity ? sent : p_.capacity;
-        const bool described = Rows::kTriples || HasScales(p_);
-        Roles roles = RolesOf(window_.cores, described);
-        if (described && window_.core >= roles.first_describer) {
-            uint32_t describers = window_.cores - roles.first_describer;
+        if (roles_.Describes(window_.core)) {
             // Eight triples of 12 bytes and eight scales of 4 end on a block boundary.
-            Share share = RowShare(rows, 8, window_.core - roles.first_describer, describers);
+            Share share = RowShare(rows, 8, roles_.Describer(window_.core), roles_.describers);
             if (share.begin < share.end) {
                 walk.Seek(share.begin, sums);
-                RowDescriber<Rows::kTriples>(pipe_, window_, p_, t_, lists_offset_)
-                    .Run(walk, share);
+                RowDescriber<Rows>(pipe_, p_, t_, source_rows_).Run(walk, share);
             }
         }
-        if (window_.core < roles.pullers) Pull(walk, blocks, sums, sent, rows, roles.pullers);
+        if (roles_.Pulls(window_.core)) Pull(walk, blocks, sums, sent, rows);
         if (window_.core == window_.cores - 1)
             WriteCounts(pipe_, walk, window_.ranks, experts_, p_.cumulative_counts != 0,
                         t_.ep_recv_counts, t_.expert_token_nums);
     }
 
  private:
-    // Fewer cores than there are fill the link. With enough of them some only describe, so that the
-    // small copies of that do not stand between rows.
-    struct Roles {
-        uint32_t pullers, first_describer;
-    };
-    __aicore__ inline static Roles RolesOf(uint32_t cores, bool described) {
-        uint32_t describers = described ? cores / 6 : 0;
-        if (describers == 0) return {cores, 0};
-        return {cores - describers, cores - describers};
-    }
-
     // Source by source, or, if rows end inside a block of expand_x, in its order: there the rows
     // that share a block lie together.
     __aicore__ inline void Pull(SlotWalk& slots, const LocalTensor<uint32_t>& blocks,
-                                const LocalTensor<uint32_t>& sums, uint32_t sent, uint32_t rows,
-                                uint32_t pullers) {
+                                const LocalTensor<uint32_t>& sums, uint32_t sent, uint32_t rows) {
         const bool whole_blocks = row_bytes_ % kBlockBytes == 0;
-        Stretch stretch = StretchOf(whole_blocks ? sent : rows, row_bytes_, window_.core, pullers);
+        Stretch stretch =
+            StretchOf(whole_blocks ? sent : rows, row_bytes_, window_.core, roles_.pullers);
         if (stretch.first >= stretch.end) return;
-        RowPuller<Rows> puller(pipe_, window_, p_, t_, source_rows_, lists_offset_);
+        RowPuller<Rows> puller(pipe_, p_, t_, source_rows_);
         if (!whole_blocks) {
             slots.Seek(stretch.first, sums);
             return puller.Run(slots, stretch);
@@ -126,8 +114,8 @@ class Receiver {
     Routing routing_;
     CountsLayout layout_;
     const Rows source_rows_;
-    uint64_t lists_offset_;
     uint32_t epoch_, experts_, row_bytes_;
+    const Roles roles_;
 };
 
 }  // namespace ascend_moe

@@ -19,6 +19,7 @@ namespace ascend_moe {
 // Rows that are neighbours in expand_x.
 struct RowRun {
     uint32_t first, count;
+    uint32_t source;  // whose they should be
 };
 
 class ReturnOrder {
@@ -81,7 +82,7 @@ class ReturnOrder {
                 const uint32_t first = begin + skip_, left = end - first;
                 const uint32_t count = left < most ? left : most;
                 skip_ += count;
-                return {first, count};
+                return {first, count, source_};
             }
             if (begin < end) skip_ -= end - begin;
             ++expert_;
@@ -89,7 +90,7 @@ class ReturnOrder {
             expert_ = skip_ = 0;
             source_ = source_ + 1 < ranks_ ? source_ + 1 : 0;
         }
-        return {0, 0};
+        return {0, 0, 0};
     }
 
  private:

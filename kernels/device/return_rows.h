@@ -70,7 +70,8 @@ class RowReturner {
  private:
     // Rows whose triples are loaded together, each run of them to a block of its own.
     static constexpr uint32_t kBatchRows = 64, kBatchRuns = 32,
-                              kBatchBlocks = kBatchRuns + kBatchRows * 12 / kBlockBytes;
+                              kFirstRuns = 2,  // sooner
+        kBatchBlocks = kBatchRuns + kBatchRows * 12 / kBlockBytes;
 
     static constexpr uint32_t kNotes = 16;  // that may be on their way
 
@@ -79,23 +80,24 @@ class RowReturner {
         if (stretch.first == stretch.end) return;
         order_.Seek(stretch.first);
         for (uint32_t place = stretch.first; place < stretch.end;) {
-            const uint32_t rows = ReadBatch(stretch.end - place);
+            const uint32_t rows =
+                ReadBatch(stretch.end - place, place == stretch.first ? kFirstRuns : kBatchRuns);
             if (rows == 0) return;
             ReturnBatch(place, stretch);
             place += rows;
         }
     }
 
-    __aicore__ inline uint32_t ReadBatch(uint32_t most) {
+    __aicore__ inline uint32_t ReadBatch(uint32_t most, uint32_t most_runs) {
         LocalTensor<uint32_t> triples = triples_.Get<uint32_t>();
         uint32_t rows = 0, at = 0;
         if (most > kBatchRows) most = kBatchRows;
         MOE_SYNC(S_MTE2);
-        for (runs_ = 0; runs_ < kBatchRuns && rows < most; ++runs_) {
+        for (runs_ = 0; runs_ < most_runs && rows < most; ++runs_) {
             const RowRun run = order_.Next(most - rows);
             if (run.count == 0) break;
-            run_[runs_] = {run, at};
             Load(triples[at], At<uint32_t>(t_.assist_info + 12ull * run.first), 3 * run.count);
+            run_[runs_] = {run, at, window_.Data(run.source, rows_offset_)};
             rows += run.count;
             at += AlignUp(3 * run.count, kBlockWords);
         }
@@ -119,7 +121,9 @@ class RowReturner {
                     Note(row, t_.workspace + OwnRowOffset(p_, token, slot));
                 } else {
                     const uint32_t begin = stretch.From(place);
-                    Send(window_.Data(source, rows_offset_ + SlotOffset(p_, token, slot)) + begin,
+                    const uint64_t slots =
+                        source == run.rows.source ? run.slots : window_.Data(source, rows_offset_);
+                    Send(slots + SlotOffset(p_, token, slot) + begin,
                          t_.expand_x + 2ull * row * p_.hidden + begin,
                          stretch.To(place, 2 * p_.hidden) - begin);
                 }
@@ -167,6 +171,7 @@ class RowReturner {
     struct Loaded {
         RowRun rows;
         uint32_t triples;  // where the first is, in words
+        uint64_t slots;    // of the source, asked for while the triples come
     };
 
     const Window& window_;

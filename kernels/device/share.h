@@ -34,6 +34,25 @@ __aicore__ inline Share RowShare(uint32_t rows, uint32_t group, uint32_t core, u
     return share;
 }
 
+// Of the cores of a dispatch. Fewer than there are fill the link; so with enough of them the last
+// ones only describe rows (triples, scales), and the small copies of that do not stand between
+// rows.
+struct Roles {
+    uint32_t pullers, describers, cores;
+
+    __aicore__ inline Roles(uint32_t all, bool described)
+        : pullers(all), describers(described ? all : 0), cores(all) {
+        if (!described || all / 6 == 0) return;
+        describers = all / 6;
+        pullers = all - describers;
+    }
+    __aicore__ inline bool Pulls(uint32_t core) const { return core < pullers; }
+    __aicore__ inline bool Describes(uint32_t core) const { return core >= cores - describers; }
+    __aicore__ inline uint32_t Describer(uint32_t core) const {
+        return core - (cores - describers);
+    }
+};
+
 // What one core has of rows that lie one behind the other: [first, end), of which it leaves out the
 // first `head` bytes of the first and takes no more than `tail` bytes of the last.
 struct Stretch {

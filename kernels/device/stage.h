@@ -1,5 +1,5 @@
 // Dispatch, first half of the source's work: every active token into the own window, quantised
-// once.
+// once, and its scales.
 #pragma once
 
 #include "int8.h"
@@ -21,18 +21,27 @@ __aicore__ inline uint64_t StagedAt(const Parameters& p, uint32_t pair) {
     return row * StagePitch(p);
 }
 
+// Where a source keeps the scales of its staged rows.
+struct ScaleTable {
+    uint64_t address;  // 0: packed rows, whose scales are sent out of the caller's own
+    uint32_t words;    // of a token
+};
+
 class Stager {
  public:
     __aicore__ inline Stager(TPipe* pipe, const Window& window, const Parameters& p,
-                             const DispatchTensors& t, uint64_t stage_offset, uint32_t active)
+                             const DispatchTensors& t, uint64_t stage_offset,
+                             const ScaleTable& table, uint32_t active)
         : pipe_(pipe),
           p_(p),
           t_(t),
           stage_(window.Data(window.rank, stage_offset)),
-          share_(ShareOf(active, window.core, window.cores)) {}
+          table_(table),
+          share_(RowShare(active, RowGroup(4 * table.words, 1), window.core, window.cores)) {}
 
     __aicore__ inline void Run() {
         if (!p_.quant) {
+            if (Packed(p_) && table_.address != 0) CopyScales();
             CopyRows();
         } else if (p_.element == Element::kBfloat16) {
             QuantizeRows<bfloat16_t>();
@@ -42,6 +51,8 @@ class Stager {
     }
 
  private:
+    static constexpr uint32_t kBatch = 16;  // tokens whose scales are stored together
+
     __aicore__ inline void CopyRows() {
         uint32_t row_bytes = RowBytes(p_);
         AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> rows;
@@ -56,17 +67,37 @@ class Stager {
         }
     }
 
+    // Those that the caller gave, one for each token: words of 4 bytes, which lie in blocks of
+    // their own in UB, and where there is room in the table.
+    __aicore__ inline void CopyScales() {
+        Buffer buffer;
+        pipe_->InitBuffer(buffer, kBlockBytes * kBatch);
+        LocalTensor<float> scales = buffer.Get<float>();
+        for (uint32_t first = share_.begin; first < share_.end; first += kBatch) {
+            const uint32_t left = share_.end - first, between = 4 * (table_.words - 1);
+            const uint16_t count = static_cast<uint16_t>(left < kBatch ? left : kBatch);
+            AscendC::DataCopyPad(scales, At<float>(t_.scales + 4ull * first),
+                                 AscendC::DataCopyExtParams{count, 4, 0, 0, 0},
+                                 AscendC::DataCopyPadExtParams<float>{});
+            MOE_SYNC(MTE2_MTE3);
+            AscendC::DataCopyPad(At<float>(table_.address + 4ull * first * table_.words), scales,
+                                 AscendC::DataCopyExtParams{count, 4, 0, between, 0});
+            MOE_SYNC(MTE3_MTE2);
+        }
+    }
+
     template <typename X>
     __aicore__ inline void QuantizeRows() {
-        uint32_t per_token = StageRowsPerToken(p_), scale_words = ScalePitchWords(p_);
-        AscendC::TQue<TPosition::VECIN, 1> inputs, smooth_rows;
+        uint32_t per_token = StageRowsPerToken(p_), scale_words = table_.words;
+        AscendC::TQue<TPosition::VECIN, 2> inputs;  // the next token is on its way
+        AscendC::TQue<TPosition::VECIN, 1> smooth_rows;
         AscendC::TQue<TPosition::VECOUT, 1> outputs;
         Buffer wide_buffer, product_buffer, scale_buffer, id_buffer, mask_buffer;
         RowQuantizer quantizer;
         pipe_->InitBuffer(inputs, 2, 2 * p_.hidden);
         pipe_->InitBuffer(outputs, 2, p_.hidden);
         pipe_->InitBuffer(wide_buffer, 4 * p_.hidden);
-        pipe_->InitBuffer(scale_buffer, 4 * scale_words);
+        pipe_->InitBuffer(scale_buffer, 4 * scale_words * kBatch);
         quantizer.InitBuffers(pipe_, p_.hidden);
         if (p_.smooth) {
             pipe_->InitBuffer(smooth_rows, 1, 4 * p_.hidden);
@@ -75,16 +106,17 @@ class Stager {
             pipe_->InitBuffer(mask_buffer, p_.topk);
         }
         LocalTensor<float> wide = wide_buffer.Get<float>(), scales = scale_buffer.Get<float>();
+        if (share_.begin < share_.end) LoadToken<X>(inputs, share_.begin);
         for (uint32_t token = share_.begin; token < share_.end; ++token) {
-            LocalTensor<X> input = inputs.AllocTensor<X>();
-            Load(input, At<X>(t_.x + 2ull * token * p_.hidden), p_.hidden);
-            inputs.EnQue(input);
+            if (token + 1 < share_.end) LoadToken<X>(inputs, token + 1);
             if (p_.smooth) LoadRoute(token, id_buffer, mask_buffer);
-            input = inputs.DeQue<X>();
+            LocalTensor<X> input = inputs.DeQue<X>();
             AscendC::Cast(wide, input, RoundMode::CAST_NONE, p_.hidden);
             inputs.FreeTensor(input);
             MOE_VBARRIER();
-            for (uint32_t i = 0; i < scale_words; ++i) scales.SetValue(i, 0.0f);
+            const uint32_t in_batch = (token - share_.begin) % kBatch,
+                           first_scale = in_batch * scale_words;
+            for (uint32_t i = 0; i < scale_words; ++i) scales.SetValue(first_scale + i, 0.0f);
             for (uint32_t slot = 0; slot < per_token; ++slot) {
                 LocalTensor<float> values = wide;
                 if (p_.smooth) {
@@ -102,7 +134,7 @@ class Stager {
                     MOE_VBARRIER();
                 }
                 LocalTensor<int8_t> out = outputs.AllocTensor<int8_t>();
-                scales.SetValue(slot, quantizer.Quantize(out, values));
+                scales.SetValue(first_scale + slot, quantizer.Quantize(out, values));
                 outputs.EnQue(out);
                 out = outputs.DeQue<int8_t>();
                 Store(At<int8_t>(stage_ + (static_cast<uint64_t>(token) * per_token + slot) *
@@ -110,10 +142,19 @@ class Stager {
                       out, p_.hidden);
                 outputs.FreeTensor(out);
             }
+            if (in_batch + 1 < kBatch && token + 1 < share_.end) continue;
             MOE_SYNC(S_MTE3);
-            Store(At<float>(t_.workspace + 4ull * token * scale_words), scales, scale_words);
+            Store(At<float>(table_.address + 4ull * (token - in_batch) * scale_words), scales,
+                  (in_batch + 1) * scale_words);
             MOE_SYNC(MTE3_S);
         }
+    }
+
+    template <typename X>
+    __aicore__ inline void LoadToken(AscendC::TQue<TPosition::VECIN, 2>& inputs, uint32_t token) {
+        LocalTensor<X> input = inputs.AllocTensor<X>();
+        Load(input, At<X>(t_.x + 2ull * token * p_.hidden), p_.hidden);
+        inputs.EnQue(input);
     }
 
     __aicore__ inline void LoadRoute(uint32_t token, Buffer& id_buffer, Buffer& mask_buffer) {
@@ -147,6 +188,7 @@ class Stager {
     const Parameters& p_;
     const DispatchTensors& t_;
     uint64_t stage_;
+    ScaleTable table_;
     Share share_;
 };
 

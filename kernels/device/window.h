@@ -93,7 +93,7 @@ class Window {
 
     // UB for control blocks, at most `blocks` polled at once. Call after every reset of the pipe.
     __aicore__ inline void InitBuffers(TPipe* pipe, uint32_t blocks) {
-        pipe->InitBuffer(post_, kBlockBytes);
+        pipe->InitBuffer(post_, kPostBlocks * kBlockBytes);
         pipe->InitBuffer(poll_, blocks * kBlockBytes);
     }
 
@@ -134,19 +134,40 @@ class Window {
     uint32_t epoch = 0;  // of this launch
 
     // The same tagged block, {nonce, epoch, mark}, to this core's share of the ranks, at `offset` +
-    // own rank. Ranks start with the next one, so that not all write to the same peer at once.
+    // own rank. Ranks start with the next one, so that not all write to the same peer at once. Once
+    // between two resets of the pipe: nothing waits until they are there.
     __aicore__ inline void PostToAll(FlagName what, uint64_t offset, uint32_t epoch,
                                      uint32_t mark = 0) {
+        PostToAll(what, offset, epoch, mark, PeerToPost());
+    }
+    // The first peer's control area may be asked for ahead: it takes a while.
+    __aicore__ inline uint64_t PeerToPost() const { return Control((rank + 1 + core) % ranks, 0); }
+    __aicore__ inline void PostToAll(FlagName what, uint64_t offset, uint32_t epoch, uint32_t mark,
+                                     uint64_t peer) {
         if (PostDropped(what)) return;
-        LocalTensor<uint32_t> block = post_.Get<uint32_t>();
+        LocalTensor<uint32_t> block = post_.Get<uint32_t>()[kToAll * kBlockWords];
         Fill(block, nonce, epoch);
         block.SetValue(kTagWords, mark);
         MOE_SYNC(S_MTE3);
         for (uint32_t i = core; i < ranks; i += cores) {
-            Store(At<uint32_t>(Control((rank + 1 + i) % ranks, offset + rank * kBlockBytes)), block,
-                  kBlockWords);
+            if (i != core) peer = Control((rank + 1 + i) % ranks, 0);
+            Store(At<uint32_t>(peer + offset + rank * kBlockBytes), block, kBlockWords);
         }
-        MOE_SYNC(MTE3_S);
+    }
+
+    // What SyncAll does, over memory and in two halves: says that this core has come so far in
+    // the launch of that epoch; the others wait for the blocks of all cores. What it has written is
+    // there: the caller has drained.
+    __aicore__ inline void Arrive(FlagName what, uint32_t epoch) {
+        if (PostDropped(what)) return;
+        LocalTensor<uint32_t> block = post_.Get<uint32_t>()[kArrival * kBlockWords];
+        Fill(block, nonce, epoch);
+        MOE_SYNC(S_MTE3);
+        Store(At<uint32_t>(Control(rank, kReturnedOffset + core * kBlockBytes)), block,
+              kBlockWords);
+    }
+    __aicore__ inline void WaitForCores(FlagName what, uint32_t epoch) {
+        Wait(what, kReturnedOffset, cores, cores, rank, epoch);
     }
 
     // Waits until `count` consecutive blocks of the own window carry this nonce and an epoch not
@@ -239,6 +260,9 @@ class Window {
     }
 
  private:
+    // Blocks of UB to write from: records and the state, posts, arrivals.
+    static constexpr uint32_t kToAll = 1, kArrival = 2, kPostBlocks = 3;
+
     __aicore__ inline void Fill(const LocalTensor<uint32_t>& block, uint32_t first,
                                 uint32_t second) {
         block.SetValue(0, first);

@@ -50,10 +50,11 @@ bool InOrder(const Servers& servers, uint32_t whole) {
                        [whole](uint32_t size) { return size == whole; });
 }
 
-// Of several servers; `unfit` as the kernels have it.
+// Of several servers, or of one on A3. What would keep queues from being found is asked before
+// anybody waits for links, in full mesh also before there is no way back.
 Place OnHierarchy(const Servers& servers, const World& world) {
     const uint32_t whole = static_cast<uint32_t>(world.path->ranks_per_server);
-    Place place{"", "", Form::kHierarchy, whole};
+    Place place{"", "", Form::kHierarchy, whole, servers.one() ? "" : WhyNoQueues()};
     if (servers.sizes.size() > kMaxServers || !InOrder(servers, whole))
         place.unfit = "hierarchy needs whole servers of " + std::to_string(whole) +
                       " ranks in the order of the ranks, " + std::to_string(kMaxServers) +
@@ -61,7 +62,6 @@ Place OnHierarchy(const Servers& servers, const World& world) {
     return place;
 }
 
-// What would keep the queues from being found is asked before there is no way back.
 Place OnMesh(const Servers& servers, const World& world) {
     const uint32_t whole = static_cast<uint32_t>(servers.here.size());
     Place place{"", "", Form::kMesh, whole, WhyNoQueues()};

@@ -42,13 +42,14 @@ def floor(shape: Shape, machine: Machine) -> Floor:
     farthest = machine.link(0, shape.ep - 1)
     there_and_back = machine[f"{farthest}_latency_ns"] / 1000
     sync = machine["sync_all_ns"] / 1000
+    met = 1.5 * machine["memory_latency_ns"] / 1000  # a word written, and read by another core
     link = ("link", link_us(shape, machine))
     if shape.operator == "combine":
         return Floor(
             (
                 link,
                 ("rows there and known to be", there_and_back),
-                ("SyncAll: of all cores", sync),
+                ("all cores have", met),
                 ("flag", there_and_back / 2),
             )
         )

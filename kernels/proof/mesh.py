@@ -155,15 +155,20 @@ execute_mesh = partial(execute_on_servers, group_type=MeshGroup)
 
 
 def random_mesh_shape(random: Random) -> Shape:
-    """A legal shape of 2 to 8 servers. Windows of many ranks are large, so these get short rows."""
+    """A legal shape of 2 to 8 servers, or of two with few ranks.
+
+    Windows of many ranks are large, so these get short rows.
+    """
     shape = random_shape_a2(random)
-    ranks = random.choice((16, 16, 16, 32, 32, 64))
-    hidden = random.choice((32, 64, 96, 160, 224, 1024, 2048) if ranks == 16 else (32, 64, 96))
+    ranks = random.choice((4, 6, 16, 16, 16, 32, 32, 64))
+    few = ranks <= 16
+    local_experts = min(shape.local_experts, 7 if few else 3)
+    hidden = random.choice((32, 64, 96, 160, 224, 1024, 2048) if few else (32, 64, 96))
     return replace(
         shape,
         ranks=ranks,
         hidden=hidden,
-        max_batch=min(shape.max_batch, 4 if ranks == 16 else 2),
-        local_experts=min(shape.local_experts, 7 if ranks == 16 else 3),
-        topk=min(shape.topk, 16 if ranks == 16 else 6),
+        max_batch=min(shape.max_batch, 4 if few else 2),
+        local_experts=local_experts,
+        topk=min(shape.topk, 16 if few else 6, local_experts * ranks),
     )

@@ -135,6 +135,7 @@ MESH_SCHEDULES = (
     (replace(MESH_SMALL, max_batch=3, topk=12, local_experts=1, hidden=32, packed=True), 4, "dcd"),
     (replace(MESH_SMALL, zero_experts=2, copy_experts=2, mask=1), 2, "dccd"),
     (replace(MESH_SMALL, ranks=64, max_batch=1, hidden=32, local_experts=1), 1, "dcc"),
+    (replace(MESH_SMALL, ranks=6, quant=True, uneven=True), 3, "dcdc"),
 )
 MESH_CASES = (
     (replace(MESH_SMALL, quant=True, smooth=True, mask=2), 2, "dccd", Wire(depth=4)),

@@ -18,6 +18,12 @@ from .shapes import Shape
 PER_SERVER = {"A2": 8, "A3": 16}
 
 
+def ranks_per_server(product: str, ranks: int) -> int:
+    """Whole servers; or few ranks, half on each of two, which full mesh serves, too."""
+    whole = PER_SERVER[product]
+    return whole if ranks % whole == 0 else ranks // 2
+
+
 @dataclass(frozen=True)
 class ServerShape(Shape):
     """What all layers of a program over several servers share."""

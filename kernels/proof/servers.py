@@ -22,7 +22,7 @@ from .execution import Outcome, old_window, run_and_judge, same_bits
 from .failures import Record
 from .group import NONCE, Combined, Dispatched, Kept, output_shapes
 from .programs import Calls, Program, Step
-from .server_programs import PER_SERVER
+from .server_programs import ranks_per_server
 from .simulator import Schedule, Simulator, library
 
 
@@ -46,7 +46,7 @@ class ServerGroup(CardGroup):
         absent: Sequence[int] = (),
     ) -> None:
         """``absent`` ranks never launch anything behind the opening. The rest as ``KernelGroup``."""
-        self.per_server, self.product = PER_SERVER[product], product
+        self.per_server, self.product = ranks_per_server(product, ranks), product
         self.cores = [cores] * ranks if isinstance(cores, int) else list(cores)
         self.offset, self.timeout_ticks, self.absent = offset, timeout_ticks, frozenset(absent)
         self.kept = Kept(simulator)
@@ -198,7 +198,7 @@ class ServerGroup(CardGroup):
 
 def server_window_bytes(program: Program, kernels: str = ServerGroup.kernels) -> int:
     """The smallest window that serves all steps."""
-    lib, per_server = library(), PER_SERVER[program.product]
+    lib, per_server = library(), ranks_per_server(program.product, program.ranks)
     needed = {"dispatch": 0, "combine": 0}
     for step in program.steps:
         for call in step.calls:

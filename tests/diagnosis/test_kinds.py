@@ -124,7 +124,8 @@ def test_lines_of_our_kernel_library():
     assert [finding.name for finding in found] == ["no queues between servers"]
     found = explained(
         "MoeDistributeDispatch: group_ep ep of 4 ranks is on 2 servers: ranks 0, 1, 2 on one; rank 3 on another. "
-        "CANN's kernels for A2 take up to 8 ranks for one server and would write to addresses that no core reaches"
+        "CANN's kernels for A2 take up to 8 ranks for one server and would write to addresses that no core reaches "
+        "there"
     )
     assert [finding.name for finding in found] == ["few ranks on several A2 servers"]
     (found,) = explained(

@@ -28,19 +28,19 @@ def test_one_server_runs_ours_by_itself(run):
             environment=played_cann | {"ASCEND_MOE_KERNELS": "require"},
         ).stdout
         assert "2 random worlds equal on 3 ranks" in said
-        assert "kernels=ours (ABI 3, 3 ranks, windows of 200 MB through tiling)" in said
+        assert "kernels=ours (ABI 4, 3 ranks, windows of 200 MB through tiling)" in said
 
 
 def test_auto_chooses_ours(run):
     said = run("a2.py", "auto", product="A2").stdout
     assert "right" in said
-    assert "kernels=ours (ABI 3, 2 ranks, windows of 200 MB through tiling)" in said
+    assert "kernels=ours (ABI 4, 2 ranks, windows of 200 MB through tiling)" in said
 
 
 def test_several_servers_run_ours(run):
     """Golden data of the vendor's full mesh, on two servers."""
     said = played(run, 16, 1, **machine(16, 2) | {"ASCEND_MOE_KERNELS": "require"})
-    assert "kernels=ours (ABI 3, 16 ranks on 2 servers, windows of 200 MB through rdma)" in said
+    assert "kernels=ours (ABI 4, 16 ranks on 2 servers, windows of 200 MB through rdma)" in said
 
 
 def test_without_a_rank_graph_stock_runs(run):
@@ -58,12 +58,12 @@ def test_few_ranks_on_two_servers_run_ours(run):
         environment=machine(4, 2) | {"ASCEND_MOE_KERNELS": "require"},
     ).stdout
     assert "3 random worlds equal on 4 ranks" in said
-    assert "kernels=ours (ABI 3, 4 ranks on 2 servers, windows of 200 MB through rdma)" in said
+    assert "kernels=ours (ABI 4, 4 ranks on 2 servers, windows of 200 MB through rdma)" in said
 
 
-def refused(run, devices: int, *how: object, kernels: str = "auto") -> list[str]:
+def refused(run, devices: int, *how: object, **environment: str) -> list[str]:
     """What each of four ranks on two servers was told, twice."""
-    environment = machine(devices, 2) | {"ASCEND_MOE_KERNELS": kernels}
+    environment = machine(devices, 2) | environment
     said = run("a2.py", "refused", *how, product="A2", environment=environment).stdout
     lines = [line for line in said.splitlines() if "refused: " in line]
     assert len(lines) == 4
@@ -72,7 +72,7 @@ def refused(run, devices: int, *how: object, kernels: str = "auto") -> list[str]
 
 
 UNEVEN = "full mesh over servers needs equally many ranks on each, in the order of the ranks"
-OFF = (1, "ASCEND_MOE_KERNELS=off")
+OFF, OLD = (1, "ASCEND_MOE_KERNELS=off"), (1, "ASCEND_MOE_VNPU_DRIVER=24.1.0.3")
 
 
 @pytest.mark.parametrize(
@@ -83,16 +83,24 @@ OFF = (1, "ASCEND_MOE_KERNELS=off")
         (6, ["hccl"], "require", UNEVEN),
         (6, ["hccl", *OFF], "auto", UNEVEN),
         (4, ["hccl", *OFF], "auto", "rank 1: ASCEND_MOE_KERNELS=off"),
+        (4, ["hccl", *OLD], "auto", "rank 1: driver 24.1.0.3 lets no vector core post RDMA writes"),
     ],
 )
 def test_few_ranks_that_nobody_serves_are_refused(run, devices, how, kernels, why):
     there = {4: "ranks 0, 1 on one; ranks 2, 3", 6: "ranks 0, 1, 2 on one; rank 3"}[devices]
-    for line in refused(run, devices, *how, kernels=kernels):
+    for line in refused(run, devices, *how, ASCEND_MOE_KERNELS=kernels):
         assert f"of 4 ranks is on 2 servers: {there} on another" in line
         assert f"take up to {RANKS_PER_SERVER} ranks for one server" in line
         assert why in line
-        assert ("(host " in line) == (devices == 6)
+        assert ("(host " in line) == ("rank 1: ASCEND_MOE_KERNELS" not in line)
         assert "Put all ranks of the group on one server" in line
+
+
+@pytest.mark.ci
+def test_what_can_be_known_is_asked_before_links_are_made(run):
+    for line in refused(run, 4, "hccl", ASCEND_MOE_VNPU_HCOMM="9.3.0"):
+        assert "do not serve it: all ranks: the private structures of HCCL 9.3.0 are not" in line
+        assert "take over" not in line
 
 
 OLD_DRIVER = "ASCEND_MOE_VNPU_HCCL_PATCH=capability:0:8:3"
@@ -118,6 +126,6 @@ def test_off_warns(run):
 @pytest.mark.ci
 def test_cann_8_5_reaches_both_servers(run):
     """Its kernels know no way of one server: all rows take RDMA. Nor do ours ask for whole servers."""
-    for kernels, why in (("off", "stock (all ranks: "), ("require", "ours (ABI 3, 8 ranks on 2")):
+    for kernels, why in (("off", "stock (all ranks: "), ("require", "ours (ABI 4, 8 ranks on 2")):
         chosen = {"ASCEND_MOE_VNPU_CANN": "8.5.0", "ASCEND_MOE_KERNELS": kernels}
         assert f"kernels={why}" in played(run, 8, 3, **machine(8, 2) | chosen)

@@ -18,7 +18,7 @@ def test_layers_graphs_and_refusals(run):
     said = played(run, "by_keyword", "by_variables", "graph", "refused", HCCL_BUFFSIZE="100")
     for case in ("by_keyword", "by_variables", "graph", "refused"):
         assert f"{case} right" in said
-    ours = "kernels=ours (ABI 3, 16 ranks on 2 servers, windows of 100 MB through rdma)"
+    ours = "kernels=ours (ABI 4, 16 ranks on 2 servers, windows of 100 MB through rdma)"
     assert said.count(ours) == 4
     told = texts(said)
     for rank in range(16):

@@ -11,7 +11,7 @@ from vnpu_servers import played, texts
 from ascend_moe.hardware.error_record import recent_records
 
 played = partial(played, "fullmesh")
-OURS = "kernels=ours (ABI 3, 16 ranks on 2 servers, windows of 100 MB through rdma)"
+OURS = "kernels=ours (ABI 4, 16 ranks on 2 servers, windows of 100 MB through rdma)"
 
 
 def test_layers_graphs_refusals_and_a_rank_that_dies(run, tmp_path, monkeypatch):

@@ -48,7 +48,7 @@ def test_one_line_says_whose_kernels_run(run):
     """On rank 0, and in CANN's log on every rank."""
     log = {"ASCEND_SLOG_PRINT_TO_STDOUT": "1", "ASCEND_GLOBAL_LOG_LEVEL": "1"}
     said = case(run, "few_cores", 2, fresh=True, **log).stdout
-    assert said.count("kernels=ours (ABI 3, 2 ranks, windows of 400 MB through kfc)") == 3
+    assert said.count("kernels=ours (ABI 4, 2 ranks, windows of 400 MB through kfc)") == 3
     stock = run("golden_cases.py", 2, 1, "A3", environment={"ASCEND_MOE_KERNELS": "off"}).stdout
     assert stock.count("kernels=stock (all ranks: ASCEND_MOE_KERNELS=off; libopapi.so)") == 1
 
@@ -59,7 +59,7 @@ def test_windows_of_8_5(run, remotes):
     patch = f"general:2980:4:{remotes}"
     cann = {"ASCEND_MOE_VNPU_CANN": "8.5.0", "ASCEND_MOE_VNPU_HCCL_PATCH": patch}
     said = case(run, "few_cores", 2, **cann).stdout
-    assert "kernels=ours (ABI 3, 2 ranks, windows of 200 MB through tiling)" in said
+    assert "kernels=ours (ABI 4, 2 ranks, windows of 200 MB through tiling)" in said
 
 
 def test_phases_are_profiled_as_those_of_cann(run, tmp_path):

@@ -16,7 +16,11 @@ class MeshRows {
 
     __aicore__ inline MeshRows(const Window& window, const MeshPeers& peers, const Parameters& p,
                                const DispatchTensors& t)
-        : window_(window), peers_(peers), p_(p), staged_(window, p, t, peers.area) {}
+        : window_(window),
+          peers_(peers),
+          p_(p),
+          staged_(window, p, t, peers.area, 0),
+          lists_(peers.area + MeshListsOffset(p, peers.PerServer(), window.ranks)) {}
 
     __aicore__ inline uint64_t Row(uint32_t source, uint32_t pair, uint32_t in_list) const {
         if (peers_.IsMate(source)) return staged_.Row(source, pair, in_list);
@@ -25,12 +29,20 @@ class MeshRows {
         return window_.Data(window_.rank, peers_.area + rows) +
                static_cast<uint64_t>(in_list) * RowBytes(p_);
     }
+    __aicore__ inline uint64_t List(uint32_t source) const {
+        return window_.Data(window_.rank, lists_ + source * ListPitch(p_));
+    }
+    // In the list, behind the pairs.
+    __aicore__ inline uint64_t Scale(uint32_t source, uint32_t, uint32_t in_list) const {
+        return List(source) + 4ull * (ListRows(p_) + in_list);
+    }
 
  private:
     const Window& window_;
     const MeshPeers& peers_;
     const Parameters& p_;
     StagedRows staged_;
+    uint64_t lists_;
 };
 
 class MeshDispatchKernel {
@@ -44,7 +56,10 @@ class MeshDispatchKernel {
         const MeshPeers peers(context, window, p, kLastDispatch);
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        if (!window.failed) Stager(pipe, window, p, tensors, peers.area, active).Run();
+        if (!window.failed)
+            Stager(pipe, window, p, tensors, peers.area,
+                   ScaleTable{Packed(p) ? 0 : tensors.workspace, ScalePitchWords(p)}, active)
+                .Run();
         MOE_SYNC_ALL();
         pipe->Reset();
 
@@ -60,7 +75,6 @@ class MeshDispatchKernel {
         peers.WaitForShare(pipe, p, tensors.performance_info);
         AscendC::SyncAll<true>();  // nothing to drain since the last barrier
         Receiver<MeshRows>(pipe, window, p, tensors, MeshRows(window, peers, p, tensors),
-                           peers.area + MeshListsOffset(p, peers.PerServer(), window.ranks),
                            window.epoch)
             .Run();
         if (window.core == 0 && !window.failed)

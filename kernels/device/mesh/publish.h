@@ -10,16 +10,19 @@ class MeshPublisher : public Publisher {
  public:
     __aicore__ inline MeshPublisher(TPipe* pipe, Window& window, const MeshPeers& peers,
                                     const Parameters& p, const DispatchTensors& t, uint32_t active)
-        : Publisher(pipe, window, p, t, window.epoch, active),
+        : Publisher(pipe, window, p, t, window.epoch, active, 1),
           peers_(peers),
           lists_(peers.area + MeshListsOffset(p, peers.PerServer(), window.ranks)) {
         post_.InitBuffers(pipe);
         pipe->InitBuffer(copied_, 2, RowBytes(p));
+        if (HasScales(p))
+            pipe->InitBuffer(scales_, 4 * (active == 0 ? 1 : active) * ScalePitchWords(p));
     }
 
     __aicore__ inline void Run() {
         if (window_.core >= window_.ranks) return;
-        Begin();
+        NumberPairs();
+        if (HasScales(p_) && active_ > 0) LoadScales();
         for (uint32_t i = window_.core; i < window_.ranks && !window_.failed; i += window_.cores) {
             uint32_t peer = (window_.rank + 1 + i) % window_.ranks;
             uint32_t rows = Prepare(peer);
@@ -37,6 +40,40 @@ class MeshPublisher : public Publisher {
     }
 
  private:
+    __aicore__ inline void LoadScales() {
+        Load(scales_.Get<float>(), At<float>(Packed(p_) ? t_.scales : t_.workspace),
+             active_ * ScalePitchWords(p_));
+        MOE_SYNC(MTE2_V);
+    }
+
+    // Pairs, and behind them their scales.
+    __aicore__ inline void StoreList(uint64_t list, uint32_t rows) {
+        StorePairs(list, rows);
+        if (!HasScales(p_)) return;
+        LocalTensor<int32_t> sorted = ids_.Get<int32_t>();
+        // The scale of pair (token, slot) is word token * pitch + slot of the table, or + 0 if a
+        // token is staged once.
+        LocalTensor<int32_t> tokens = chosen_pairs_.Get<int32_t>(),
+                             offsets = chosen_ids_.Get<int32_t>();
+        int32_t pitch = 4 * ScalePitchWords(p_);
+        MOE_SYNC(S_V);
+        AscendC::ShiftRight(tokens, sorted, static_cast<int32_t>(kSlotBits), rows);
+        MOE_VBARRIER();
+        if (p_.smooth) {
+            AscendC::Muls(offsets, sorted, 4, rows);
+            AscendC::Muls(tokens, tokens, pitch - (4 << kSlotBits), rows);
+            MOE_VBARRIER();
+            AscendC::Add(offsets, offsets, tokens, rows);
+        } else {
+            AscendC::Muls(offsets, tokens, pitch, rows);
+        }
+        MOE_VBARRIER();
+        LocalTensor<float> scales = chosen_pairs_.Get<float>();
+        AscendC::Gather(scales, scales_.Get<float>(), offsets.ReinterpretCast<uint32_t>(), 0, rows);
+        MOE_SYNC(V_MTE3);
+        Store(At<float>(list + 4ull * ListRows(p_)), scales, rows);
+    }
+
     __aicore__ inline void Send(uint32_t peer, uint32_t rows) {
         QueuePair pair = peers_.Queue(post_, peer);
         if (rows > 0) {
@@ -73,6 +110,7 @@ class MeshPublisher : public Publisher {
 
     const MeshPeers& peers_;
     uint64_t lists_;
+    Buffer scales_;
     RdmaPost post_;
     AscendC::TQueBind<TPosition::VECIN, TPosition::VECOUT, 1> copied_;
 };

@@ -26,8 +26,10 @@
 // algorithms stay. A queue leads to each rank with the same number in its server, and to no other
 // (hcomm v9.0.0, src/framework/communicator/impl/hccl_communicator_host.cc:5134, 6026).
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
+#include "driver.h"
 #include "report.h"
 #include "servers.h"
 #include "windows/by_tiling.h"
@@ -76,20 +78,31 @@ Attempt Found(const CardTables& tables, const CardWitness& witness, Windows* fou
 }
 
 // What differs between the products: how hierarchy is asked for, since when, and which ranks of
-// other servers queues lead to.
+// other servers queues lead to. HCCL asks the driver whether a vector core may post, by a private
+// interface (hcomm v9.0.0, src/platform/common/device_capacity.cc:286); the version is that of the
+// documents of hierarchy on A2 (ops-transformer 3a280bcc, docs/aclnnMoeDistributeDispatchV4.md).
 struct Product {
     uint32_t op;
     const char* algorithm;
     std::vector<const char*> versions;
     std::string (*read)(uint64_t, const CardWitness&, CardTables*);
-    bool rail_alone;  // those with the same number in their server
+    bool rail_alone;   // those with the same number in their server
+    int first_driver;  // the first part of its version
 };
 
 const Product* ProductHere() {
-    static const Product a2{
-        cann::kOpBatchWrite, cann::kHierarchy, {"8.5", "9.0", "9.1", "9.2"}, ReadCardTables, false};
-    static const Product a3{
-        cann::kOpAllToAllV, cann::kHierarchyOnA3, {"9.0", "9.1", "9.2"}, ReadCardTablesOnA3, true};
+    static const Product a2{cann::kOpBatchWrite,
+                            cann::kHierarchy,
+                            {"8.5", "9.0", "9.1", "9.2"},
+                            ReadCardTables,
+                            false,
+                            25};
+    static const Product a3{cann::kOpAllToAllV,
+                            cann::kHierarchyOnA3,
+                            {"9.0", "9.1", "9.2"},
+                            ReadCardTablesOnA3,
+                            true,
+                            0};
     const char* soc = aclrtGetSocName();
     if (strncmp(soc, "Ascend910B", strlen("Ascend910B")) == 0) return &a2;
     return strncmp(soc, "Ascend910_93", strlen("Ascend910_93")) == 0 ? &a3 : nullptr;
@@ -104,7 +117,11 @@ std::string WhyNoQueues() {
     const std::string missing = cann::Missing(c.HcomGetCommHandleByGroup, c.HcclGetRankSize,
                                               c.HcclGetRankId, c.HcclAllocComResourceByTiling);
     if (!missing.empty()) return "CANN has no " + missing;
-    return CheckHcclVersion(product->versions).why;
+    const std::string version = CheckHcclVersion(product->versions).why;
+    if (!version.empty()) return version;
+    const std::string driver = DriverVersion();
+    if (driver.empty() || atoi(driver.c_str()) >= product->first_driver) return "";
+    return "driver " + driver + " lets no vector core post RDMA writes (25.0.RC1.1 or later does)";
 }
 
 Attempt FromRdma(const std::string& group, aclrtStream stream, Windows* found) {
