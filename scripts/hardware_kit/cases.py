@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ascend_moe import required_hccl_buffsize
 from ascend_moe.contract.limits import RANKS_PER_SERVER
+from kernels.proof.mesh import random_mesh_shape
 from kernels.proof.programs import layer_program, received_rows
 from kernels.proof.server_programs import SMALL, ServerShape, random_server_shape, server_program
 from kernels.proof.shapes import Shape, random_shape, random_shape_a2
@@ -34,6 +35,13 @@ class Case:
     ranks: int
     tp: int
     body: Any  # a GoldenCase, or the Shape of one layer
+
+    @property
+    def hierarchy(self) -> bool:
+        """Else full mesh; a group runs one of them."""
+        if isinstance(self.body, GoldenCase):
+            return self.body.servers > 0
+        return isinstance(self.body, ServerShape)
 
 
 def most_ranks(product: str) -> int:
@@ -119,30 +127,39 @@ def _sweep(product: str, world: int, count: int) -> Iterator[Case]:
 
 
 def _server_golden(product: str, world: int) -> Iterator[Case]:
-    """Results of the vendor's layered kernels."""
-    for path in SERVER_PATHS:
+    """Results of the vendor's layered kernels, and on A2 of those of full mesh."""
+    for path in (*SERVER_PATHS, *PATHS):
         case = GoldenCase.load(path)
-        if case.product == product and case.ranks == world:
+        if case.product == product and (case.ranks, case.tp) == (world, 1):
             yield Case(GOLDEN, case.name, case.ranks, 1, case)
 
 
 def _server_sweep(product: str, world: int, count: int) -> Iterator[Case]:
-    """Hierarchy: every mode first, then random shapes."""
-    hidden = 1024 if product == "A3" else SMALL.hidden
-    whole = replace(SMALL, product=product, ranks=world, hidden=hidden)
-    shapes = [
-        whole,
-        replace(whole, quant=True, comm_quant=True),
-        replace(whole, dtype=torch.float16, cumulative=True, skewed=True),
-        replace(whole, hidden=7168, topk=8, max_batch=8),
-    ]
+    """Every mode of full mesh (on A2) and of hierarchy (on whole servers) first, then random shapes."""
+    shapes: list[Shape] = []
+    drawn: list[Callable[[Random], Shape]] = []
+    if product == "A2":
+        mesh = Shape(world, max_batch=3, hidden=64, topk=4, local_experts=2, product="A2")
+        shapes += [mesh, replace(mesh, quant=True, smooth=True, mask=2)]
+        drawn.append(random_mesh_shape if world > RANKS_PER_SERVER else random_shape_a2)
+    if world == most_ranks(product) * 2:
+        hidden = 1024 if product == "A3" else SMALL.hidden
+        whole = replace(SMALL, product=product, ranks=world, hidden=hidden)
+        shapes += [
+            whole,
+            replace(whole, quant=True, comm_quant=True),
+            replace(whole, dtype=torch.float16, cumulative=True, skewed=True),
+            replace(whole, hidden=7168, topk=8, max_batch=8),
+        ]
+        drawn.append(random_server_shape)
     random = Random(SEED)
     while len(shapes) < count:
-        shape = random_server_shape(random)
+        shape = random.choice(drawn)(random)
         if (shape.product, shape.ranks) == (product, world):
             shapes.append(shape)
     for number, shape in enumerate(shapes[:count]):
-        yield Case(SWEEP, f"layer{number:03d}", world, 1, shape)
+        way = "hierarchy" if isinstance(shape, ServerShape) else "mesh"
+        yield Case(SWEEP, f"{way}{number:03d}", world, 1, shape)
 
 
 def _timing(product: str, world: int, short: bool) -> Iterator[Case]:
@@ -157,7 +174,7 @@ def window_mb(product: str, world: int, cases: list[Case], implementation: str) 
 
     On A2 ours need no more than what CANN's kernels are advised to have. Layers of several servers are small.
     """
-    if world > most_ranks(product):
+    if cases[0].hierarchy or world > most_ranks(product):
         return WINDOW_MB_OF_SERVERS_TUNED if cases[0].kind == TUNING else WINDOW_MB_OF_SERVERS
     batches = [case.body.max_batch for case in cases if case.kind in (TIMING, TUNING)]
     measured = {
@@ -228,5 +245,7 @@ def active_rows(call: Mapping[str, Any], output: Tensor) -> Tensor:
 
 
 def bits(tensor: Tensor) -> Tensor:
-    """The bytes of a tensor, for comparisons that tell -0 from 0 and know NaN."""
+    """The bytes of a tensor, for comparisons that tell -0 from 0, and NaN from numbers but not from other NaN."""
+    if tensor.is_floating_point():
+        tensor = tensor.masked_fill(tensor.isnan(), torch.nan)
     return tensor.contiguous().view(-1).view(torch.uint8)

@@ -1,4 +1,4 @@
-"""The command line of scripts/npu_check: which ranks are mine, the first steps, both phases, the report."""
+"""What scripts/npu_check does: the first steps, both phases or the tuning, the report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,12 +17,12 @@ INHERITED = os.environ.get("TORCH_DEVICE_BACKEND_AUTOLOAD")
 os.environ["TORCH_DEVICE_BACKEND_AUTOLOAD"] = "0"
 
 from ascend_moe.cli.doctor import gather  # noqa: E402
-from ascend_moe.contract.limits import PRODUCTS  # noqa: E402
 from ascend_moe.contract.resolve import resolve_product  # noqa: E402
 from ascend_moe.hardware.cann import STAND_IN  # noqa: E402
 from ascend_moe.hardware.elf import exported_names  # noqa: E402
 from ascend_moe.hardware.kernel_library import MARK  # noqa: E402
 from hardware_kit import first_steps  # noqa: E402
+from hardware_kit.arguments import folder_of, parse, ranks_of  # noqa: E402
 from hardware_kit.cases import all_cases, most_ranks, window_mb  # noqa: E402
 from hardware_kit.job import Job  # noqa: E402
 from hardware_kit.phases import (  # noqa: E402
@@ -43,8 +42,8 @@ FORMAT = 1
 
 
 def main(description: str, arguments: Sequence[str] | None = None) -> int:
-    options = _parse(description, arguments)
-    ranks = _ranks(options)
+    options = parse(description, arguments)
+    ranks = ranks_of(options)
     try:
         options.product = resolve_product(options.product).name
     except ValueError as error:
@@ -58,8 +57,11 @@ def main(description: str, arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+    if options.tune is not None and options.servers > 1 and ranks.world != most:
+        print(f"npu_check: --tune: two servers are whole with {most} ranks", file=sys.stderr)
+        return 2
     try:
-        folder = _folder(options)
+        folder = folder_of(options)
     except OSError as error:
         print(f"npu_check: --shared {options.shared}: {error.strerror or error}", file=sys.stderr)
         return 2
@@ -81,14 +83,17 @@ def _play(options: argparse.Namespace, ranks: Ranks, folder: Path) -> int:
             *(ranks, folder, options.virtual, options.rebuild, options.product, options.servers)
         )
         outcomes = first_steps.play(kit, options.begin)
-    whole = most_ranks(options.product) * options.servers
-    apart = options.servers > 1 and ranks.world != whole
-    if apart and 0 in ranks.mine and not any(outcome.finding for outcome in outcomes):
-        print(
-            f"npu_check: no layers: hierarchy needs whole servers, {whole} ranks, not {ranks.world}"
-        )
-    if options.first_steps or apart or any(outcome.finding for outcome in outcomes):
+    if options.first_steps or any(outcome.finding for outcome in outcomes):
         return _stop(options, ranks, outcomes)
+    whole = most_ranks(options.product) * options.servers
+    if options.servers > 1 and ranks.world != whole:
+        why = f"they need whole servers, {whole} ranks, not {ranks.world}"
+        playable = options.product == "A2" and OURS in options.phases
+        if 0 in ranks.mine:
+            print(f"npu_check: no hierarchy and nothing of CANN's: {why}", flush=True)
+        if not playable:
+            return _stop(options, ranks, outcomes)
+        options.phases = [OURS]
     environment = base_environment(
         options.virtual, options.phases, options.product, options.servers
     )
@@ -159,124 +164,6 @@ def _beginning(
 def _write(path: Path, found: Mapping[str, Any], virtual: bool) -> None:
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(f"written: {path}" + ("" if virtual else "; please send it back (docs/hardware.md)"))
-
-
-def _parse(description: str, arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="npu_check",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--ranks", type=int, metavar="N", help="without torchrun: how many dies")
-    parser.add_argument("--virtual", type=int, metavar="N", help="N ranks on the virtual NPU")
-    parser.add_argument(
-        "--product",
-        choices=PRODUCTS,
-        help="default: ASCEND_MOE_PRODUCT, else the NPU here, else A3",
-    )
-    parser.add_argument(
-        "--servers",
-        type=int,
-        choices=(1, 2),
-        default=1,
-        help="2: half of the ranks stand on another server, behind network cards",
-    )
-    parser.add_argument(
-        "--server",
-        type=int,
-        choices=(0, 1),
-        help="which of two servers this is (not with --virtual)",
-    )
-    parser.add_argument(
-        "--shared",
-        type=Path,
-        metavar="FOLDER",
-        help="an empty folder that both servers see (not with --virtual)",
-    )
-    parser.add_argument("--phases", nargs="+", choices=(OURS, STOCK), default=[STOCK, OURS])
-    parser.add_argument(
-        "--sweep", type=int, metavar="CASES", help="random cases (default 40, virtual 8)"
-    )
-    parser.add_argument(
-        "--rounds", type=int, help="measured calls per operator (default 200, virtual 3)"
-    )
-    parser.add_argument(
-        "--patience",
-        type=float,
-        default=180,
-        metavar="SECONDS",
-        help="until a rank counts as hanging",
-    )
-    parser.add_argument(
-        "--from",
-        dest="begin",
-        choices=first_steps.ALL_NAMES,
-        default=first_steps.NAMES[0],
-        help="the first step to begin with",
-    )
-    parser.add_argument("--first-steps", action="store_true", help="only the first steps")
-    parser.add_argument(
-        "--tune",
-        type=Path,
-        metavar="FILE",
-        help="measure the machine and the best numbers of cores instead, for ASCEND_MOE_TUNING=FILE",
-    )
-    parser.add_argument("--skip-first-steps", action="store_true", help="for those who know")
-    parser.add_argument(
-        "--rebuild", action="store_true", help="build the library even if it is from these sources"
-    )
-    parser.add_argument("--json", type=Path, default=Path("npu_check.json"), metavar="FILE")
-    options = parser.parse_args(arguments)
-    if "LOCAL_RANK" not in os.environ and (options.ranks is None) == (options.virtual is None):
-        parser.error("under torchrun, or with one of --ranks and --virtual")
-    if options.first_steps and (options.skip_first_steps or OURS not in options.phases):
-        parser.error("--first-steps: they are skipped, or ours is not to be played")
-    if options.tune is not None and (options.first_steps or OURS not in options.phases):
-        parser.error("--tune: it plays ours, behind the first steps")
-    if options.tune is not None and not options.tune.resolve().parent.is_dir():
-        parser.error(f"--tune {options.tune}: there is no folder {options.tune.resolve().parent}")
-    if options.begin not in [step.name for step in first_steps.steps_of(options.servers)]:
-        parser.error(f"--from {options.begin}: no step of {options.servers} servers")
-    apart = options.servers > 1 and options.virtual is None
-    if apart and ("LOCAL_RANK" in os.environ or None in (options.server, options.shared)):
-        parser.error("--servers 2: on each of them, without torchrun, with --server and --shared")
-    if not apart and (options.server, options.shared) != (None, None):
-        parser.error("--server and --shared are for --servers 2 without --virtual")
-    return options
-
-
-def _ranks(options: argparse.Namespace) -> Ranks:
-    if "LOCAL_RANK" in os.environ:
-        mine, world = [int(os.environ["LOCAL_RANK"])], int(os.environ["LOCAL_WORLD_SIZE"])
-    else:
-        world = options.virtual or options.ranks
-        mine = list(range(world))
-        if options.server is not None:
-            half = world // 2
-            mine = mine[half * options.server : half * (options.server + 1)]
-    return Ranks(mine, world, options.patience)
-
-
-def _folder(options: argparse.Namespace) -> Path:
-    """One folder for all supervisors: under torchrun they are children of one process."""
-    if options.shared is not None:
-        folder = options.shared / "npu_check"
-        if options.server == 0:  # whose folder it is; the other waits for it
-            folder.mkdir()
-            return folder
-        deadline = time.monotonic() + options.patience
-        while not folder.is_dir():
-            if time.monotonic() > deadline:
-                raise OSError(
-                    f"server 0 has made no {folder.name} there for {options.patience:g} s"
-                )
-            time.sleep(0.5)
-        return folder
-    if "LOCAL_RANK" not in os.environ:
-        return Path(tempfile.mkdtemp(prefix="ascend-moe-npu-check-"))
-    folder = Path(tempfile.gettempdir()) / f"ascend-moe-npu-check-{os.getuid()}-{os.getppid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
 
 
 def _run(

@@ -52,11 +52,13 @@ class Rank:
             if job.tuning
             else all_cases(job.product, job.world, job.sweep, **how)
         )
-        self.names: dict[tuple[int, int], dict[str, str]] = {}
-        for ranks, tp in sorted({(case.ranks, case.tp) for case in self.cases}):
-            self._make_groups(ranks, tp)
+        self.names: dict[tuple[int, int, bool], dict[str, str]] = {}
+        for ranks, tp, hierarchy in sorted(
+            {(case.ranks, case.tp, case.hierarchy) for case in self.cases}
+        ):
+            self._make_groups(ranks, tp, hierarchy)
 
-    def _make_groups(self, ranks: int, tp: int) -> None:
+    def _make_groups(self, ranks: int, tp: int, hierarchy: bool) -> None:
         """Groups of their own for the operators: EP takes every tp-th rank, TP pairs are neighbours."""
         layouts = {"group_ep": [range(plane, ranks, tp) for plane in range(tp)]}
         if tp == 2:
@@ -68,7 +70,7 @@ class Rank:
                 if self.job.rank in members:
                     backend = group._get_backend(torch.device("npu"))
                     made[keyword] = backend.get_hccl_comm_name(self.job.rank)
-        self.names[ranks, tp] = made
+        self.names[ranks, tp, hierarchy] = made
 
     def play(self) -> None:
         for number in range(self.job.first, len(self.cases)):
@@ -99,7 +101,7 @@ class Rank:
             name: value.npu() if isinstance(value, torch.Tensor) else value
             for name, value in call.items()
         }
-        return moved | self.names[case.ranks, case.tp]
+        return moved | self.names[case.ranks, case.tp, case.hierarchy]
 
     def _dispatch(self, call: dict[str, Any], case: Case) -> list[torch.Tensor]:
         found = torch_npu.npu_moe_distribute_dispatch_v2(**self._on_npu(call, case))
@@ -136,7 +138,7 @@ class Rank:
         dispatched = self._dispatch(call, case)
         outputs = specified(case, expected, call, dispatched)
         wanted = specified(case, expected, call, list(expected))
-        combined = self._combine(combine.calls[rank] | self._handle(dispatched), case)
+        combined = self._combine(combine.calls[rank] | self._handle(dispatched, case), case)
         outputs["combine"] = active_rows(call, combined)
         wanted["combine"] = active_rows(call, combine.expected[rank])
         differs = [
@@ -145,9 +147,9 @@ class Rank:
         wrong = f"{', '.join(differs)} differ from the oracle" if differs else ""
         return {"wrong": wrong, "outputs": outputs}
 
-    def _handle(self, dispatched: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Of several servers and on A2 that of the implementation that is played; on A3 the oracle's will do."""
-        if self.job.servers > 1:
+    def _handle(self, dispatched: list[torch.Tensor], case: Case) -> dict[str, torch.Tensor]:
+        """In hierarchy and on A2 that of the implementation that is played; on A3 the oracle's will do."""
+        if case.hierarchy:
             names = ("assist_info_for_combine", "ep_send_counts", "expand_scales")
             return dict(zip(names, (dispatched[2], dispatched[4], dispatched[6]), strict=True))
         return {"assist_info_for_combine": dispatched[2]} if self.job.product == "A2" else {}
@@ -168,7 +170,7 @@ class Rank:
         dispatch, combine = layer(case).steps
         call = dispatch.calls[self.job.rank]
         inputs = self._on_npu(call, case)
-        handle = self._handle(self._dispatch(call, case))
+        handle = self._handle(self._dispatch(call, case), case)
         back = self._on_npu(combine.calls[self.job.rank] | handle, case)
         times = measure(
             {

@@ -78,6 +78,9 @@ def test_first_difference():
     other = rows.clone()
     other[1, 2] = -0.0
     assert report.first_difference([{"x": rows}], [{"x": rows.clone()}]) == ""
+    numbers, odd = torch.tensor([1.0, float("nan")]), torch.tensor([1.0, -float("nan")])
+    assert report.first_difference([{"x": numbers}], [{"x": odd}]) == ""
+    assert report.first_difference([{"x": numbers}], [{"x": torch.ones(2)}]) != ""
     text = report.first_difference([{"x": rows}] * 2, [{"x": rows}, {"x": other}])
     assert text == "rank 1: x, 1 of 12 elements, the first is number 6"
 
@@ -115,6 +118,15 @@ def test_cases_fit_the_world():
     assert sum(case.kind == GOLDEN for case in eight) == 3
     assert all(case.body.product == "A2" for case in eight)
     assert any(case.kind == SWEEP and case.body.packed for case in eight)
+
+
+def test_cases_of_two_servers():
+    """Hierarchy and full mesh, which want groups of their own; golden data of both."""
+    cases = all_cases("A2", 16, 8, short=True, servers=2)
+    found = {(case.kind, case.hierarchy) for case in cases}
+    assert found == {(GOLDEN, True), (GOLDEN, False), (SWEEP, True), (SWEEP, False)}
+    assert {case.ranks for case in cases} == {16}
+    assert {case.body.product for case in cases} == {"A2"}
 
 
 def test_windows_by_implementation():

@@ -116,6 +116,10 @@ def test_a_rank_that_leaves_nothing():
         (["--ranks", "16", "--servers", "2"], "with --server and --shared"),
         (["--virtual", "2", "--server", "1"], "are for --servers 2 without --virtual"),
         (["--virtual", "2", "--from", "wrap"], "--from wrap: no step of 1 servers"),
+        (
+            ["--virtual", "2", "--servers", "2", "--product", "A2", "--tune", "x.json"],
+            "--tune: two servers are whole with 16 ranks",
+        ),
         (["--virtual", "3", "--servers", "2", "--product", "A2"], "2 and 16 are possible on A2 on 2 servers"),
         (["--virtual", "18", "--servers", "2", "--product", "A2"], "2 and 16 are possible on A2 on 2 servers"),
         (
@@ -156,7 +160,7 @@ def check(tmp_path: Path, *arguments: str, **environment: str) -> tuple[int, dic
 
 
 def test_on_the_virtual_npu(tmp_path):
-    code, found, said = check(tmp_path)
+    code, found, said = check(tmp_path, "--sweep", "3")
     assert [(step["step"], step["finding"]) for step in found["first_steps"]] == [
         (step.name, "") for step in first_steps.BETWEEN_SERVERS
     ]
@@ -164,7 +168,10 @@ def test_on_the_virtual_npu(tmp_path):
     assert (
         "71680 posts each way" in said
     )  # more than 2^16, and than the 32768 elements of the queue
-    assert "no layers: hierarchy needs whole servers, 16 ranks, not 2" in said
+    assert "no hierarchy and nothing of CANN's: they need whole servers, 16 ranks, not 2" in said
+    assert {check["name"]: check["ours"] for check in found["checks"]} == {
+        f"mesh00{number}": "equal" for number in range(3)
+    }
     assert "rank 1 did not come (time limit 3 s). It is in another server" in said
 
 
@@ -179,3 +186,18 @@ def test_a_dead_queue(tmp_path, dead, way):
     assert (code, step["step"], step["finding"]) == (1, "message", "message-lost")
     assert step["evidence"].startswith(f"{way}, in turn 1 of 1 messages of 64 bytes and a tag: ")
     assert ADVICE["message-lost"] in said
+
+
+@pytest.mark.ci
+def test_layers_on_whole_servers(tmp_path):
+    """Hierarchy and full mesh, recorded results and random calls; the first steps are in the tests above."""
+    require_virtual_npu()
+    file = tmp_path / "found.json"
+    whole = ("--virtual", "16", "--servers", "2", "--product", "A2", "--skip-first-steps")
+    done = run(*whole, "--sweep", "7", "--json", str(file), TMPDIR=str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(file.read_text())
+    assert all(check["ours"] == check["stock"] == "equal" for check in found["checks"])
+    assert {check["kind"] for check in found["checks"]} == {"golden", "sweep"}
+    assert len(found["checks"]) == 19
+    assert list(tmp_path.iterdir()) == [file]

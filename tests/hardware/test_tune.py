@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 from vnpu_launch import clean_environment, require_virtual_npu
 
-from kernels.proof.machine import machine
 from kernels.proof.tuning import load
 
 ROOT = Path(__file__).parents[2]
@@ -47,10 +46,9 @@ def test_in_full(tmp_path):
     assert list(tmp_path.iterdir()) == [file]
     tuning = load(file, "A3")
     assert tuning.virtual
-    # What is measured and positive is there, and the time model takes it.
-    assert tuning.figures.items() >= {"cores": 48}.items()
-    assert tuning.figures.keys() >= {"launch_ns", "core_write"}
-    assert tuning.machine["launch_ns"] == tuning.figures["launch_ns"] != machine("A3")["launch_ns"]
+    # How long anything took means nothing, and what drowned in noise is not there: but the time model takes the rest.
+    assert tuning.figures["cores"] == 48
+    assert all(tuning.machine[name] == value for name, value in tuning.figures.items())
     chosen = {(one.operator, one.ep, one.rows) for one in tuning.cores}
     assert chosen == {(op, 2, 64) for op in ("dispatch_bf16", "dispatch_int8", "combine")}
     # Every choice is among what was tried, and as good as any.
