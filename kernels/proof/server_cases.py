@@ -201,7 +201,7 @@ def reopened(kernels: str) -> ReopenedCase:
     return ReopenedCase(of.program(f"reopened {kernels}", shape, seed, "dc"), 2, of.group_type)
 
 
-def schedules(number: int = 15) -> Iterator[Schedule]:
+def schedules(number: int = 40) -> Iterator[Schedule]:
     """Uneven and stalled ranks, early and in the middle; most mutants fall to the first."""
     for seed in range(1, number + 1):
         yield Schedule(

@@ -40,10 +40,10 @@ class MeshPublisher : public Publisher {
     }
 
  private:
+    // Prepare has waited for a later load when they are used.
     __aicore__ inline void LoadScales() {
         Load(scales_.Get<float>(), At<float>(Packed(p_) ? t_.scales : t_.workspace),
              active_ * ScalePitchWords(p_));
-        MOE_SYNC(MTE2_V);
     }
 
     // Pairs, and behind them their scales.
