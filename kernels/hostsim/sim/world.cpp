@@ -353,8 +353,10 @@ bool World::RunAll() {
             deadlock = WhoWaits();
             return false;
         }
-        if (std::all_of(ready_.begin(), ready_.end(), [&](Core* core) { return Stalled(core); }) &&
-            LetTimePass())
+        // The clock of a time limit is far slower than a copy.
+        if (schedule_.patience > 0 &&
+            std::all_of(ready_.begin(), ready_.end(), [&](Core* core) { return Stalled(core); }) &&
+            (LandSomething() || LetTimePass()))
             continue;
         size_t at = Random(ready_.size());
         for (int tries = 0; tries < 8; ++tries) {
@@ -364,6 +366,9 @@ bool World::RunAll() {
             if (!Stalled(candidate) && !slow) break;
             at = Random(ready_.size());
         }
+        // Who is stalled goes on only if all are.
+        for (size_t others = ready_.size() - 1; others > 0 && Stalled(ready_[at]); --others)
+            at = (at + 1) % ready_.size();
         Core* core = ready_[at];
         ready_[at] = ready_.back();
         ready_.pop_back();
