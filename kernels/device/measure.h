@@ -4,7 +4,8 @@
 //
 // Copies go from or to the data part of a rank's window, where every core has `bytes` times
 // kMeasureSlots of its own. What is read means nothing; what is written stands in the window of a
-// group that nobody else uses.
+// group that nobody else uses. The two SyncAlls and the barrier behind the loop order nothing: they
+// are there for the time.
 #pragma once
 
 #include "window.h"
@@ -27,8 +28,6 @@ class MeasureKernel {
                 static_cast<uint64_t>(window_.core) * kMeasureSlots * wanted.bytes;
         LocalTensor<uint32_t> source = source_.Get<uint32_t>();
         AscendC::Duplicate(source, 0u, room / 4);
-        MOE_SYNC(V_MTE3);
-
         MOE_SYNC_ALL();
         const int64_t began = AscendC::GetSystemCycle();
         for (uint32_t turn = 0; turn < wanted.turns; ++turn) Turn(turn);
@@ -55,6 +54,7 @@ class MeasureKernel {
                 AscendC::SyncAll<true>();
                 break;
             case Measured::kLoads: {  // as many on their way as there are buffers
+                PollScope old;
                 LocalTensor<uint32_t> copy = copies_.AllocTensor<uint32_t>();
                 Load(copy, At<uint32_t>(at), words);
                 copies_.EnQue(copy);
@@ -69,7 +69,6 @@ class MeasureKernel {
                 PollScope old;
                 if (words != 0) Load(times_.Get<uint32_t>(), At<uint32_t>(at), kBlockWords);
                 MOE_SYNC(MTE2_S);
-                MOE_SYNC(S_MTE2);
                 break;
             }
             default:

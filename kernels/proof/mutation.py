@@ -22,7 +22,7 @@ from .ping_pong import PingPongCase
 from .programs import Program, layer_program
 from .shapes import Shape
 from .simulator import Schedule
-from .small_cases import CoresCase, MeetingCase, PackCase, RowCase, TellCase
+from .small_cases import CoresCase, MeasureCase, MeetingCase, PackCase, RowCase, TellCase
 from .survivors import LeftCase, RetiredCase, program_left
 from .waits import WaitsCase
 
@@ -141,6 +141,7 @@ def cases(product: str = "A3") -> Iterator[Case]:
     yield RetiredCase(layer_program("retired", SMALL, 1, "dc"), 2)
     yield CoresCase(cores=5)
     yield RowCase(ranks=3)
+    yield MeasureCase(cores=3)
     yield PingPongCase(Wire(depth=4), turns=6, burst=6, bytes=700)
     yield PingPongCase(Wire(depth=16, queues=2, head=0xFFFFFFF0), turns=6, burst=3, bytes=5000)
     yield PackCase(torch.arange(40_000).view(4, 10_000)[:, :9000], cores=1)

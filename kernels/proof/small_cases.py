@@ -17,6 +17,9 @@ from .group import NONCE, KernelGroup
 from .simulator import Schedule, Simulator
 
 WINDOW_BYTES = 1 << 20
+CONTROL_BYTES = 256 << 10
+MARK, MEASURED, HOPS, SLOTS, HOP_BYTES = 0x5EED, 5, 4, 8, 32
+"""Of `kernels/device/abi.h`, Measured and around it."""
 
 
 @dataclass(frozen=True)
@@ -216,6 +219,49 @@ class RowCase:
                 found, written = simulator.get(address, rows[rank])
                 if not written.all() or not torch.equal(found, rows[rank - 1]):
                     mismatches.append(f"the row that rank {rank} received differs")
+            return Outcome(
+                simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
+            )
+
+
+@dataclass(frozen=True)
+class MeasureCase:
+    """Every kind of work that is measured, in the windows of two ranks: each core reports and stores."""
+
+    cores: int
+    bytes: int = 96
+    turns: int = 10
+
+    def run(self, schedule: Schedule, site: str = "") -> Outcome:
+        """One run, without the site if one is given."""
+        with Simulator(schedule, site) as simulator:
+            group = KernelGroup(
+                simulator, 2, WINDOW_BYTES, old_data=old_window(schedule.seed), opened=False
+            )
+            group.meet(NONCE)
+            finished = simulator.run()
+            mismatches = []
+            empty = torch.zeros(self.cores, 8, dtype=torch.int32)
+            for what in range(MEASURED) if finished else ():
+                report = simulator.put(0, empty, "report")
+                size = HOP_BYTES if what == HOPS else self.bytes
+                given = (what, 1, 0, self.turns, size, MARK + what)
+                arguments = [
+                    group.contexts[0],
+                    report,
+                    *struct.unpack("<3Q", struct.pack("<6I", *given)),
+                ]
+                simulator.launch(0, "ascend_moe_measure", arguments, self.cores)
+                finished = finished and simulator.run()
+                found = simulator.get(report, empty)[0] if finished else empty
+                if finished and (found[:, 0] != MARK + what).any():
+                    mismatches.append(f"the report of kind {what} differs")
+            area = torch.zeros(SLOTS * self.bytes, dtype=torch.uint8)
+            for core in range(self.cores if finished else 0):
+                window = group.windows[1 - core % 2]
+                at = window + CONTROL_BYTES + core * area.numel()
+                if simulator.get(at, area)[0].any():
+                    mismatches.append(f"what core {core} has stored differs")
             return Outcome(
                 simulator.findings, simulator.deadlock, mismatches, sites=simulator.sites
             )
