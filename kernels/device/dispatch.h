@@ -26,8 +26,12 @@ class DispatchKernel {
         const StagedRows staged(window, p, tensors, area, index);
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        if (!window.failed)
-            Stager(pipe, window, p, tensors, area, staged.Scales(window.rank), active).Run();
+        const ScaleTable scales = staged.Scales(window.rank);
+        // Lists are made by the last cores.
+        const uint32_t lists = window.ranks < window.cores ? window.ranks : window.cores;
+        const Share tokens =
+            StagedShare(active, scales, window.core, window.cores, window.cores - lists);
+        if (!window.failed) Stager(pipe, window, p, tensors, area, scales, tokens).Run();
         AscendC::PipeBarrier<PIPE_ALL>();  // staged rows before the SyncAll
         pipe->Reset();
 
@@ -35,7 +39,6 @@ class DispatchKernel {
         // The wait begins while what is announced here is still on its way: in UB of its own.
         window.InitBuffers(pipe, receiver.Polled());
         {
-            // The last cores have the fewest tokens to stage, so they begin.
             RowAnnouncer announcer(pipe, window, p, tensors, epoch, active,
                                    window.cores - 1 - window.core, window.cores);
             if (!window.failed) announcer.SendLists(index);
@@ -48,6 +51,8 @@ class DispatchKernel {
         window.InitBuffers(pipe, 1);
         receiver.Run();
         if (p.tp) {
+            // Rows are complete before the next SyncAll in any case. This one brings the failures
+            // of all cores, which only few schedules of a late rank show.
             MOE_SYNC_ALL();
             pipe->Reset();
             window.InitBuffers(pipe, 1);

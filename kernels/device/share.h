@@ -42,8 +42,8 @@ struct Roles {
 
     __aicore__ inline Roles(uint32_t all, bool described)
         : pullers(all), describers(described ? all : 0), cores(all) {
-        if (!described || all / 6 == 0) return;
-        describers = all / 6;
+        if (!described || all / 12 == 0) return;
+        describers = all / 12;
         pullers = all - describers;
     }
     __aicore__ inline bool Pulls(uint32_t core) const { return core < pullers; }

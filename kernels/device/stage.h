@@ -27,17 +27,38 @@ struct ScaleTable {
     uint32_t words;    // of a token
 };
 
+// The tokens that a core stages: in groups whose scales end on a block boundary. The first
+// `without_list` cores, which make no list for a destination, stage so many more as that takes.
+__aicore__ inline Share StagedShare(uint32_t active, const ScaleTable& table, uint32_t core,
+                                    uint32_t cores, uint32_t without_list) {
+    constexpr uint32_t kTokensOfList = 2;
+    const uint32_t group = RowGroup(4 * table.words, 1), groups = CeilDiv(active, group),
+                   ahead = without_list * kTokensOfList;
+    Share share{groups, groups};
+    if (groups > ahead) {
+        share = ShareOf(groups - ahead, core, cores);
+        const bool first = core < without_list;
+        share.begin += first ? core * kTokensOfList : ahead;
+        share.end += first ? (core + 1) * kTokensOfList : ahead;
+    } else if (core < without_list) {
+        share = ShareOf(groups, core, without_list);
+    }
+    share.begin = share.begin * group < active ? share.begin * group : active;
+    share.end = share.end * group < active ? share.end * group : active;
+    return share;
+}
+
 class Stager {
  public:
     __aicore__ inline Stager(TPipe* pipe, const Window& window, const Parameters& p,
                              const DispatchTensors& t, uint64_t stage_offset,
-                             const ScaleTable& table, uint32_t active)
+                             const ScaleTable& table, Share tokens)
         : pipe_(pipe),
           p_(p),
           t_(t),
           stage_(window.Data(window.rank, stage_offset)),
           table_(table),
-          share_(RowShare(active, RowGroup(4 * table.words, 1), window.core, window.cores)) {}
+          share_(tokens) {}
 
     __aicore__ inline void Run() {
         if (!p_.quant) {

@@ -56,10 +56,9 @@ class MeshDispatchKernel {
         const MeshPeers peers(context, window, p, kLastDispatch);
         uint32_t active = CountActive(pipe, p, reinterpret_cast<GM_ADDR>(tensors.mask));
 
-        if (!window.failed)
-            Stager(pipe, window, p, tensors, peers.area,
-                   ScaleTable{Packed(p) ? 0 : tensors.workspace, ScalePitchWords(p)}, active)
-                .Run();
+        const ScaleTable scales{Packed(p) ? 0 : tensors.workspace, ScalePitchWords(p)};
+        const Share tokens = StagedShare(active, scales, window.core, window.cores, 0);
+        if (!window.failed) Stager(pipe, window, p, tensors, peers.area, scales, tokens).Run();
         MOE_SYNC_ALL();
         pipe->Reset();
 
