@@ -27,26 +27,32 @@ Path Links::Between(int core_rank, int memory_rank, bool load) const {
 
 // A package's two dies, and with `pairwise` all pairs, have a link of their own; all else leaves
 // and reaches a die through one port.
-Picoseconds Links::Carry(int core_rank, int memory_rank, bool load, uint64_t bytes,
+Links::Step Links::Leave(int core_rank, int memory_rank, bool load, uint64_t bytes,
                          Picoseconds now) {
-    const Picoseconds in_memory = Of(memory_rank).memory.Take(now, Busy(bytes, machine_.memory));
     const Path path = Between(core_rank, memory_rank, load);
-    if (path.distance < 0) return in_memory;
+    const bool port = path.distance > 0 && machine_.pairwise == 0;
+    Picoseconds ready = now;
+    if (load || !port) ready = Of(memory_rank).memory.Take(now, Busy(bytes, machine_.memory));
+    if (path.distance < 0) return {ready, false};
     const int from = load ? memory_rank : core_rank, to = load ? core_rank : memory_rank;
     const Picoseconds busy = Busy(bytes, machine_.link[path.distance].rate);
-    Picoseconds across;
-    if (machine_.pairwise != 0 || path.distance == 0) {
-        Server& pair = pairs_[static_cast<uint64_t>(from) << 32 | static_cast<uint32_t>(to)];
-        across = pair.Take(now, busy);
-    } else {
-        across = Of(from).out.Take(now, busy);
-        across = std::max(across, Of(to).in.Take(across - busy, busy));
-    }
-    if (counts) {
-        Count(sent_[from].out, across - busy, bytes);
-        Count(sent_[to].in, across - busy, bytes);
-    }
-    return std::max(across, in_memory);
+    Server& way =
+        port ? Of(from).out : pairs_[static_cast<uint64_t>(from) << 32 | static_cast<uint32_t>(to)];
+    const Picoseconds left = way.Take(now, busy);
+    if (counts) Count(sent_[from].out, left - busy, bytes);
+    if (counts && !port) Count(sent_[to].in, left - busy, bytes);
+    return {std::max(left, ready) - (port ? busy : 0), port};
+}
+
+Picoseconds Links::Reach(int core_rank, int memory_rank, bool load, uint64_t bytes,
+                         Picoseconds now) {
+    const int to = load ? core_rank : memory_rank;
+    const Path path = Between(core_rank, memory_rank, load);
+    const Picoseconds busy = Busy(bytes, machine_.link[path.distance].rate);
+    const Picoseconds across = Of(to).in.Take(now, busy);
+    if (counts) Count(sent_[to].in, across - busy, bytes);
+    if (load) return across;
+    return std::max(across, Of(to).memory.Take(now, Busy(bytes, machine_.memory)));
 }
 
 Links::Part Links::Send(int from, int to, uint64_t bytes, Picoseconds now) {

@@ -35,8 +35,15 @@ class Links {
 
     Path Between(int core_rank, int memory_rank, bool load) const;
     // A chunk that a core of one rank reads from, or writes to, the memory of another, and that
-    // comes to the link now: when it is across, and in memory.
-    Picoseconds Carry(int core_rank, int memory_rank, bool load, uint64_t bytes, Picoseconds now);
+    // comes to the link now: when it is across, and in memory, or, if there is a port on the other
+    // side, when it comes to that. Who comes first goes first, so the port is asked then.
+    struct Step {
+        Picoseconds at;
+        bool port;
+    };
+    Step Leave(int core_rank, int memory_rank, bool load, uint64_t bytes, Picoseconds now);
+    // When a chunk that comes to that port now is across, and in memory.
+    Picoseconds Reach(int core_rank, int memory_rank, bool load, uint64_t bytes, Picoseconds now);
 
     // The same between the network cards of two ranks: when the sender's is free again, and when
     // the bytes are across.

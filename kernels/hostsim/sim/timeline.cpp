@@ -370,6 +370,15 @@ bool Timeline::Send(Core* core, int number, Picoseconds now) {
     return true;
 }
 
+// The chunk is over the link at this time. What is loaded has been read before it.
+void Timeline::Across(const Event& event, Picoseconds at) {
+    TimedCopy& copy = *event.copy;
+    if (copy.load) return Plan(at, kReturned, event.core, event.pipe, &copy, event.bytes);
+    copy.unlanded -= event.bytes;
+    if (copy.unlanded == 0) return Plan(at, kInMemory, event.core, event.pipe, &copy, event.bytes);
+    Plan(at + copy.path.latency / 2, kReturned, event.core, event.pipe, &copy, event.bytes);
+}
+
 void Timeline::Handle(const Event& event) {
     Core* core = event.core;
     switch (event.kind) {
@@ -385,20 +394,19 @@ void Timeline::Handle(const Event& event) {
             break;
         case kAtLink: {
             TimedCopy& copy = *event.copy;
-            const Picoseconds across =
-                links_.Carry(core->rank, copy.memory_rank, copy.load, event.bytes, event.at);
-            copy.unlanded -= event.bytes;
+            const Links::Step step =
+                links_.Leave(core->rank, copy.memory_rank, copy.load, event.bytes, event.at);
             if (copy.load) {
+                copy.unlanded -= event.bytes;
                 if (copy.unlanded == 0) core->LoadNow(copy.number);
-                Plan(across, kReturned, core, event.pipe, &copy, event.bytes);
-            } else if (copy.unlanded == 0) {
-                Plan(across, kInMemory, core, event.pipe, &copy, event.bytes);
-            } else {
-                Plan(across + copy.path.latency / 2, kReturned, core, event.pipe, &copy,
-                     event.bytes);
             }
+            if (!step.port) return Across(event, step.at);
+            Plan(step.at, kAtPort, core, event.pipe, event.copy, event.bytes);
             break;
         }
+        case kAtPort:
+            return Across(event, links_.Reach(core->rank, event.copy->memory_rank, event.copy->load,
+                                              event.bytes, event.at));
         case kInMemory:
             core->StoreNow(event.copy->number);
             Plan(event.at + event.copy->path.latency / 2, kReturned, core, event.pipe, event.copy,

@@ -117,7 +117,7 @@ class Timeline {
     void WriteTrace(const std::string& path) const;
 
  private:
-    enum Kind : uint8_t { kResume, kAdvance, kAtLink, kInMemory, kReturned, kCard };
+    enum Kind : uint8_t { kResume, kAdvance, kAtLink, kAtPort, kInMemory, kReturned, kCard };
     struct Event {
         Picoseconds at;
         uint64_t order;  // of two at the same time, the one that was planned first
@@ -153,6 +153,7 @@ class Timeline {
     void Arm(Core* core, int pipe, Picoseconds at);
     void Advance(Core* core, int pipe, Picoseconds now);
     bool Send(Core* core, int pipe, Picoseconds now);
+    void Across(const Event& event, Picoseconds at);
     void Fire(Core* core, int flag, Picoseconds at);
     bool Take(TimedCore& core, int flag, Picoseconds* at);
     void Completed(Core* core, int pipe, Picoseconds now);
