@@ -42,8 +42,11 @@ struct Context {
     uint32_t ep_rank, ep_size;
     uint32_t nonce;  // agreed by all ranks that are left; never 0
     uint32_t tp_rank, tp_size;
-    uint32_t tp_nonce;      // agreed by the two ranks of the TP pair
-    uint64_t window_bytes;  // the smallest of all ranks, equal everywhere
+    uint32_t tp_nonce;                 // agreed by the two ranks of the TP pair
+    uint64_t window_bytes;             // the smallest of all ranks, equal everywhere
+    uint64_t own_window, own_control;  // those of ep_rank in the tables below
+    uint64_t scaled;                   // 1: some ranks are gone, and `elastic` counts
+    // Up to here a line of the scalar cache, which every core loads before anything else.
     uint64_t tp_window_bytes;
     uint64_t tp_window[2];  // by TP rank
     uint64_t window[kMaxRanks];

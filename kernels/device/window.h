@@ -39,12 +39,15 @@ class Window {
         nonce = words.GetValue(__builtin_offsetof(Context, nonce) / 4);
         tp_rank = words.GetValue(__builtin_offsetof(Context, tp_rank) / 4);
         tp_nonce = words.GetValue(__builtin_offsetof(Context, tp_nonce) / 4);
-        bytes = At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window_bytes) / 8);
+        auto longs = At<uint64_t>(context_);
+        bytes = longs.GetValue(__builtin_offsetof(Context, window_bytes) / 8);
+        own_window_ = longs.GetValue(__builtin_offsetof(Context, own_window) / 8);
+        own_control_ = longs.GetValue(__builtin_offsetof(Context, own_control) / 8);
+        scaled = longs.GetValue(__builtin_offsetof(Context, scaled) / 8) != 0;
         core = static_cast<uint32_t>(AscendC::GetBlockIdx());
         cores = static_cast<uint32_t>(AscendC::GetBlockNum());
         timeout_ = static_cast<int64_t>(timeout_ticks) * 1024;
         start_ = AscendC::GetSystemCycle();
-        scaled = Elastic(kElasticScaled) != 0;
         if (!scaled) return;
         ranks = Elastic(kElasticRanks);
         rank = Elastic(kElasticNewOfOld + rank);
@@ -70,11 +73,13 @@ class Window {
 
     // Where `offset` of a rank is mapped: below kControlBytes, and from there on.
     __aicore__ inline uint64_t Control(uint32_t peer, uint64_t offset) const {
+        if (peer == rank) return own_control_ + offset;
         return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, control) / 8 +
                                                Old(peer)) +
                offset;
     }
     __aicore__ inline uint64_t Data(uint32_t peer, uint64_t offset) const {
+        if (peer == rank) return own_window_ + offset;
         return At<uint64_t>(context_).GetValue(__builtin_offsetof(Context, window) / 8 +
                                                Old(peer)) +
                offset;
@@ -279,7 +284,7 @@ class Window {
         if (core == 0) Store(At<uint32_t>(Control(rank, kRetiredOffset)), block, kBlockWords);
     }
 
-    uint64_t context_;
+    uint64_t context_, own_window_, own_control_;
     bool retired_;
     LastOp op_;
     int64_t timeout_, start_;

@@ -190,6 +190,9 @@ int Group::WriteContext(const char* op, const Windows& windows, uint32_t rank) {
     context.tp_size = tp() ? 2 : 1;
     context.tp_nonce = tp_nonce_;
     context.window_bytes = windows.bytes;
+    context.own_window = windows.base[rank];
+    context.own_control = windows.control[rank];
+    context.scaled = shrunk();
     context.tp_window_bytes = tp_.bytes;
     std::copy(tp_.base.begin(), tp_.base.end(), context.tp_window);
     std::copy(windows.base.begin(), windows.base.end(), context.window);

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 
-from .group import MAGIC, MAX_RANKS, NONCE, VERSION, WHOLE
+from .group import NONCE, context_bytes
 from .simulator import Simulator
 
 CONTROL_BYTES = 256 << 10
@@ -96,14 +96,9 @@ class CardGroup:
         near = [
             address if self.servers[peer] == self.servers[rank] else 0
             for peer, address in enumerate(self.inputs)
-        ] + [0] * (MAX_RANKS - len(self.inputs))
-        raw = struct.pack(
-            "<8I4Q768Q768Q1540i",
-            *(MAGIC, VERSION, rank, len(self.inputs), nonce, 0, 1, 0),
-            *(self.window_bytes, 0, 0, 0),
-            *2 * near,
-            *WHOLE,
-        )
+        ]
+        head = (rank, len(self.inputs), nonce, 0, 1, 0)
+        raw = context_bytes(head, self.window_bytes, near)
         return self.simulator.put(rank, raw, "context")
 
     def _tables_of(self, rank: int) -> int:

@@ -23,7 +23,7 @@ from ascend_moe.contract.signature import with_defaults
 from .arguments import Packing, Parameters, meeting, parameters, waits, words
 from .simulator import Simulator, library
 
-MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 3, 768
+MAGIC, VERSION, MAX_RANKS = 0x454F4D41, 4, 768
 WHOLE = [0] * words_of_group(MAX_RANKS)
 """What the context of a group says that all ranks are left of."""
 NONCE = 0x5EED0001
@@ -153,7 +153,7 @@ class KernelGroup:
 
     def meet(self, nonce: int, elastic: Elastic | None = None) -> None:
         """Enqueues the meeting alone, with new contexts: those who are gone have no address there."""
-        tp, pad = self._tp, [0] * (MAX_RANKS - len(self.windows) // self._tp)
+        tp = self._tp
         gone, said = ([], []) if elastic is None else (elastic.gone, elastic.words())
         self.local = [rank for rank in self.local if rank not in gone]
         self._scaled = elastic is not None
@@ -162,13 +162,12 @@ class KernelGroup:
             plane = self.windows[tp_rank::tp]
             plane = [0 if peer in gone else address for peer, address in enumerate(plane)]
             pair = self._tp_windows[ep_rank * tp : ep_rank * tp + tp] + [0] * (2 - tp)
-            raw = struct.pack(
-                "<8I4Q768Q768Q1540i",
-                *(MAGIC, VERSION, ep_rank, len(plane), nonce, tp_rank, tp, tp_nonce(nonce)),
-                *self._sizes,
-                *pair,
-                *2 * [*plane, *pad],
-                *[*said, *WHOLE[len(said) :]],
+            raw = context_bytes(
+                (ep_rank, len(plane), nonce, tp_rank, tp, tp_nonce(nonce)),
+                self._sizes[0],
+                plane,
+                tp=(self._sizes[1], *pair),
+                elastic=said,
             )
             self.contexts[rank] = self.simulator.put(rank, raw, "context")
             self._launch_opening("ascend_moe_meet", rank, nonce)
@@ -330,6 +329,25 @@ def window_bytes(calls: Sequence[tuple[str, Mapping[str, Any]]]) -> int:
         else:
             combine = max(combine, lib.moe_combine_bytes(ctypes.byref(given)))
     return lib.moe_window_bytes(dispatch, combine)
+
+
+def context_bytes(
+    head: Sequence[int],
+    window_bytes: int,
+    windows: Sequence[int],
+    *,
+    tp: Sequence[int] = (0, 0, 0),
+    elastic: Sequence[int] = (),
+) -> bytes:
+    """`Context` of `kernels/device/abi.h`. ``head``: from ``ep_rank`` to ``tp_nonce``."""
+    own = windows[head[0]]
+    return struct.pack(
+        "<8I7Q768Q768Q1540i",
+        *(MAGIC, VERSION, *head, window_bytes),
+        *(own, own, elastic[0] if elastic else 0, *tp),
+        *2 * [*windows, *[0] * (MAX_RANKS - len(windows))],
+        *[*elastic, *WHOLE[len(elastic) :]],
+    )
 
 
 def tp_window_bytes(hidden: int, cores: int) -> int:
