@@ -55,7 +55,7 @@ def test_presets_are_defined_and_built():
 
 
 def test_options_of_npu_check_exist():
-    source = (ROOT / "scripts/hardware_kit/command.py").read_text()
+    source = (ROOT / "scripts/hardware_kit/arguments.py").read_text()
     known = set(re.findall(r'"(--[\w-]+)"', source))
     for job, run in steps():
         for line in run.splitlines():

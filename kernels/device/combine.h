@@ -35,6 +35,7 @@ class CombineKernel {
         WaitsOfCores waits(window, p, tensors.workspace);
         if (Measured(p)) {
             if (window.core == 0) waits.Clear(pipe);
+            // The zeros first: few schedules show it, for a core has to wait before it adds.
             MOE_SYNC_ALL();
         }
         if (window.last_op == kLastCombine)

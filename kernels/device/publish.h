@@ -76,11 +76,11 @@ class Publisher {
         AscendC::Add(pairs, pairs, tokens, padded_);
     }
 
-    // The counts and the list of a peer; the number of its rows. The buffers are free again once
-    // the copies to the last peer are done; every pipe learns that from MTE3.
+    // The counts and the list of a peer; the number of its rows. The buffers of the list are free
+    // again once the copies to the last peer are done; every pipe learns that from MTE3. Those of
+    // the counts are the caller's to keep apart.
     __aicore__ inline uint32_t Prepare(uint32_t peer, uint32_t kept = 0) {
         MOE_SYNC(MTE3_V);
-        MOE_SYNC(MTE3_S);
         LocalTensor<uint32_t> counts = Counts(kept);
         for (uint32_t i = 0; i < layout_.blocks * kBlockWords; ++i) {
             uint32_t word = i % kBlockWords;

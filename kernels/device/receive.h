@@ -46,7 +46,6 @@ class Receiver {
             window_.Compare(blocks[peer * layout_.blocks * kBlockWords],
                             CountsLayout::Word(CountsLayout::kMark), MarkOf(p_), peer);
         }
-        MOE_SYNC(S_MTE2);
     }
 
     __aicore__ inline void Run() {

@@ -70,7 +70,7 @@ class Waited {
         if (!measured_) return;
         MOE_SYNC(S_MTE3);
         StoreMerged(At<int32_t>(waits), charged_.Get<int32_t>(), 2 * window_.whole, how);
-        MOE_SYNC(MTE3_S);
+        MOE_SYNC(MTE3_S);  // in one server all callers drain before the buffer is another's
     }
 
     __aicore__ inline static void StoreMerged(const AscendC::GlobalTensor<int32_t>& to,

@@ -152,7 +152,7 @@ def cases(product: str = "A3") -> Iterator[Case]:
     for order in ("d", "dc"):
         yield UnequalCase(layer_program("unequal", pair, 1, order), (3, 2, 4, 1))
     # Each core waits for one rank, so that few of them know of the late one.
-    apart = replace(SMALL, topk=1, local_experts=1, measured=True)
+    apart = replace(SMALL, hidden=1024, topk=1, local_experts=1, measured=True)
     yield WaitsCase(layer_program("waits", apart, 3), cores=5, late_rank=1, late_step=1)
     late = replace(SMALL, ranks=2, max_batch=16, local_experts=2)
     for shape, order in ((late, "dccc"), (pair, "dcdc")):

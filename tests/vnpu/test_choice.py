@@ -152,7 +152,7 @@ def test_a_rank_without_the_library():
     assert found.right("no_library")
     assert found.choices["no_library"] == f"stock ({none}; libopapi.so)"
     assert found.right("other_version")
-    versions = "ranks 0, 2: library version 3; rank 1: library version 0"
+    versions = "ranks 0, 2: library version 4; rank 1: library version 0"
     assert found.choices["other_version"] == f"stock ({versions}; libopapi.so)"
     for rank in (0, 2):
         assert none in found.texts["no_library_but_required", rank]

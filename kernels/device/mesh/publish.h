@@ -25,6 +25,7 @@ class MeshPublisher : public Publisher {
         if (HasScales(p_) && active_ > 0) LoadScales();
         for (uint32_t i = window_.core; i < window_.ranks && !window_.failed; i += window_.cores) {
             uint32_t peer = (window_.rank + 1 + i) % window_.ranks;
+            MOE_SYNC(MTE3_S);  // one buffer for the counts of all
             uint32_t rows = Prepare(peer);
             peers_.Sign(Counts());
             MOE_SYNC(S_MTE3);
