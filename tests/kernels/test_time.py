@@ -1,7 +1,10 @@
 """Simulated time: loops whose time follows from the figures, resources that contend, one timeline per seed."""
 
 import json
+import os
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,8 @@ from kernels.proof.simulator import Schedule, Simulator
 from kernels.proof.timing import OPERATORS, Shape, simulate
 from kernels.proof.uncertainty import ErrorBar
 from scripts.benchmarks.kernel_record import DOCS, RECORD, pages
+
+ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.usefixtures("proof_library")
 
@@ -125,6 +130,14 @@ def test_a_trace_has_the_pipes_of_every_core_and_the_bytes_of_the_link(tmp_path)
     rate = [e["args"]["GB/s"] for e in events if e["ph"] == "C" and e["name"] == "link in, GB/s"]
     rows = shape.batch * 8 // 2 * shape.row_bytes  # half of the rows come from the other rank
     assert rows <= sum(rate) * 500 <= 1.05 * rows
+
+
+def test_the_command_runs_where_torch_npu_is_installed_and_cann_is_not():
+    environment = {name: value for name, value in os.environ.items() if "AUTOLOAD" not in name}
+    command = [ROOT / "scripts/bench", "kernels", "--operator", "combine", "--bs", "8", "--ep", "8"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("MODEL")
 
 
 def test_every_figure_has_a_source_and_every_assumption_a_range():
