@@ -74,7 +74,7 @@ int Tile(const DispatchArguments& call, const std::shared_ptr<const Group>& grou
          build.Out("expert_token_nums", call.expert_token_nums), written,
          build.Out("tp_recv_counts", call.tp_recv_counts),
          build.Out("performance_info", call.performance_info),
-         build.Scratch("workspace", DispatchWorkspace(p))},
+         build.Scratch("workspace", group->form() == Form::kMesh ? DispatchWorkspace(p) : 0)},
         {},
         group};
     launch.Pass(p);

@@ -13,7 +13,6 @@ from itertools import count
 from .group import NONCE, context_bytes
 from .simulator import Simulator
 
-CONTROL_BYTES = 256 << 10
 ELEMENT_BYTES = 64
 MAPPED = 1 << 39
 """Where the window of another process is inside the addresses of its rank."""

@@ -12,11 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .group import MAX_RANKS, NONCE, KernelGroup, tp_nonce, tp_window_bytes, window_bytes
+from .group import (
+    CONTROL_BYTES,
+    MAX_RANKS,
+    NONCE,
+    KernelGroup,
+    tp_nonce,
+    tp_window_bytes,
+    window_bytes,
+)
 from .programs import Program, Step, counts_written, received_rows
 from .simulator import Schedule, Simulator
 
-CONTROL_BYTES = 256 << 10
 MEET_OFFSET, MEET_MAGIC = 76 << 10, 0x5445454D
 
 Judge = Callable[[KernelGroup, Step, int, Any], str]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from .arguments import words
-from .cards import CONTROL_BYTES, CardGroup, Wire
+from .cards import CardGroup, Wire
 from .execution import Outcome, old_window
 from .failures import records_of
+from .group import CONTROL_BYTES
 from .simulator import Schedule, Simulator
 
 

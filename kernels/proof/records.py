@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .cards import CONTROL_BYTES, CardGroup, Wire
+from .cards import CardGroup, Wire
 from .execution import Outcome, old_window
-from .group import NONCE
+from .group import CONTROL_BYTES, NONCE
 from .simulator import Schedule, Simulator
 
 RECORDS, RECORD_WORDS, PITCH_WORDS = 5, 150, 160

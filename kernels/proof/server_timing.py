@@ -20,8 +20,8 @@ from .server_kernels import KERNELS
 from .server_programs import PER_SERVER
 from .servers import ServerGroup
 from .simulator import Schedule, Simulator, library
-from .timing import EXPERTS, HIDDEN, TOPK, Timing, balanced_ids, rows_of, run
-from .tuning import Tuning, over
+from .timing import EXPERTS, HIDDEN, TOPK, Timing, balanced_ids, chosen_cores, rows_of, run
+from .tuning import Tuning
 
 SERVERS, BATCHES = {"hierarchy": (2, 4, 8), "mesh": (2, 4)}, (8, 64)
 
@@ -61,8 +61,7 @@ def cores_of(shape: ServerShape, machine: Machine, tuning: Tuning | None = None)
     """On how many cores the host library launches this, with a file of ``ASCEND_MOE_TUNING`` if one is given."""
     ranks = shape.servers * PER_SERVER[machine.product]
     operator = f"{shape.kernels}_{shape.operator}"
-    chosen = over(tuning, machine.product).choose(operator, ranks, TOPK * shape.batch)
-    return min(chosen or machine.cores, machine.cores)
+    return chosen_cores(operator, ranks, shape.batch, machine, tuning)
 
 
 def wire_us(shape: ServerShape, machine: Machine) -> float:

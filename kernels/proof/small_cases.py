@@ -13,11 +13,10 @@ from ascend_moe.contract.elastic import Elastic
 
 from .arguments import meeting
 from .execution import MEET_MAGIC, MEET_OFFSET, Outcome, old_window
-from .group import NONCE, KernelGroup
+from .group import CONTROL_BYTES, NONCE, KernelGroup
 from .simulator import Schedule, Simulator
 
 WINDOW_BYTES = 1 << 20
-CONTROL_BYTES = 256 << 10
 MARK, MEASURED, HOPS, SLOTS, HOP_BYTES = 0x5EED, 5, 4, 8, 32
 """Of `kernels/device/abi.h`, Measured and around it."""
 

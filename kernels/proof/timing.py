@@ -76,7 +76,14 @@ class Timing:
 
 def cores_of(shape: Shape, machine: Machine, tuning: Tuning | None = None) -> int:
     """On how many cores the host library launches this, with a file of ``ASCEND_MOE_TUNING`` if one is given."""
-    chosen = over(tuning, machine.product).choose(shape.operator, shape.ep, TOPK * shape.batch)
+    return chosen_cores(shape.operator, shape.ep, shape.batch, machine, tuning)
+
+
+def chosen_cores(
+    operator: str, ranks: int, batch: int, machine: Machine, tuning: Tuning | None
+) -> int:
+    """The same by the operator's name in the tables, for any kernels."""
+    chosen = over(tuning, machine.product).choose(operator, ranks, TOPK * batch)
     return min(chosen or machine.cores, machine.cores)
 
 

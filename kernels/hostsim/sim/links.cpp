@@ -27,9 +27,8 @@ Path Links::Between(int core_rank, int memory_rank, bool load) const {
 
 // A package's two dies, and with `pairwise` all pairs, have a link of their own; all else leaves
 // and reaches a die through one port.
-Links::Step Links::Leave(int core_rank, int memory_rank, bool load, uint64_t bytes,
-                         Picoseconds now) {
-    const Path path = Between(core_rank, memory_rank, load);
+Links::Step Links::Leave(const Path& path, int core_rank, int memory_rank, bool load,
+                         uint64_t bytes, Picoseconds now) {
     const bool port = path.distance > 0 && machine_.pairwise == 0;
     Picoseconds ready = now;
     if (load || !port) ready = Of(memory_rank).memory.Take(now, Busy(bytes, machine_.memory));
@@ -44,10 +43,9 @@ Links::Step Links::Leave(int core_rank, int memory_rank, bool load, uint64_t byt
     return {std::max(left, ready) - (port ? busy : 0), port};
 }
 
-Picoseconds Links::Reach(int core_rank, int memory_rank, bool load, uint64_t bytes,
-                         Picoseconds now) {
+Picoseconds Links::Reach(const Path& path, int core_rank, int memory_rank, bool load,
+                         uint64_t bytes, Picoseconds now) {
     const int to = load ? core_rank : memory_rank;
-    const Path path = Between(core_rank, memory_rank, load);
     const Picoseconds busy = Busy(bytes, machine_.link[path.distance].rate);
     const Picoseconds across = Of(to).in.Take(now, busy);
     if (counts) Count(sent_[to].in, across - busy, bytes);

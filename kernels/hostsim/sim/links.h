@@ -41,9 +41,11 @@ class Links {
         Picoseconds at;
         bool port;
     };
-    Step Leave(int core_rank, int memory_rank, bool load, uint64_t bytes, Picoseconds now);
+    Step Leave(const Path& path, int core_rank, int memory_rank, bool load, uint64_t bytes,
+               Picoseconds now);
     // When a chunk that comes to that port now is across, and in memory.
-    Picoseconds Reach(int core_rank, int memory_rank, bool load, uint64_t bytes, Picoseconds now);
+    Picoseconds Reach(const Path& path, int core_rank, int memory_rank, bool load, uint64_t bytes,
+                      Picoseconds now);
 
     // The same between the network cards of two ranks: when the sender's is free again, and when
     // the bytes are across.

@@ -394,8 +394,8 @@ void Timeline::Handle(const Event& event) {
             break;
         case kAtLink: {
             TimedCopy& copy = *event.copy;
-            const Links::Step step =
-                links_.Leave(core->rank, copy.memory_rank, copy.load, event.bytes, event.at);
+            const Links::Step step = links_.Leave(copy.path, core->rank, copy.memory_rank,
+                                                  copy.load, event.bytes, event.at);
             if (copy.load) {
                 copy.unlanded -= event.bytes;
                 if (copy.unlanded == 0) core->LoadNow(copy.number);
@@ -405,8 +405,8 @@ void Timeline::Handle(const Event& event) {
             break;
         }
         case kAtPort:
-            return Across(event, links_.Reach(core->rank, event.copy->memory_rank, event.copy->load,
-                                              event.bytes, event.at));
+            return Across(event, links_.Reach(event.copy->path, core->rank, event.copy->memory_rank,
+                                              event.copy->load, event.bytes, event.at));
         case kInMemory:
             core->StoreNow(event.copy->number);
             Plan(event.at + event.copy->path.latency / 2, kReturned, core, event.pipe, event.copy,
