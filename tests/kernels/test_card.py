@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from kernels.proof.card_runs import DEPTHS, card_schedule, ping_pong, run_records
-from kernels.proof.cards import CONTROL_BYTES, CardGroup, Wire
+from kernels.proof.cards import CardGroup, Wire
 from kernels.proof.failures import ABSENT, FULL_QUEUE
+from kernels.proof.group import CONTROL_BYTES
 from kernels.proof.ping_pong import PingPongCase
 from kernels.proof.records import RecordsCase
 from kernels.proof.simulator import Schedule, Simulator
